@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of inputs and layers: the one place where the strings are spelt and checked.
+
+A layer is a named picture sequence; every file of it holds plain R, G, B, A (or A alone).
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from gencomp_protocol.errors import BadName
+
+BACKGROUND = "background"
+RESIDUAL = "residual"
+PLATE = "plate"
+CLEAN_PLATE = "clean_plate"
+KEEP = "keep"
+MATTE_PREFIX = "matte."
+SOLO_PREFIX = "solo."
+EFFECTS_PREFIX = "effects."
+OBJECT_SUFFIX = "_object"
+EFFECTS_SUFFIX = "_effects"
+RGBA: tuple[str, ...] = ("R", "G", "B", "A")
+
+# Names that mean something already, in this or a neighbouring system, or inside Nuke.
+_WORDS = """
+background residual plate clean_plate keep clean patch result effect difference effect_matte
+effect_under effect_over element interaction origin fg bg matte solo effects limit protect
+effect_mask holdout depth rgb rgba alpha red green blue forward backward mask other all none
+"""
+RESERVED = frozenset(_WORDS.split())
+_LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}\Z")
+
+
+@dataclass(frozen=True)
+class LayerSpec:
+    """What a job will deliver under one name: channels in file order and what they hold."""
+
+    name: str
+    channels: tuple[str, ...] = RGBA
+    doc: str = ""
+
+
+def check_object_names(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the names an artist gave to objects, or say which one cannot be used.
+
+    Raises:
+        BadName: A name is not ``[A-Za-z][A-Za-z0-9_]{0,31}``, is the name of a layer or input,
+            ends in ``_object`` or ``_effects``, or stands twice (whatever the case of its letters).
+    """
+    seen = {}  # type: dict
+    for name in names:
+        if not _LEGAL.match(name):
+            raise BadName(
+                f"The matte name '{name}' cannot be a layer in Nuke.",
+                hint="Use a letter first, then letters, digits or _, at most 32 in all.",
+            )
+        if name.lower() in RESERVED or name.endswith((OBJECT_SUFFIX, EFFECTS_SUFFIX)):
+            raise BadName(
+                f"The matte name '{name}' is taken by a layer or an input.",
+                hint="Call the matte something else.",
+            )
+        if name.lower() in seen:
+            raise BadName(
+                f"Two mattes are called '{seen[name.lower()]}' and '{name}'.",
+                hint="Give each matte a name of its own.",
+            )
+        seen[name.lower()] = name
+    return tuple(seen.values())
