@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Omnimatte's declaration: names, order and layers from the header alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from gencomp_protocol.errors import BadKnob, BadName, MissingInput
+from gencomp_protocol.frames import Format, FrameRange
+from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.contract import check_request
+from gencomp_server.systems.omnimatte import SYSTEM, front_to_back, layers, plan
+
+FRAMES = (1001, 1002)
+
+
+def request(*names: str, **knobs: object) -> Request:
+    entries = [InputHeader("plate", FRAMES, format=Format(640, 384))]
+    entries += [InputHeader(name, FRAMES) for name in names]
+    return Request("omnimatte", FrameRange(1001, 1002), tuple(entries), knobs)
+
+
+def delivered(asked: Request) -> list[str]:
+    return [layer.name for layer in layers(asked)]
+
+
+def test_when_nothing_is_touched_then_background_and_one_layer_per_matte_come():
+    assert delivered(request("matte.boy", "matte.girl")) == ["background", "boy", "girl"]
+
+
+def test_when_the_order_names_the_hind_object_then_it_comes_first():
+    asked = request("matte.a", "matte.b", "matte.c", order="c, a")
+    assert front_to_back(asked) == ("c", "a", "b")
+
+
+def test_when_effects_are_split_and_the_residual_apart_then_the_layers_say_so():
+    asked = request("matte.a", split_effects=True, residual="layer")
+    assert delivered(asked) == ["background", "a", "a_object", "a_effects", "residual"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "words"),
+    [
+        (request("matte.1st"), BadName, "'1st'"),
+        (request("matte.background"), BadName, "taken"),
+        (request("matte.a_effects"), BadName, "taken"),
+        (request("matte.boy", "matte.Boy"), BadName, "Two mattes"),
+        (request("matte.a", "effects.b"), BadName, "effects.b"),
+        (request("matte.a", "matte.b", "solo.a"), BadName, "not for b"),
+        (request("matte.a", order="a,z"), BadKnob, "'z'"),
+        (request("matte.a", order="a,a"), BadKnob, "'a'"),
+        (request(), MissingInput, "matte.*"),
+        (request(*(f"matte.m{n}" for n in range(9))), MissingInput, "at most 8"),
+    ],
+)
+def test_when_names_or_order_cannot_work_then_one_sentence_says_why(asked, error, words):
+    with pytest.raises(error) as caught:
+        check_request(SYSTEM, asked)
+    assert words in str(caught.value)
+
+
+def test_when_the_plate_grows_then_the_plan_does():
+    small = request("matte.a")
+    entries = (replace(small.inputs[0], format=Format(1920, 1080)), *small.inputs[1:])
+    large = replace(small, inputs=entries)
+    assert plan(large).bytes_in > 8 * plan(small).bytes_in
+    assert plan(large).memory_bytes > plan(small).memory_bytes
