@@ -19,7 +19,7 @@ from typing import Any, Union
 import msgpack
 
 from gencomp_protocol.errors import GencompError, MalformedMessage, error_from_wire
-from gencomp_protocol.messages import Message, message_classes
+from gencomp_protocol.messages import InputPictures, Message, message_classes
 from gencomp_protocol.request import Request
 
 HEADER_BYTES = 8 * 1024 * 1024  # Largest header frame; chunks' bodies have a limit of their own.
@@ -69,8 +69,15 @@ def request_to_plain(request: Request) -> dict[str, Any]:
 
 
 def canonical(plain: Any) -> bytes:
-    """Return plain data as bytes that depend on its content alone, for digests."""
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Return plain data as bytes that depend on its content alone, for digests.
+
+    Raises:
+        MalformedMessage: It holds NaN, or something that is not plain.
+    """
+    try:
+        text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise MalformedMessage(f"A value cannot be sent ({error}).") from error
     return text.encode("ascii")
 
 
@@ -109,7 +116,7 @@ def request_id_of(frames: Sequence[bytes]) -> int:
         found = _header(frames).get("id")
     except MalformedMessage:
         return 0
-    return found if _is_int(found) and 0 <= found < 2**63 else 0
+    return found if isinstance(found, int) and 0 < found < 2**63 else 0
 
 
 def request_from_plain(plain: Any, path: str = "request") -> Request:
@@ -120,6 +127,16 @@ def request_from_plain(plain: Any, path: str = "request") -> Request:
     """
     request: Request = _build(Request, plain, path)
     return request
+
+
+def inputs_from_plain(plain: Any, path: str = "inputs") -> tuple[InputPictures, ...]:
+    """Return the pictures of a job that plain data holds, checked as on the wire.
+
+    Raises:
+        MalformedMessage: A field is missing or of the wrong type; names it below ``path``.
+    """
+    inputs: tuple[InputPictures, ...] = _convert(tuple[InputPictures, ...], plain, path)
+    return inputs
 
 
 @functools.lru_cache(maxsize=1)
@@ -180,7 +197,7 @@ def _build(cls: Any, plain: Any, path: str) -> Any:
     return cls(**values)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hints(cls: Any) -> dict[str, Any]:
     return typing.get_type_hints(cls)
 

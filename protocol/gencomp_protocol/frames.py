@@ -82,7 +82,7 @@ def frame_list(text: str) -> tuple[int, ...]:
 
 def spell_frames(frames: Iterable[int]) -> str:
     """Spell frames as runs, ``1001-1004, 1010``, for sentences an artist reads."""
-    runs = []  # type: list
+    runs = []  # type: list[list[int]]
     for frame in sorted(set(frames)):
         if runs and frame == runs[-1][1] + 1:
             runs[-1][1] = frame

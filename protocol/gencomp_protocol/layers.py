@@ -48,7 +48,7 @@ def check_object_names(names: Iterable[str]) -> tuple[str, ...]:
         BadName: A name is not ``[A-Za-z][A-Za-z0-9_]{0,31}``, is the name of a layer or input,
             ends in ``_object`` or ``_effects``, or stands twice (whatever the case of its letters).
     """
-    seen = {}  # type: dict
+    seen = {}  # type: dict[str, str]
     for name in names:
         if not _LEGAL.match(name):
             raise BadName(

@@ -62,13 +62,13 @@ class Hello(Message):
 
     TYPE: ClassVar[str] = "hello"
     id: int
-    version: tuple[int, ...]
-    secret: str
+    protocol: tuple[int, ...]
+    secret: str = field(repr=False)
     client: str = ""
 
     def __post_init__(self) -> None:
         """Refuse a version that is not a pair."""
-        _demand(len(self.version) == 2, "hello.version", "two numbers", list(self.version))
+        _demand(len(self.protocol) == 2, "hello.protocol", "two numbers", list(self.protocol))
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Welcome(Message):
 
     TYPE: ClassVar[str] = "welcome"
     id: int
-    version: tuple[int, ...]
+    protocol: tuple[int, ...]
     server_version: str
     limits: Mapping[str, int]
     systems: tuple[Mapping[str, Any], ...]
@@ -343,7 +343,7 @@ class StateEvent(Message):
 
 @dataclass(frozen=True)
 class ProgressEvent(Message):
-    """Server: ``step`` of ``total`` of a stage, and the seconds this stage still takes, if known."""
+    """Server: ``step`` of ``total`` of a stage, and the seconds it still takes, if known."""
 
     TYPE: ClassVar[str] = "progress"
     job: str

@@ -23,9 +23,9 @@ RECONNECT_MS = 100
 RECONNECT_MAX_MS = 2000
 
 
-def client_socket(context: zmq.Context, address: str) -> zmq.Socket:
+def client_socket(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":
     """Return a DEALER on its way to ``address``; connecting goes on in the background."""
-    made = context.socket(zmq.DEALER)
+    made: zmq.Socket[bytes] = context.socket(zmq.DEALER)
     _agree(made)
     made.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     made.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
@@ -33,13 +33,15 @@ def client_socket(context: zmq.Context, address: str) -> zmq.Socket:
     return made
 
 
-def server_socket(context: zmq.Context, host: str, port: int) -> "tuple[zmq.Socket, str]":
+def server_socket(
+    context: "zmq.Context[zmq.Socket[bytes]]", host: str, port: int
+) -> "tuple[zmq.Socket[bytes], str]":
     """Return a bound ROUTER and its address; port 0 takes a free one.
 
     Raises:
         ServerUnreachable: The port cannot be had.
     """
-    made = context.socket(zmq.ROUTER)
+    made: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
     _agree(made)
     made.setsockopt(zmq.ROUTER_MANDATORY, 1)
     try:
@@ -53,7 +55,7 @@ def server_socket(context: zmq.Context, host: str, port: int) -> "tuple[zmq.Sock
     return made, made.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
-def _agree(made: zmq.Socket) -> None:
+def _agree(made: "zmq.Socket[bytes]") -> None:
     for option, value in (
         (zmq.LINGER, LINGER_MS),
         (zmq.SNDHWM, QUEUE_MESSAGES),

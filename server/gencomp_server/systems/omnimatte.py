@@ -14,8 +14,9 @@ Paper: generative-omnimatte (docs/papers.md), §3.5 and appendix D.  Differs fro
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from gencomp_protocol.errors import BadKnob, BadName
 from gencomp_protocol.layers import (
@@ -28,6 +29,7 @@ from gencomp_protocol.layers import (
     OBJECT_SUFFIX,
     PLATE,
     RESIDUAL,
+    RGBA,
     SOLO_PREFIX,
     LayerSpec,
     check_object_names,
@@ -45,7 +47,23 @@ from gencomp_server.contract import (
     parse_params,
 )
 
+if TYPE_CHECKING:
+    from gencomp_server.parts.cleanfit import FittedClean
+    from gencomp_server.parts.cleanplate import CleanPlatePlan
+    from gencomp_server.parts.noise import NoiseFloor
+    from gencomp_server.parts.ownership import Ownership
+    from gencomp_server.parts.recompose import Recomposed
+    from gencomp_server.parts.stack import StackError
+
 MOST_OBJECTS = 8
+MATTE_PRESENT = 0.05
+"""A matte pixel above this is taken for object when the background is looked for."""
+NOISE_FRAMES = 3
+"""Frames, evenly spread, from which the noise floor is measured."""
+REGISTRATION_PX = 1.5
+"""Registration error, in plate pixels at model size, from which the artist is told."""
+HIDDEN_SHARE = 0.01
+"""Share of a layer's pixels hidden behind others from which a frame is listed as hidden."""
 
 
 @dataclass(frozen=True)
@@ -209,10 +227,472 @@ def plan(request: Request) -> Plan:
     )
 
 
+# --- the run -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Scene:
+    """The shot at model size, finite, over the display window.
+
+    Attributes:
+        frames: Timeline frames, in order.
+        plate: [T,h,w,3] float32, scene-linear.
+        mattes: In the order of the request. [T,h,w,N] float16, 0..1.
+    """
+
+    frames: tuple[int, ...]
+    plate: Any
+    mattes: Any
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Model size as (width, height)."""
+        return int(self.plate.shape[2]), int(self.plate.shape[1])
+
+    def matte(self, n: int) -> Any:
+        """Return the union of all mattes. [h,w,1] float32."""
+        return self.mattes[self.frames.index(n)].max(axis=2, keepdims=True).astype("float32")
+
+    def covered(self, n: int) -> Any:
+        """Return where any matte is. [h,w] bool."""
+        return self.matte(n)[..., 0] > MATTE_PRESENT
+
+
+@dataclass(frozen=True)
+class FrameAlpha:
+    """What one frame's solve gives, at model size.
+
+    Attributes:
+        together: One alpha for all objects, or one for each where they have solos.
+            [h,w,1 or N] float32.
+        objects: The part of it that the mattes show. [h,w,1 or N] float32.
+    """
+
+    together: Any
+    objects: Any
+
+
 def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
-    """Yield the layers of every frame: measure, clean, solve, share out, deliver."""
-    raise RuntimeError
-    yield
+    """Yield the layers of every frame: bring in, clean, solve, share out, deliver."""
+    mattes = tuple(MATTE_PREFIX + name for name in shot.request.named(MATTE_PREFIX))
+    solos = tuple(SOLO_PREFIX + name for name in shot.request.named(MATTE_PREFIX))
+    solos = solos if shot.request.named(SOLO_PREFIX) else ()
+    pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
+    register = params.register_clean_plate
+
+    edge = params.model_long_edge
+    scene = ctx.stage("scene", bring_in, shot.only(PLATE, *mattes), long_edge=edge)
+    plan_ = None
+    if _is_gathered(shot.request, register):
+        plan_ = ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
+        _report_clean_plate(plan_, ctx)
+
+    def clean(n: int) -> FittedClean:
+        return ctx.stage("clean_frame", clean_frame, pair, scene, plan_, n=n, register=register)
+
+    solved = []
+    for i, n in enumerate(scene.frames):
+        ctx.progress("alpha", i, len(scene.frames))
+        given = (shot.only(*solos), scene, clean(n))
+        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes))
+    sampled = tuple(scene.frames[:: max(1, len(scene.frames) // NOISE_FRAMES)][:NOISE_FRAMES])
+    fitted = [clean(n) for n in sampled]
+    noise = ctx.stage("noise", measure_floor, shot.only(PLATE), scene, plan_, fitted, at=sampled)
+    del fitted
+    owned = None
+    if len(mattes) > 1 and not solos:
+        owned = ctx.stage("ownership", share_out, scene, [one.together for one in solved])
+        ctx.report("doubtful_effect_share", owned.doubtful_share)
+    material = _Material(shot, scene, clean, solved, noise, owned)
+    yield from deliver(material, params, ctx)
+
+
+# --- stages --------------------------------------------------------------------------------------
+
+
+def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
+    """Bring plate and mattes to model size, over the display window, finite."""
+    import numpy as np
+
+    from gencomp_server.parts.fit import model_format, to_model_frame
+
+    window = shot.header(PLATE).display_window
+    size = model_format(window.width, window.height, long_edge)
+    frames, mattes = tuple(shot.frames), [name for name in shot.names if name != PLATE]
+    plate = np.empty((len(frames), size[1], size[0], 3), np.float32)
+    stacked = np.empty((len(frames), size[1], size[0], len(mattes)), np.float16)
+    for i, n in enumerate(frames):
+        ctx.progress("scene", i, len(frames))
+        plate[i] = to_model_frame(_linear(shot, PLATE, n), size)
+        for k, name in enumerate(mattes):
+            stacked[i, ..., k] = to_model_frame(_matte(shot, name, n), size)[..., 0]
+    return Scene(frames, plate, stacked)
+
+
+def find_clean_plate(ctx: Context, shot: Shot, scene: Scene, *, register: bool) -> CleanPlatePlan:
+    """Decide at model size how the clean plate is gathered from the other frames."""
+    from gencomp_server.parts.cleanplate import CleanPlateSettings, plan_clean_plate
+    from gencomp_server.parts.fit import to_model_frame
+
+    painted = {
+        at: to_model_frame(_linear(shot, CLEAN_PLATE, n), scene.size)
+        for at, n in _painted_frames(shot).items()
+    }
+    return plan_clean_plate(
+        scene.frames,
+        lambda n: scene.plate[scene.frames.index(n)],
+        scene.covered,
+        CleanPlateSettings(register_painted=register),
+        painted,
+        lambda step, total: ctx.progress("clean_plate", step, total),
+    )
+
+
+def clean_frame(
+    ctx: Context, shot: Shot, scene: Scene, plan_: CleanPlatePlan | None, *, n: int, register: bool
+) -> FittedClean:
+    """Make one frame of the clean plate at plate size, fitted to the plate, in its type."""
+    from gencomp_server.parts.cleanfit import fit_clean
+    from gencomp_server.parts.cleanplate import gather_frame
+
+    plate = _linear(shot, PLATE, n)
+    covered = scene.covered(n)
+    if plan_ is None:
+        clean = _linear(shot, CLEAN_PLATE, n)
+    else:
+        rows = _rows_of(shot, PLATE)
+        size = (plate.shape[1], plate.shape[0])
+        painted = _painted_frames(shot)
+        looked_up = _rows_of(shot, CLEAN_PLATE, painted) if painted else None
+        clean = gather_frame(plan_, n, rows, size, looked_up)
+        covered = covered | (plan_.own[scene.frames.index(n)] > 0)
+    move = register and plan_ is None
+    fitted = fit_clean(plate, clean, covered, scene.size, register=move)
+    return replace(fitted, pixels=_in_type(fitted.pixels, shot.header(PLATE, n).pixel_type))
+
+
+def solve_alpha(
+    ctx: Context, solos: Shot, scene: Scene, clean: FittedClean, *, n: int, mattes: str
+) -> FrameAlpha:
+    """Solve one frame at model size: all objects together, or each against its own solo."""
+    import numpy as np
+
+    from gencomp_server.parts.alpha import ROUGH, STANDARD, solve_frame
+    from gencomp_server.parts.fit import to_model_frame
+
+    i, settings = scene.frames.index(n), ROUGH if mattes == "rough" else STANDARD
+    under = to_model_frame(clean.pixels, scene.size)
+    if not solos.names:
+        found = solve_frame(scene.plate[i], under, scene.matte(n), clean.calibration, settings)
+        return FrameAlpha(found.alpha, found.object_alpha)
+    each = []
+    for k, name in enumerate(solos.names):
+        solo = to_model_frame(_linear(solos, name, n), scene.size)
+        matte = scene.mattes[i, ..., k : k + 1].astype(np.float32)
+        each.append(solve_frame(solo, under, matte, clean.calibration, settings))
+    return FrameAlpha(
+        np.concatenate([one.alpha for one in each], axis=2),
+        np.concatenate([one.object_alpha for one in each], axis=2),
+    )
+
+
+def measure_floor(
+    ctx: Context,
+    shot: Shot,
+    scene: Scene,
+    plan_: CleanPlatePlan | None,
+    cleans: list[FittedClean],
+    *,
+    at: tuple[int, ...],
+) -> NoiseFloor:
+    """Measure at plate size what grain alone makes of plate minus clean plate."""
+    import numpy as np
+
+    from gencomp_server.parts.fit import from_model_frame
+    from gencomp_server.parts.noise import measure_noise
+
+    def samples() -> Iterator[tuple[Any, Any, Any]]:
+        for n, clean in zip(at, cleans, strict=True):
+            i, plate = scene.frames.index(n), _linear(shot, PLATE, n)
+            hidden = scene.covered(n)
+            if plan_ is not None:
+                hidden = hidden | plan_.suspected[i] | (plan_.own[i] > 0)
+            wide = from_model_frame(hidden.astype(np.float32), (plate.shape[1], plate.shape[0]))
+            yield plate, clean.pixels.astype(np.float32), wide > 0
+
+    return measure_noise(samples())
+
+
+def share_out(ctx: Context, scene: Scene, alphas: list[Any]) -> Ownership:
+    """Find out which object each effect pixel belongs to."""
+    import numpy as np
+
+    from gencomp_server.parts.ownership import share_effects
+
+    together = np.stack([np.asarray(alpha[..., 0], np.float16) for alpha in alphas])
+    return share_effects(
+        together,
+        scene.mattes,
+        progress=lambda done, total: ctx.progress("ownership", done, total),
+    )
+
+
+# --- delivery ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Material:
+    """Everything that the layers of a frame are made of."""
+
+    shot: Shot
+    scene: Scene
+    clean: Callable[[int], FittedClean]
+    solved: list[FrameAlpha]
+    noise: NoiseFloor
+    owned: Ownership | None
+
+
+def deliver(material: _Material, params: Params, ctx: Context) -> Iterator[LayerFrame]:
+    """Yield every frame's layers, exact against the plate, and report how they came out."""
+    order = front_to_back(material.shot.request)
+    tally = _Tally(order)
+    for n in material.scene.frames:
+        made, splits = _stack_frame(material, n, order, params)
+        tally.add(n, made, _error(material.shot, n, made))
+        named = [(BACKGROUND, made.background), *zip(order, made.layers, strict=True), *splits]
+        if made.residual is not None:
+            named.append((RESIDUAL, made.residual))
+        for name, pixels in named:
+            yield _layer_frame(material.shot, n, name, pixels)
+    tally.report(ctx)
+
+
+def _stack_frame(
+    material: _Material, n: int, order: tuple[str, ...], params: Params
+) -> tuple[Recomposed, list[tuple[str, Any]]]:
+    """Make one frame's layers over the display window."""
+    import numpy as np
+
+    from gencomp_server.parts.fit import upsample_steered
+    from gencomp_server.parts.noise import coverage
+    from gencomp_server.parts.recompose import APART, FOLDED, recompose_frame
+
+    shot, scene, i = material.shot, material.scene, material.scene.frames.index(n)
+    native, plate = _native(shot, PLATE, n), _linear(shot, PLATE, n)
+    clean = material.clean(n).pixels.astype(np.float32)
+    names = shot.request.named(MATTE_PREFIX)
+    mattes = np.concatenate([_matte(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
+    solos = [_linear(shot, SOLO_PREFIX + name, n) for name in order if _has_solos(shot)]
+    found = material.solved[i].together
+    alphas = []
+    for k in range(found.shape[2]):
+        at = names.index(order[k]) if solos else k
+        guide = solos[k] if solos else plate
+        low = np.asarray(found[..., at : at + 1])
+        alpha = upsample_steered(low, scene.plate[i], guide)
+        matte = mattes[..., k : k + 1] if solos else mattes.max(axis=2, keepdims=True)
+        alphas.append(alpha * coverage(alpha, guide, clean, material.noise, matte=matte))
+    if KEEP in shot.names:
+        free = 1.0 - _matte(shot, KEEP, n)
+        alphas = [alpha * free for alpha in alphas]
+    colours = None
+    if solos:
+        colours = [
+            np.maximum(solo - (1.0 - alpha) * clean, 0.0) * (alpha > 0)
+            for solo, alpha in zip(solos, alphas, strict=True)
+        ]
+    elif len(order) > 1:
+        alphas = _split(material, n, order, alphas[0], mattes)
+    kind = APART if params.residual == "layer" else FOLDED
+    made = recompose_frame(
+        native, clean, alphas, noise=material.noise, colours=colours, residual=kind
+    )
+    return made, []
+
+
+def _split(
+    material: _Material, n: int, order: tuple[str, ...], alpha: Any, mattes: Any
+) -> list[Any]:
+    """Share one alpha out among the objects, front to back. Each [H,W,1] float32."""
+    from gencomp_server.parts.ownership import object_alphas, shares_at
+
+    assert material.owned is not None
+    request, i = material.shot.request, material.scene.frames.index(n)
+    places = [request.named(MATTE_PREFIX).index(name) for name in order]
+    named = {
+        k: _matte(material.shot, EFFECTS_PREFIX + name, n)
+        for k, name in enumerate(order)
+        if EFFECTS_PREFIX + name in material.shot.names
+    }
+    ordered = replace(material.owned, shares=material.owned.shares[..., places])
+    shares = shares_at(ordered, i, mattes, alpha=alpha, named=named)
+    each = object_alphas(alpha, shares)
+    return [each[..., k : k + 1] for k in range(len(order))]
+
+
+def _error(shot: Shot, n: int, made: Recomposed) -> StackError:
+    from gencomp_server.parts.stack import stack_error
+
+    return stack_error(_native(shot, PLATE, n), made.background, made.layers, made.residual)
+
+
+def _layer_frame(shot: Shot, n: int, name: str, pixels: Any) -> LayerFrame:
+    """Lay a display-window picture into the plate's own data window."""
+    import numpy as np
+
+    from gencomp_server.parts.window import fill_from_display
+
+    header = shot.header(PLATE, n)
+    if header.data_window != header.display_window:
+        height, width = header.data_window.height, header.data_window.width
+        laid = np.zeros((height, width, 4), pixels.dtype)
+        if name == BACKGROUND:
+            own = shot.frame(PLATE, n)
+            laid[..., 3] = 1.0
+            laid[..., : own.shape[2]] = own
+        fill_from_display(laid, header.data_window, pixels, header.display_window)
+        pixels = laid
+    return LayerFrame(
+        name,
+        n,
+        pixels,
+        RGBA,
+        header.display_window,
+        header.data_window,
+        header.pixel_aspect,
+        header.metadata,
+    )
+
+
+class _Tally:
+    """Figures of the delivered layers, for the manifest."""
+
+    def __init__(self, order: tuple[str, ...]) -> None:
+        self._order = order
+        self._frames: list[int] = []
+        self._made: list[tuple[float, float, float, tuple[float, ...]]] = []
+        self._errors: list[StackError] = []
+
+    def add(self, n: int, made: Recomposed, error: StackError) -> None:
+        self._frames.append(n)
+        shares = (made.covered_share, made.raised_share, made.opaque_share, made.hidden_share)
+        self._made.append(shares)
+        self._errors.append(error)
+
+    def report(self, ctx: Context) -> None:
+        """Put the figures into the manifest; warn where the layers do not give the plate."""
+        ctx.report("covered_share_per_frame", _rounded([one[0] for one in self._made]))
+        ctx.report("alpha_raised_share_per_frame", _rounded([one[1] for one in self._made]))
+        ctx.report("made_opaque_share_per_frame", _rounded([one[2] for one in self._made]))
+        hidden = {
+            name: [
+                n
+                for n, one in zip(self._frames, self._made, strict=True)
+                if one[3][k] > HIDDEN_SHARE
+            ]
+            for k, name in enumerate(self._order)
+        }
+        ctx.report("hidden_frames", hidden)
+        ctx.report("max_ulp", max(error.max_ulp for error in self._errors))
+        beyond = sum(error.beyond for error in self._errors)
+        differing = sum(error.differing for error in self._errors)
+        ctx.report("pixels_beyond_1_ulp", beyond)
+        ctx.report("uncovered_samples_not_the_plates", differing)
+        if beyond or differing:
+            ctx.warn(
+                f"{beyond + differing} samples of the layers do not give the plate back exactly."
+            )
+
+
+def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
+    """Report how the clean plate was found; warn where registration is off."""
+    from gencomp_protocol.frames import spell_frames
+
+    ctx.report("registration_error_px_per_frame", _rounded(plan_.error_px))
+    ctx.report("never_seen_share_per_frame", _rounded(plan_.never_seen_share))
+    off = [n for n, e in zip(plan_.frames, plan_.error_px, strict=True) if e > REGISTRATION_PX]
+    if off:
+        ctx.warn(
+            f"The background could not be registered to better than {REGISTRATION_PX} pixels at "
+            f"frames {spell_frames(off)}; paint a clean frame there."
+        )
+    unseen = float(max(plan_.never_seen_share, default=0.0))
+    if unseen > 0.0:
+        ctx.warn(
+            f"Up to {unseen:.1%} of a frame's background is never seen and was filled in; a "
+            "painted clean frame would be better."
+        )
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def _is_gathered(request: Request, register: bool) -> bool:
+    """Tell whether the clean plate is gathered over time, wholly or around stills."""
+    entry = request.input(CLEAN_PLATE)
+    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
+
+
+def _painted_frames(shot: Shot) -> dict[int, int]:
+    """Return at which frames the artist's clean frames lie, and their own numbers."""
+    entry = shot.request.input(CLEAN_PLATE)
+    if entry is None or entry.cover == SEQUENCE:
+        return {}
+    if entry.cover == STILL:
+        return {shot.frames.first: shot.frames.first}
+    return {n: n for n in shot.frames_of(CLEAN_PLATE)}
+
+
+def _native(shot: Shot, name: str, n: int) -> Any:
+    """Return a picture's own samples over its display window."""
+    from gencomp_server.parts.window import onto_display
+
+    header = shot.header(name, n)
+    return onto_display(shot.frame(name, n), header.data_window, header.display_window)
+
+
+def _linear(shot: Shot, name: str, n: int) -> Any:
+    """Return colour for computing: finite, over the display window. [H,W,3] float32."""
+    from gencomp_server.parts.window import finite
+
+    return finite(_native(shot, name, n)[..., :3])
+
+
+def _matte(shot: Shot, name: str, n: int) -> Any:
+    """Return a matte over the display window. [H,W,1] float32, 0..1."""
+    import numpy as np
+
+    return np.clip(_native(shot, name, n).astype(np.float32), 0.0, 1.0)
+
+
+def _rows_of(shot: Shot, name: str, own: dict[int, int] | None = None) -> Callable[..., Any]:
+    """Return a reader of rows over the display window: ``rows(n, y0, y1)`` -> [y1-y0,W,3]."""
+
+    def rows(n: int, y0: int, y1: int) -> Any:
+        n = n if own is None else own[n]
+        header = shot.header(name, n)
+        if header.data_window == header.display_window:
+            return shot.rows(name, n, y0, y1)[..., :3]
+        return _native(shot, name, n)[y0:y1, :, :3]
+
+    return rows
+
+
+def _in_type(pixels: Any, pixel_type: str) -> Any:
+    """Return a clean plate in the plate's type; what half cannot hold stays at its greatest."""
+    import numpy as np
+
+    if pixel_type != "half":
+        return pixels
+    return np.clip(pixels, -65504.0, 65504.0).astype(np.float16)
+
+
+def _has_solos(shot: Shot) -> bool:
+    return bool(shot.request.named(SOLO_PREFIX))
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 5) for value in values]
 
 
 SYSTEM = System(

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo   the main job on a shot made here, from nothing installed to a contact sheet
+# make test   every test that needs no GPU, no weights and no Nuke
+# make check  lint, types, import contracts and the tests: what a change has to pass
+# TORCH_INDEX=URL takes torch from another index (a CPU or a CUDA build); PYTHON=PATH another 3.11.
+
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+TESTS ?=
+# Two OpenMP threads on a busy two-core machine are slower than one, by far.
+export OMP_NUM_THREADS ?= 1
+
+SHOT := demo/shot
+OUT := demo/out
+
+.PHONY: setup demo test test-server test-nuke check fix bench clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: setup.cfg pyproject.toml constraints.txt tools/set_up.sh
+	@sh tools/set_up.sh "$(VENV)" "$(TORCH_INDEX)"
+	@touch $@
+
+demo: setup $(SHOT)/plate
+	$(BIN)/gencomp run omnimatte --out $(OUT) \
+		--input plate=$(SHOT)/plate/plate.%04d.exr \
+		--input matte.a=$(SHOT)/matte_a/matte_a.%04d.exr \
+		--input matte.b=$(SHOT)/matte_b/matte_b.%04d.exr
+
+$(SHOT)/plate: docs/examples/demo.toml | setup
+	rm -rf $(SHOT)
+	$(BIN)/gencomp shot docs/examples/demo.toml --out $(SHOT)
+
+test: test-server test-nuke
+
+test-server: setup
+	$(BIN)/python -m pytest $(TESTS)
+
+test-nuke: setup
+	$(BIN)/python tools/nuke_pythons.py
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) test
+
+fix: setup
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup
+	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+clean:
+	rm -rf .venv .venv-3.* demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nuke start-up, with an interface: one guarded call that builds the toolbar."""
+
+from pathlib import Path
+
+import nuke
+
+try:
+    from gencomp_nuke import boot
+except ImportError as error:
+    nuke.tprint(
+        f"gencomp is not in the menus: {error}. Nuke is not affected. "
+        "The folder of gencomp has to be on the plug-in path with its init.py."
+    )
+else:
+    boot.start(Path(__file__).resolve().parent)

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of one user for the Nuke room: ``nuke.json`` in gencomp's folder, and the environment.
+
+The environment wins over the file, the file over the defaults. A file is a map, such as
+``{"server_command": "/opt/gencomp/bin/gencomp serve", "idle_exit_s": 600}``.
+"""
+
+import difflib
+import json
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from gencomp_protocol.errors import BadKnob
+from gencomp_protocol.locate import home_folder
+
+SETTINGS_FILE = "nuke.json"
+_VARIABLES = {
+    "server_command": "GENCOMP_SERVER_COMMAND",
+    "idle_exit_s": "GENCOMP_IDLE_EXIT_S",
+    "unsaved_folder": "GENCOMP_UNSAVED_FOLDER",
+}
+
+
+@dataclass(frozen=True)
+class Prefs:
+    """What a user or a studio may set.
+
+    Attributes:
+        server_command: Command line that starts a server.
+        idle_exit_s: Seconds without a job after which a server that we started leaves; 0: never.
+        unsaved_folder: Folder for the results of scripts without a name; empty: ``unsaved`` in
+            gencomp's folder of this user.
+    """
+
+    server_command: str = "gencomp serve"
+    idle_exit_s: int = 1800
+    unsaved_folder: str = ""
+
+    @property
+    def command(self) -> "tuple[str, ...]":
+        """Return the words of ``server_command``."""
+        return tuple(shlex.split(self.server_command, posix=os.name != "nt"))
+
+
+def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:
+    """Read the settings.
+
+    Raises:
+        BadKnob: The file cannot be understood, or a setting is unknown or of the wrong kind.
+    """
+    values = _from_file(home_folder(environ) / SETTINGS_FILE)
+    for name, variable in _VARIABLES.items():
+        if environ.get(variable):
+            values[name] = environ[variable]
+    known = {field.name: field for field in fields(Prefs)}
+    for name in values:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Settings are: {', '.join(known)}."
+            raise BadKnob(f"There is no setting '{name}' in {SETTINGS_FILE}.", hint=hint)
+    return Prefs(**{name: _typed(name, value) for name, value in values.items()})
+
+
+def _typed(name: str, value: Any) -> Any:
+    if name != "idle_exit_s":
+        return str(value)
+    if not str(value).isdigit():
+        raise BadKnob(f"Setting '{name}' takes a whole number of seconds, not {value!r}.")
+    return int(value)
+
+
+def _from_file(path: Path) -> "dict[str, Any]":
+    if not path.exists():
+        return {}
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadKnob(f"The settings {path} cannot be read ({error}).") from error
+    if not isinstance(plain, dict):
+        raise BadKnob(f"The settings {path} are not a map.")
+    return plain

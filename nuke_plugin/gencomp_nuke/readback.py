@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a job's outcome to a result that a node plays."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gencomp_nuke import jobs, node
+from gencomp_nuke.node import Ask, Result
+
+
+def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Result:
+    """Make a version final and describe it as a node plays it. Touches no node.
+
+    Raises:
+        MissingFrame, UnwritableOutput: The result is not whole, or cannot be put in its place.
+    """
+    folder = jobs.keep(version, manifest)
+    return Result(
+        folder=folder,
+        frames=(ask.request.frames.first, ask.request.frames.last),
+        layers=tuple(jobs.delivered(manifest)),
+        slots=ask.slots,
+        order=front_to_back(ask),
+    )
+
+
+def front_to_back(ask: Ask) -> "tuple[str, ...]":
+    """Return the objects as they lie in front of one another: the order knob's, then the rest."""
+    names = list(ask.slots.values())
+    asked = str(ask.request.knobs.get("order", "")).replace(",", " ").split()
+    known = [name for name in asked if name in names]
+    return tuple(known + [name for name in names if name not in known])
+
+
+def show(gizmo: Any, result: Result) -> None:
+    """Let a node play a result and say so. Main thread only."""
+    node.play(gizmo, result)
+    node.show_result(gizmo)

@@ -1,0 +1,365 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving pictures in chunks, the same way in both directions. No sockets here.
+
+Whoever receives pictures asks for stretches of them (:class:`Receiver`); whoever owns them answers
+(:func:`read_stretch`, :class:`Credit`). A picture grows in a ``.part`` file beside its place, so
+that the next attempt goes on at the offset reached; it takes its name only when the BLAKE2b-256
+digest of the whole file is the one that was announced. So nobody ever sees half a picture.
+"""
+
+import errno
+import os
+from collections import deque
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from gencomp_protocol.errors import (
+    BadPicture,
+    DiskFull,
+    GencompError,
+    MalformedMessage,
+    MissingFrame,
+    UnwritableOutput,
+)
+from gencomp_protocol.messages import CHUNK_BYTES, Chunk, Want, Withheld
+
+_READ_BYTES = 4 * 1024 * 1024
+_ATTEMPTS = 2  # A picture whose digest is wrong is fetched once more, then given up.
+
+Place = tuple[str, str, str, int]  # job, input or layer, name, frame
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture on this machine's disk: what is announced of it.
+
+    Attributes:
+        path: The file.
+        bytes: Its size.
+        digest: BLAKE2b-256 of the file's bytes, in hex.
+    """
+
+    path: Path
+    bytes: int
+    digest: str
+
+
+def digest_of_file(path: Path) -> str:
+    """Return the BLAKE2b-256 digest of a file's bytes, in hex."""
+    return str(_hash_file(path).hexdigest())
+
+
+def _hash_file(path: Path) -> Any:
+    state = blake2b(digest_size=32)
+    with open(path, "rb") as source:
+        for block in iter(lambda: source.read(_READ_BYTES), b""):
+            state.update(block)
+    return state
+
+
+def picture_of(path: "Union[str, os.PathLike[str]]") -> Picture:
+    """Return what is announced of a picture file; reads it once, whole.
+
+    Raises:
+        MissingFrame: The file is not there or cannot be read.
+        BadPicture: The file is empty.
+    """
+    where = Path(path)
+    try:
+        size, digest = where.stat().st_size, digest_of_file(where)
+    except OSError as error:
+        raise MissingFrame(
+            f"The picture {where.name} cannot be read ({error.strerror}).",
+            hint="Check the path, or render it again.",
+        ) from error
+    if size == 0:
+        raise BadPicture(f"The picture {where.name} is empty.", hint="Render it again.")
+    return Picture(where, size, digest)
+
+
+def read_stretch(path: Path, size: int, want: Want) -> Chunk:
+    """Return the chunk that answers a want for a picture of ``size`` bytes.
+
+    Raises:
+        MalformedMessage: The stretch ends beyond the picture.
+        BadPicture: The file has another size than was announced.
+        MissingFrame: The file is gone.
+    """
+    if want.offset + want.length > size:
+        raise MalformedMessage("want.offset: the stretch ends beyond the picture.")
+    try:
+        with open(path, "rb") as source:
+            changed = os.fstat(source.fileno()).st_size != size
+            source.seek(want.offset)
+            body = source.read(want.length)
+    except OSError as error:
+        raise MissingFrame(
+            f"'{want.name}' frame {want.frame} cannot be read any more ({error.strerror}).",
+            hint="Leave the pictures in place until the job has them.",
+        ) from error
+    if changed or len(body) != want.length:
+        raise BadPicture(
+            f"'{want.name}' frame {want.frame} changed while it was being sent.",
+            hint="Submit again once it is rendered.",
+        )
+    return Chunk(want.job, want.what, want.name, want.frame, want.offset, body)
+
+
+class Credit:
+    """Owner's side: what one receiver has in flight; refuses what goes beyond the credit."""
+
+    def __init__(self, credit_bytes: int) -> None:
+        self._credit_bytes = credit_bytes
+        self._wanted = 0
+
+    def take(self, want: Want) -> None:
+        """Count a want.
+
+        Raises:
+            MalformedMessage: More would be in flight than the credit allows.
+        """
+        self._wanted += want.length
+        if want.received > self._wanted - want.length:
+            raise MalformedMessage("want.received: more than was ever wanted.")
+        if self._wanted - want.received > self._credit_bytes:
+            raise MalformedMessage(
+                f"want.length: more than the credit of {self._credit_bytes} bytes is in flight."
+            )
+
+
+@dataclass(frozen=True)
+class Expected:
+    """A picture that is to come, and where it goes."""
+
+    job: str
+    what: str
+    name: str
+    frame: int
+    bytes: int
+    digest: str
+    path: Path
+    part: Path
+    mode: int = 0o666  # Of the file, before the process's umask.
+
+    @property
+    def place(self) -> Place:
+        """What its chunks are known by."""
+        return (self.job, self.what, self.name, self.frame)
+
+
+@dataclass(frozen=True)
+class Arrived:
+    """A picture is whole, its digest checked, and in its place."""
+
+    picture: Expected
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A picture cannot be had; why."""
+
+    picture: Expected
+    error: GencompError
+
+
+class _Arrival:
+    """One picture on its way: how far it is asked for, how far it is here."""
+
+    def __init__(self, expected: Expected) -> None:
+        self.expected = expected
+        self.attempts = 0
+        self.asked = 0
+        self.here = 0
+        self.state = blake2b(digest_size=32)
+
+    def open(self) -> None:
+        """Find out what an earlier attempt left, and go on from there."""
+        part, size = self.expected.part, self.expected.bytes
+        if part.exists() and part.stat().st_size <= size:
+            self.state = _hash_file(part)
+            self.here = self.asked = part.stat().st_size
+        else:
+            self.start_again()
+
+    def start_again(self) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        os.close(os.open(self.expected.part, flags, self.expected.mode))
+        self.state, self.here, self.asked = blake2b(digest_size=32), 0, 0
+
+    def append(self, body: bytes) -> None:
+        with open(self.expected.part, "r+b") as part:
+            part.seek(self.here)
+            part.write(body)
+        self.state.update(body)
+        self.here += len(body)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.here == self.expected.bytes
+
+    @property
+    def is_right(self) -> bool:
+        return bool(self.state.hexdigest() == self.expected.digest)
+
+
+class Receiver:
+    """Receiver's side of one connection: what to want next, and what came of it.
+
+    Pictures are asked for in the order in which they were expected, as many stretches at a time as
+    the credit allows, so that a picture larger than the credit arrives like any other.
+
+    Args:
+        credit_bytes: Most that is wanted and not yet here.
+        chunk_bytes: Most that is wanted at a time.
+    """
+
+    def __init__(self, credit_bytes: int, chunk_bytes: int = CHUNK_BYTES) -> None:
+        self._credit_bytes = credit_bytes
+        self._chunk_bytes = min(chunk_bytes, credit_bytes, CHUNK_BYTES)
+        self._waiting: deque[Expected] = deque()
+        self._coming: dict[Place, _Arrival] = {}
+        self._asked_now: deque[tuple[Place, int]] = deque()
+        self._in_flight = 0
+        self._received = 0
+        self._outcomes: deque[Union[Arrived, Lost]] = deque()
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is expected and nothing is left to report."""
+        return not (self._waiting or self._coming or self._outcomes)
+
+    @property
+    def in_flight(self) -> int:
+        """Bytes wanted and not yet here; never above the credit."""
+        return self._in_flight
+
+    def expect(self, expected: Expected) -> None:
+        """Put a picture at the end of what is to be fetched."""
+        self._waiting.append(expected)
+
+    def forget(self, job: str) -> None:
+        """Fetch no more pictures of a job; what is here stays in its ``.part`` files."""
+        self._waiting = deque(entry for entry in self._waiting if entry.job != job)
+        self._coming = {
+            place: arrival for place, arrival in self._coming.items() if place[0] != job
+        }
+
+    def unfinished(self) -> list[Expected]:
+        """Return every picture that was expected and is not here, in order."""
+        return [arrival.expected for arrival in self._coming.values()] + list(self._waiting)
+
+    def wants(self) -> list[Want]:
+        """Return the wants to send now: as many as the credit allows."""
+        found: list[Want] = []
+        while self._in_flight < self._credit_bytes:
+            arrival = self._next_arrival()
+            if arrival is None:
+                break
+            left = arrival.expected.bytes - arrival.asked
+            length = min(self._chunk_bytes, left, self._credit_bytes - self._in_flight)
+            if length < min(self._chunk_bytes, left):
+                break  # A full stretch fits as soon as the next chunk is here.
+            job, what, name, frame = arrival.expected.place
+            found.append(Want(job, what, name, frame, arrival.asked, length, self._received))
+            arrival.asked += length
+            self._in_flight += length
+            self._asked_now.append((arrival.expected.place, length))
+        return found
+
+    def _next_arrival(self) -> Optional[_Arrival]:
+        """Return the first picture with something left to ask for, opening the next in line."""
+        for arrival in self._coming.values():
+            if arrival.asked < arrival.expected.bytes:
+                return arrival
+        while self._waiting:
+            arrival = _Arrival(self._waiting.popleft())
+            if self._open(arrival):
+                return arrival
+        return None
+
+    def _open(self, arrival: _Arrival) -> bool:
+        """Start a picture; False where it is here already, or cannot be written."""
+        self._coming[arrival.expected.place] = arrival
+        try:
+            arrival.open()
+            if arrival.is_whole:
+                self._close(arrival)
+        except OSError as error:
+            del self._coming[arrival.expected.place]
+            self._outcomes.append(Lost(arrival.expected, _disk_error(error)))
+        return arrival.expected.place in self._coming
+
+    def take(self, message: "Union[Chunk, Withheld]") -> None:
+        """Take an answer to a want; :meth:`outcomes` tells what became of it.
+
+        Raises:
+            MalformedMessage: Nothing of the kind was wanted.
+        """
+        place = (message.job, message.what, message.name, message.frame)
+        length = self._settle(place)
+        arrival = self._coming.get(place)
+        if arrival is None:
+            return  # Forgotten since it was wanted.
+        if isinstance(message, Withheld):
+            del self._coming[place]
+            self._outcomes.append(Lost(arrival.expected, message.error))
+        elif arrival.here == message.offset and len(message.body) == length:
+            self._append(arrival, message.body)
+
+    def _settle(self, place: Place) -> int:
+        """Count the oldest want for a place as answered; return its length."""
+        for index, (wanted, length) in enumerate(self._asked_now):
+            if wanted == place:
+                del self._asked_now[index]
+                self._in_flight -= length
+                self._received += length
+                return length
+        raise MalformedMessage(f"chunk: '{place[2]}' frame {place[3]} was not wanted.")
+
+    def _append(self, arrival: _Arrival, body: bytes) -> None:
+        try:
+            arrival.append(body)
+            if arrival.is_whole:
+                self._close(arrival)
+        except OSError as error:
+            self._coming.pop(arrival.expected.place, None)
+            self._outcomes.append(Lost(arrival.expected, _disk_error(error)))
+
+    def _close(self, arrival: _Arrival) -> None:
+        """Give a whole picture its name, or ask for it once more."""
+        expected = arrival.expected
+        if arrival.is_right:
+            os.replace(expected.part, expected.path)
+            del self._coming[expected.place]
+            self._outcomes.append(Arrived(expected))
+            return
+        arrival.attempts += 1
+        arrival.start_again()
+        if arrival.attempts >= _ATTEMPTS:
+            expected.part.unlink()
+            del self._coming[expected.place]
+            self._outcomes.append(Lost(expected, _digest_error(expected)))
+
+    def outcomes(self) -> "list[Union[Arrived, Lost]]":
+        """Return what arrived or was lost since the last call."""
+        found = list(self._outcomes)
+        self._outcomes.clear()
+        return found
+
+
+def _digest_error(expected: Expected) -> GencompError:
+    return BadPicture(
+        f"'{expected.name}' frame {expected.frame} arrived twice with the wrong digest.",
+        hint="Was the picture being written while it was sent? Submit again.",
+        frame=expected.frame,
+    )
+
+
+def _disk_error(error: OSError) -> GencompError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull("The disk is full; the pictures do not fit.", hint="Free space, go on.")
+    return UnwritableOutput(
+        f"A picture cannot be written ({error.strerror}).", hint="Check the folder's permissions."
+    )

@@ -1,0 +1,445 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``gencomp`` command, and the only place where the rooms are wired together.
+
+Exit codes: 0 done, 2 the request is wrong, 3 no server, 4 the job failed, 130 cancelled. An error
+is one sentence and its cure on standard error. Heavy modules are imported inside the subcommand
+that needs them, so that ``--help`` answers at once.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from gencomp_protocol import Client, ServerFile, __version__, find_server
+from gencomp_protocol.errors import (
+    ArtistError,
+    BadKnob,
+    Cancelled,
+    GencompError,
+    InternalError,
+    LinkError,
+    MalformedMessage,
+    ServerUnreachable,
+    UnknownJob,
+)
+from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.layers import PLATE
+from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_server.progress import narrator_for, spell_error
+
+if TYPE_CHECKING:
+    from gencomp_server.delivery import Order, OutputFolder
+    from gencomp_server.progress import Narrator
+    from gencomp_server.sources import Gathered
+
+DONE, WRONG, NO_SERVER, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
+_CLIENT = f"gencomp {__version__}"
+_EXAMPLE = """example:
+  gencomp run omnimatte --out out --input plate=plate/shot.%04d.exr \\
+      --input matte.ball=roto/ball.%04d.exr --set seed=3
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        argv: Arguments without the program's name; None takes those of the process.
+    """
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    try:
+        return command(args)
+    except GencompError as error:
+        sys.stderr.write(spell_error(error))
+        return exit_code(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # the edge: nobody sees a traceback on the terminal
+        failure = _internal(error)
+        sys.stderr.write(spell_error(failure))
+        return FAILED
+
+
+def exit_code(error: GencompError) -> int:
+    """Return the exit code that an error ends the command with."""
+    if isinstance(error, (ArtistError, UnknownJob)):
+        return WRONG
+    if isinstance(error, Cancelled):
+        return INTERRUPTED
+    if isinstance(error, LinkError) and not isinstance(error, MalformedMessage):
+        return NO_SERVER
+    return FAILED
+
+
+def _internal(error: Exception) -> InternalError:
+    """Keep the traceback in a file and return the sentence that names it."""
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="gencomp-", suffix=".txt", delete=False, encoding="utf-8"
+    ) as file:
+        traceback.print_exception(error, file=file)
+    return InternalError(
+        f"Something went wrong inside gencomp ({type(error).__name__}: {error}).",
+        hint=f"The details are in {file.name}.",
+    )
+
+
+# --- arguments -----------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose complaint is one sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """Write the sentence and leave with 2."""
+        self.exit(WRONG, f"gencomp: {message}. See {self.prog} --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="gencomp", description="Generative compositing: layers out of a plate.")
+    parser.add_argument("--version", action="version", version=_CLIENT)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_run(commands)
+    _add_serve(commands)
+    _add_small(commands)
+    return parser
+
+
+def _add_run(commands: Any) -> None:
+    run = commands.add_parser(
+        "run",
+        help="run a system on pictures from disk",
+        description="Run a system on pictures from disk; the same command again resumes.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.set_defaults(command=_run)
+    run.add_argument("system", metavar="SYSTEM", help="which system; see gencomp systems")
+    run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
+    run.add_argument("--frames", metavar="1001-1048", help="default: the plate's, as on disk")
+    run.add_argument(
+        "--input",
+        action="append",
+        default=[],
+        metavar="NAME=PATTERN",
+        help="pictures with %%04d or #### for the frame number, or one still; a matte's channel "
+        "follows a colon (PATTERN:mask.red); NAME@FRAME=FILE is a still at a frame",
+    )
+    run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs")
+    run.add_argument(
+        "--colourspace",
+        action="append",
+        default=[],
+        metavar="NAME=SPACE",
+        help="what a picture that is not EXR holds: srgb or scene_linear; 8-bit defaults to srgb",
+    )
+    run.add_argument("--server", metavar="tcp://HOST:PORT", help="default: one of its own")
+    run.add_argument("--json", action="store_true", help="one JSON event a line")
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="serve jobs on this machine's loopback")
+    serve.set_defaults(command=_serve)
+    serve.add_argument("--host", help="address to listen on; loopback only")
+    serve.add_argument("--port", type=int, help="port; 0 takes a free one")
+    serve.add_argument("--spool", type=Path, help="folder for pictures, stages and jobs")
+    serve.add_argument("--state-file", type=Path, help="where to say address and secret")
+    serve.add_argument("--device", help="what jobs run on: cpu, cuda:0")
+    serve.add_argument("--idle-exit-s", type=float, help="leave after so long without work")
+    serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+
+
+def _add_small(commands: Any) -> None:
+    systems = commands.add_parser("systems", help="list the systems, their inputs and knobs")
+    systems.set_defaults(command=_systems)
+    systems.add_argument("--json", action="store_true", help="the whole declaration")
+    jobs = commands.add_parser("jobs", help="list the jobs of a server")
+    jobs.set_defaults(command=_jobs)
+    jobs.add_argument("--json", action="store_true", help="one JSON list")
+    cancel = commands.add_parser("cancel", help="cancel a job of a server")
+    cancel.set_defaults(command=_cancel)
+    cancel.add_argument("job", metavar="ID", help="id of the job; see gencomp jobs")
+    doctor = commands.add_parser("doctor", help="check this installation")
+    doctor.set_defaults(command=_doctor)
+    for one in (jobs, cancel, doctor):
+        one.add_argument("--server", metavar="tcp://HOST:PORT", help="default: the one found")
+    shot = commands.add_parser("shot", help="write a procedural shot with known layers")
+    shot.set_defaults(command=_shot)
+    shot.add_argument("spec", type=Path, metavar="SPEC.toml", help="the shot's parameters")
+    shot.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
+
+
+def _pairs(texts: Sequence[str], flag: str, example: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` arguments.
+
+    Raises:
+        BadKnob: One has no ``=``, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise BadKnob(f"{flag} '{text}' has no value.", hint=f"Write it as {example}.")
+        if name in found:
+            raise BadKnob(f"{flag} names '{name}' twice.", hint="Give it once.")
+        found[name] = value
+    return found
+
+
+# --- run -----------------------------------------------------------------------------------------
+
+
+def _run(args: argparse.Namespace) -> int:
+    narrator = narrator_for(sys.stdout, sys.stderr, as_json=args.json)
+    try:
+        _deliver(args, narrator)
+    except GencompError as error:
+        narrator.failed(error)
+        return exit_code(error)
+    except KeyboardInterrupt:
+        narrator.failed(Cancelled("Stopped.", hint="The same command goes on with the job."))
+        return INTERRUPTED
+    except Exception as error:  # the edge, told the way the caller asked to be told
+        narrator.failed(_internal(error))
+        return FAILED
+    finally:
+        narrator.close()
+    return DONE
+
+
+def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
+    """Everything between the arguments and the manifest."""
+    from gencomp_server.delivery import OutputFolder, run_order
+    from gencomp_server.sources import gather, parse_given, schema_of
+
+    given = [parse_given(text) for text in args.input]
+    frames = FrameRange.parse(args.frames) if args.frames else None
+    knobs = _pairs(args.knobs, "--set", "--set seed=3")
+    spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
+    with OutputFolder(args.out) as folder:
+        with _server(args.server, folder) as server, _client(server) as client:
+            schema = schema_of(client.connect().systems, args.system)
+            gathered = gather(given, schema, frames, spaces)
+            for note in gathered.notes:
+                narrator.note(note)
+            order = _order(args.system, gathered, knobs)
+            with _interruptible() as interrupt:
+                manifest = run_order(
+                    client,
+                    order,
+                    folder,
+                    on_plan=narrator.expect,
+                    on_event=narrator.event,
+                    cancelled=interrupt.asked,
+                )
+        _finish(folder, gathered, manifest, narrator)
+
+
+def _order(system: str, gathered: "Gathered", knobs: dict[str, str]) -> "Order":
+    from gencomp_protocol.request import Request
+    from gencomp_server.delivery import Order
+
+    headers = tuple(source.header for source in gathered.sources)
+    return Order(
+        Request(system, gathered.frames, headers, knobs, client=_CLIENT),
+        {source.header.name: source.paths for source in gathered.sources},
+        {source.header.name: source.kind for source in gathered.sources},
+    )
+
+
+def _finish(
+    folder: "OutputFolder", gathered: "Gathered", manifest: dict[str, Any], narrator: "Narrator"
+) -> None:
+    """Draw the sheet, write the manifest, drop the spool, say where everything lies."""
+    from gencomp_server.delivery import CONTACT_SHEET, layer_folders
+
+    for sentence in folder.strangers(manifest):
+        narrator.note(sentence)
+    sheet: Path | None = folder.path / CONTACT_SHEET
+    try:
+        _draw_sheet(folder.path / CONTACT_SHEET, gathered, manifest)
+    except GencompError as error:
+        narrator.note(f"There is no contact sheet: {error}")
+        sheet = None
+    folder.write_manifest(manifest)
+    folder.drop_spool()
+    narrator.done(
+        {
+            "layers": layer_folders(folder.path, manifest["layers"]),
+            "contact_sheet": None if sheet is None else str(sheet),
+            "manifest": str(folder.manifest),
+            "seconds": manifest["seconds"],
+        }
+    )
+
+
+def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> None:
+    from gencomp_server.delivery import layer_paths
+    from gencomp_server.sheet import Files, draw_delivery
+
+    first = next((one for one in gathered.sources if one.header.name == PLATE), None)
+    shown = first or gathered.sources[0]
+    draw_delivery(
+        path,
+        f"{manifest['system']}   {gathered.frames}",
+        list(gathered.frames),
+        Files(shown.paths, shown.kind, shown.header.colourspace),
+        {
+            layer: Files(layer_paths(path.parent, layer, facts["frames"]))
+            for layer, facts in manifest["layers"].items()
+        },
+    )
+
+
+@contextlib.contextmanager
+def _server(address: str | None, folder: "OutputFolder") -> Iterator[ServerFile]:
+    """Yield the server that was named, or one of our own for as long as we need it."""
+    if address is not None:
+        yield _named_server(address)
+        return
+    from gencomp_server.embedded import EmbeddedServer
+
+    with EmbeddedServer(folder.spool) as server:
+        yield server
+
+
+def _client(server: ServerFile) -> Client:
+    return Client(server.address, server.secret, client=_CLIENT)
+
+
+def _named_server(address: str | None) -> ServerFile:
+    """Return the server at an address, or the one that is found.
+
+    Raises:
+        ServerUnreachable: None is named and none is found.
+    """
+    found = find_server({**os.environ, SERVER_VARIABLE: address} if address else os.environ)
+    if found is None:
+        raise ServerUnreachable(
+            "No server is named and none runs here.",
+            hint="Start one with gencomp serve, or name one with --server tcp://HOST:PORT.",
+        )
+    return found
+
+
+class _Interrupt:
+    """What Ctrl-C means: before the job is followed, leave; then, cancel; twice, leave."""
+
+    def __init__(self) -> None:
+        self._followed = False
+        self._asked = False
+
+    def asked(self) -> bool:
+        """Tell whether the job shall be cancelled; being asked means that it is followed."""
+        self._followed = True
+        return self._asked
+
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """Take the signal."""
+        if not self._followed or self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        sys.stderr.write("gencomp: cancelling; press Ctrl-C again to leave at once.\n")
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[_Interrupt]:
+    interrupt = _Interrupt()
+    before = signal.signal(signal.SIGINT, interrupt.hear)
+    try:
+        yield interrupt
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+# --- the others ----------------------------------------------------------------------------------
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from gencomp_server.config import load_config
+    from gencomp_server.embedded import leave_when_stdin_closes
+    from gencomp_server.logs import configure
+    from gencomp_server.service import Service
+
+    names = ("host", "port", "spool", "state_file", "device", "idle_exit_s")
+    flags = {name: getattr(args, name) for name in names}
+    if args.until_stdin_closes:
+        # The parent is gone or done: what still runs goes on at the next start.
+        flags["drain_s"] = 0.0
+    config = load_config(flags).config
+    configure(config.log_level)
+    if args.until_stdin_closes:
+        leave_when_stdin_closes(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    return Service(config).run(_say_ready)
+
+
+def _say_ready(server: ServerFile) -> None:
+    print(f"gencomp {__version__} is ready at {server.address}", flush=True)
+
+
+def _systems(args: argparse.Namespace) -> int:
+    from gencomp_server.contract import schema
+    from gencomp_server.systems import REGISTRY
+
+    found = [schema(system) for system in REGISTRY]
+    if args.json:
+        print(json.dumps(found, indent=2))
+        return DONE
+    for entry in found:
+        print(f"{entry['name']}  {entry['doc']}")
+        for spec in _input_specs(entry["inputs"]):
+            tail = " (optional)" if spec["optional"] else ""
+            print(f"  --input {spec['name']}  {spec['doc']}{tail}")
+        for knob in entry["knobs"]:
+            print(f"  --set {knob['name']}={knob['default']}  {knob['doc']}")
+    return DONE
+
+
+def _input_specs(rules: Sequence[Any]) -> Iterator[Any]:
+    for rule in rules:
+        yield from [rule] if "name" in rule else [spec for one in rule["sets"] for spec in one]
+
+
+def _jobs(args: argparse.Namespace) -> int:
+    with _client(_named_server(args.server)) as client:
+        found = client.jobs()
+    if args.json:
+        print(json.dumps(found, indent=2, default=str))
+        return DONE
+    for job in found:
+        print(f"{job['job']}  {job['state']}  {job.get('system', '')}")
+    return DONE
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    with _client(_named_server(args.server)) as client:
+        client.cancel(args.job)
+    print(f"{args.job} is cancelled.")
+    return DONE
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gencomp_server.doctor import examine
+
+    wrong = 0
+    for finding in examine(os.environ, args.server):
+        wrong += not finding.is_good
+        print(f"{'ok   ' if finding.is_good else 'WRONG'}  {finding.sentence}")
+    return 1 if wrong else DONE
+
+
+def _shot(args: argparse.Namespace) -> int:
+    from gencomp_server.training.shots import load_spec, write_shot
+
+    write_shot(load_spec(args.spec), args.out)
+    print(f"The shot is in {args.out}.")
+    return DONE

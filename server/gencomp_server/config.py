@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server's settings: defaults, then ``gencomp.toml``, then ``GENCOMP_*``, then flags.
+
+Each value remembers where it came from. A key that nobody knows is an error that names the nearest
+known one, since a setting that is silently ignored is worse than none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gencomp_protocol.errors import BadKnob
+from gencomp_protocol.locate import SERVER_FILE, home_folder
+from gencomp_protocol.messages import CHUNK_BYTES, CREDIT_BYTES
+from gencomp_protocol.sockets import is_loopback
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+CONFIG_FILE = "gencomp.toml"
+PREFIX = "GENCOMP_"
+_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """Everything a server can be told.
+
+    Attributes:
+        host: Loopback address to listen on; nothing else is taken yet.
+        port: TCP port; 0 takes a free one.
+        spool: Folder of pictures, stages and jobs; will be made.
+        state_file: Where address and secret are written for local clients.
+        credit_bytes: Most bytes wanted and not yet received, per connection, each way.
+        chunk_bytes: Most bytes asked for at a time, at most 8 MiB.
+        decode_processes: How many pictures are decoded at a time.
+        decode_timeout_s: How long one picture may take to decode.
+        idle_exit_s: Leave after so long without clients and jobs; 0 stays.
+        drain_s: How long the running job may go on after SIGTERM.
+        keep_days: How long an ended job's layers are kept for a client to come back.
+        device: What the worker runs on: ``cpu``, ``cuda:0``.
+        registry: Where the systems are, as ``module:attribute``.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    spool: Path = field(default_factory=lambda: home_folder() / "spool")
+    state_file: Path = field(default_factory=lambda: home_folder() / SERVER_FILE)
+    credit_bytes: int = CREDIT_BYTES
+    chunk_bytes: int = CHUNK_BYTES
+    decode_processes: int = 2
+    decode_timeout_s: float = 60.0
+    idle_exit_s: float = 0.0
+    drain_s: float = 30.0
+    keep_days: float = 7.0
+    device: str = "cpu"
+    registry: str = "gencomp_server.systems:REGISTRY"
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot be, naming the field.
+
+        Raises:
+            BadKnob: Which field, what it is, what it may be.
+        """
+        if not is_loopback(self.host):
+            raise BadKnob(
+                f"Setting 'host' is {self.host}, but this server listens on loopback only, "
+                "since its traffic is not encrypted.",
+                hint="Use 127.0.0.1, and an SSH tunnel from other machines.",
+            )
+        _within("port", self.port, 0, 65535)
+        _within("credit_bytes", self.credit_bytes, 64 * 1024, 2**40)
+        _within("chunk_bytes", self.chunk_bytes, 4096, CHUNK_BYTES)
+        _within("decode_processes", self.decode_processes, 1, 64)
+        _within("decode_timeout_s", self.decode_timeout_s, 1.0, 3600.0)
+        _within("idle_exit_s", self.idle_exit_s, 0.0, 1e9)
+        _within("drain_s", self.drain_s, 0.0, 1e6)
+        _within("keep_days", self.keep_days, 0.0, 1e5)
+        if self.log_level not in _LEVELS:
+            raise BadKnob(
+                f"Setting 'log_level' cannot be '{self.log_level}'.",
+                hint=f"Choose one of: {', '.join(_LEVELS)}.",
+            )
+
+
+def _within(name: str, value: float, lo: float, hi: float) -> None:
+    if not lo <= value <= hi:
+        raise BadKnob(f"Setting '{name}' is {value:g}, allowed are {lo:g} to {hi:g}.")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A configuration and, by field, where each value came from."""
+
+    config: ServerConfig
+    sources: Mapping[str, str]
+
+
+def load_config(
+    flags: Mapping[str, Any] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    file: Path | None = None,
+) -> Loaded:
+    """Put the four sources together.
+
+    Args:
+        flags: From the command line, by field; a value of None was not given.
+        environ: Where ``GENCOMP_PORT`` and the like are looked up.
+        file: The settings file; None takes ``gencomp.toml`` in gencomp's home folder, if there.
+
+    Raises:
+        BadKnob: A key is not known, a value is not allowed, or the file cannot be read.
+    """
+    home = home_folder(environ)
+    values: dict[str, Any] = {"spool": home / "spool", "state_file": home / SERVER_FILE}
+    sources = {spec.name: "default" for spec in dataclasses.fields(ServerConfig)}
+    place = file if file is not None else home / CONFIG_FILE
+    from_file = _read_file(place) if file is not None or place.is_file() else {}
+    from_environ = {
+        name: environ[PREFIX + name.upper()] for name in sources if PREFIX + name.upper() in environ
+    }
+    from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    for given, source in ((from_file, str(place)), (from_environ, "environment")):
+        _take(given, source, values, sources)
+    _take(from_flags, "flag", values, sources)
+    return Loaded(ServerConfig(**values), sources)
+
+
+def _take(
+    given: Mapping[str, Any], source: str, values: dict[str, Any], sources: dict[str, str]
+) -> None:
+    """Let one source's values stand over those before it; in place."""
+    for name, value in given.items():
+        if name not in sources:
+            near = difflib.get_close_matches(name, sources, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Settings: {', '.join(sources)}."
+            raise BadKnob(f"There is no setting '{name}' ({source}).", hint=hint)
+        values[name] = _as_kind(name, value)
+        named = f"{PREFIX}{name.upper()}" if source == "environment" else source
+        sources[name] = named
+
+
+def _as_kind(name: str, value: Any) -> Any:
+    """Return a value as its field's type; text is taken for numbers."""
+    kind = _KINDS[name]
+    words = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    try:
+        if isinstance(value, bool) or (kind in (str, Path) and not isinstance(value, (str, Path))):
+            raise ValueError
+        made = kind(value)
+        if kind is int and isinstance(value, float) and made != value:
+            raise ValueError
+    except (ValueError, TypeError) as error:
+        raise BadKnob(f"Setting '{name}' takes {words[kind]}, not {value!r}.") from error
+    return made.expanduser() if isinstance(made, Path) else made
+
+
+def _read_file(place: Path) -> dict[str, Any]:
+    try:
+        with open(place, "rb") as source:
+            return tomllib.load(source)
+    except OSError as error:
+        raise BadKnob(f"The settings file {place} cannot be read ({error.strerror}).") from error
+    except tomllib.TOMLDecodeError as error:
+        raise BadKnob(f"The settings file {place} is not TOML ({error}).") from error
+
+
+_KINDS: Mapping[str, type[Any]] = {
+    "host": str,
+    "port": int,
+    "spool": Path,
+    "state_file": Path,
+    "credit_bytes": int,
+    "chunk_bytes": int,
+    "decode_processes": int,
+    "decode_timeout_s": float,
+    "idle_exit_s": float,
+    "drain_s": float,
+    "keep_days": float,
+    "device": str,
+    "registry": str,
+    "log_level": str,
+}

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gencomp doctor``: what this installation needs, looked at one by one.
+
+Every check answers with one sentence; a wrong one says what to do. Nothing is changed.
+"""
+
+import importlib
+import importlib.metadata
+import shutil
+import socket
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gencomp_protocol import Client, __version__, find_server, home_folder
+from gencomp_protocol.errors import GencompError
+from gencomp_protocol.locate import SERVER_VARIABLE
+
+LEAST_PYTHON = (3, 10)
+TESTED_PYTHON = (3, 11)
+LEAST_FREE_BYTES = 5_000_000_000  # A 2K shot of a hundred frames with its layers and stages.
+PACKAGES = {
+    "zmq": "pyzmq",
+    "msgpack": "msgpack",
+    "numpy": "numpy",
+    "cv2": "opencv-python-headless",
+    "OpenImageIO": "OpenImageIO",
+    "torch": "torch",
+    "safetensors": "safetensors",
+    "rich": "rich",
+    "psutil": "psutil",
+}
+_SERVER_S = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    is_good: bool
+    sentence: str
+
+
+def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[Finding]:
+    """Yield what every check finds, in the order in which things depend on each other.
+
+    Args:
+        environ: The environment to look into.
+        address: A server to reach instead of the one found.
+    """
+    yield check_python(sys.version_info[:3])
+    yield check_packages(PACKAGES)
+    yield check_opencv(frozenset(d.metadata["Name"] for d in importlib.metadata.distributions()))
+    yield check_disk(Path.cwd())
+    yield check_ports()
+    yield check_home(home_folder(environ))
+    yield check_server({**environ, SERVER_VARIABLE: address} if address else environ)
+
+
+def check_python(version: tuple[int, ...]) -> Finding:
+    """Tell whether the interpreter is new enough."""
+    spelt = ".".join(str(part) for part in version)
+    if version[:2] < LEAST_PYTHON:
+        return Finding(False, f"python {spelt} is too old; install Python 3.11.")
+    tail = "" if version[:2] == TESTED_PYTHON else " (tested is 3.11)"
+    return Finding(True, f"python {spelt}{tail}.")
+
+
+def check_packages(packages: Mapping[str, str]) -> Finding:
+    """Import every package; name those that cannot be."""
+    good, bad = [], []
+    for module, distribution in packages.items():
+        try:
+            importlib.import_module(module)
+            good.append(f"{distribution} {importlib.metadata.version(distribution)}")
+        except (ImportError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            bad.append(f"{distribution} ({reason})")
+    if bad:
+        cure = "run pip install -c constraints.txt -e '.[server]' again."
+        return Finding(False, f"packages that cannot be imported: {', '.join(bad)}; {cure}")
+    return Finding(True, f"packages: gencomp {__version__}, {', '.join(good)}.")
+
+
+def check_opencv(distributions: frozenset[str]) -> Finding:
+    """Tell whether two builds of OpenCV overwrite each other."""
+    builds = sorted(name for name in distributions if name and name.startswith("opencv-"))
+    if len(builds) > 1:
+        return Finding(
+            False,
+            f"opencv is installed {len(builds)} times ({', '.join(builds)}); "
+            "uninstall all but opencv-python-headless.",
+        )
+    return Finding(True, f"opencv: {builds[0] if builds else 'not from a package'}, once.")
+
+
+def check_disk(folder: Path) -> Finding:
+    """Tell how much room there is for a spool beside the output."""
+    free = shutil.disk_usage(folder).free
+    spelt = f"disk: {free / 1e9:.0f} GB free in {folder}"
+    if free < LEAST_FREE_BYTES:
+        return Finding(False, f"{spelt}; make room, 5 GB are the least for a shot.")
+    return Finding(True, f"{spelt}.")
+
+
+def check_ports() -> Finding:
+    """Tell whether a port can be had on loopback."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)):
+            return Finding(True, "ports: loopback has a free one.")
+    except OSError as error:
+        return Finding(False, f"ports: none can be had on 127.0.0.1 ({error.strerror}).")
+
+
+def check_home(folder: Path) -> Finding:
+    """Tell whether gencomp's home folder, and the secret in it, are the owner's alone."""
+    if not folder.exists():
+        return Finding(True, f"home folder {folder} is not there yet; the first server makes it.")
+    if stat.S_IMODE(folder.stat().st_mode) & 0o022:
+        return Finding(False, f"home folder {folder} can be written by others; chmod 700 it.")
+    for file in sorted(folder.glob("*.json")):
+        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+            return Finding(False, f"{file} holds a secret that others can read; chmod 600 it.")
+    return Finding(True, f"home folder {folder} is its owner's alone.")
+
+
+def check_server(environ: Mapping[str, str]) -> Finding:
+    """Tell whether a server that is named, or was left in the home folder, answers."""
+    try:
+        found = find_server(environ)
+        if found is None:
+            return Finding(True, "server: none is named or runs; gencomp run starts its own.")
+        with Client(found.address, found.secret, timeout_s=_SERVER_S) as client:
+            welcome = client.connect()
+    except GencompError as error:
+        return Finding(False, f"server: {error}")
+    return Finding(True, f"server: {welcome.server_version} answers at {found.address}.")

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run may use besides its inputs; implements ``contract.Context`` for one job.
+
+Randomness, progress, warnings, the figures of the manifest, and the stage table: which stage ran
+under which key, how long, and whether it was on disk already.
+"""
+
+import hashlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gencomp_protocol
+from gencomp_protocol.errors import Cancelled
+from gencomp_server.engine.shot import SpoolShot
+from gencomp_server.engine.stages import StageStore
+
+T = TypeVar("T")
+Say = Callable[[Mapping[str, Any]], None]
+# A panel that redraws ten times a second is smooth; more would only fill the pipe.
+_QUIET_S = 0.1
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One row of the stage table: name, key in hex, seconds it took, True where it was on disk."""
+
+    name: str
+    key: str
+    seconds: float
+    reused: bool
+
+
+class JobContext:
+    """One job's context.
+
+    Args:
+        job: The job.
+        system: Name of its system: two systems never share a stage by accident.
+        seed: The job's seed.
+        device: The device plan; results may differ between devices, so stages know it.
+        store: Where stages lie.
+        say: Sends a message to the front.
+        is_cancelled: Tells whether the artist has cancelled.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        job: str,
+        system: str,
+        seed: int,
+        device: str,
+        store: StageStore,
+        say: Say,
+        is_cancelled: Callable[[], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.backbone: Any = None
+        self.log = logging.getLogger(f"gencomp_server.systems.{system}")
+        self.seed = seed
+        self.warnings: list[str] = []
+        self.figures: dict[str, Any] = {}
+        self.rows: list[StageRow] = []
+        self._job, self._system, self._device = job, system, device
+        self._store, self._say, self._is_cancelled = store, say, is_cancelled
+        self._clock = clock
+        self._open: list[str] = []
+        self._lock = threading.Lock()
+        self._said: tuple[str, float] = ("", -math.inf)
+
+    def generator(self, key: str) -> np.random.Generator:
+        """Return a fresh generator that depends on seed and key alone."""
+        mark = hashlib.blake2b(f"{self.seed}\0{key}".encode(), digest_size=16).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(mark, "little")))
+
+    def progress(self, stage: str, step: int, total: int) -> None:
+        """Report ``step`` of ``total`` of a stage.
+
+        Raises:
+            Cancelled: The artist has cancelled.
+        """
+        self.check_cancelled()
+        now = self._clock()
+        with self._lock:
+            last_stage, last_s = self._said
+            if stage == last_stage and step < total and now - last_s < _QUIET_S:
+                return
+            self._said = (stage, now)
+        said = {"is": "progress", "job": self._job, "stage": stage}
+        self._say({**said, "step": int(step), "total": int(total)})
+
+    def check_cancelled(self) -> None:
+        """Raise Cancelled where the artist has cancelled."""
+        if self._is_cancelled():
+            raise Cancelled("The job was cancelled.")
+
+    def warn(self, sentence: str) -> None:
+        """Tell the artist something, once: log, event and manifest carry it."""
+        with self._lock:
+            if sentence in self.warnings:
+                return
+            self.warnings.append(sentence)
+        self.log.warning("%s", sentence)
+        self._say({"is": "warning", "job": self._job, "sentence": sentence})
+
+    def report(self, key: str, value: Any) -> None:
+        """Put a figure into the manifest.
+
+        Raises:
+            TypeError: It is not plain data.
+        """
+        self.figures[key] = as_plain(value)
+
+    def stage(
+        self, name: str, fn: Callable[..., T], *inputs: Any, version: int = 1, **settings: Any
+    ) -> T:
+        """Return ``fn(self, *inputs, **settings)``, kept on disk by content.
+
+        A shot among the inputs comes to ``fn`` without the knobs of its request.
+
+        Raises:
+            Cancelled: The artist has cancelled.
+            TypeError: An input, a setting or what ``fn`` made is not plain.
+        """
+        self.check_cancelled()
+        given = tuple(one.without_knobs() if isinstance(one, SpoolShot) else one for one in inputs)
+        release = gencomp_protocol.__version__
+        key = self._store.key(
+            release, self._system, name, version, self.seed, self._device, settings, given
+        )
+        started = self._clock()
+        found = self._store.load(key)
+        made: T = found[0] if found else self._run_stage(key, fn, given, settings)
+        row = StageRow(name, key, round(self._clock() - started, 3), found is not None)
+        self.rows.append(row)
+        self.log.info("stage %s %s %.3f s", name, "found" if row.reused else "made", row.seconds)
+        return made
+
+    def checkpoint(
+        self, name: str, tensors: Mapping[str, NDArray[Any]] | None = None
+    ) -> dict[str, NDArray[Any]] | None:
+        """Inside a stage: save named arrays, or, given none, return what was saved (or None).
+
+        Raises:
+            RuntimeError: No stage is running.
+        """
+        if not self._open:
+            raise RuntimeError("a checkpoint belongs to a stage, and none is running")
+        if tensors is None:
+            return self._store.load_checkpoint(self._open[-1], name)
+        self._store.save_checkpoint(self._open[-1], name, tensors)
+        return None
+
+    def _run_stage(
+        self, key: str, fn: Callable[..., T], given: tuple[Any, ...], settings: dict[str, Any]
+    ) -> Any:
+        self._open.append(key)
+        try:
+            return self._store.save(key, fn(self, *given, **settings))
+        finally:
+            self._open.pop()
+
+
+def as_plain(value: Any) -> Any:
+    """Return a value as JSON knows it: numpy scalars as numbers, tuples as lists, keys as text.
+
+    Raises:
+        TypeError: It holds something else.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (tuple, list)):
+        return [as_plain(one) for one in value]
+    if isinstance(value, Mapping):
+        return {str(key): as_plain(one) for key, one in value.items()}
+    raise TypeError(f"a manifest cannot hold a {type(value).__name__}")

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second gate: what decoded pictures must be before a job counts as queued.
+
+Pure rules over headers and figures: no file is opened and no pixel is read here, so the server's
+front process may import it. The first gate, over the request alone, is ``contract.check_request``.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch
+from gencomp_protocol.frames import Format, spell_frames
+from gencomp_protocol.layers import PLATE
+from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.contract import Input, PictureHeader, System, declared_inputs
+from gencomp_server.engine.spool import Spool
+from gencomp_server.exr.decode import IMAGE, Decoded, DecodeTask, picture_label
+
+MATTE = "matte"
+# Coverage a little over 1 or under 0 is what a resized or blurred matte has; more is another thing.
+MATTE_SLACK = 0.01
+
+
+def input_kind(system: System, name: str) -> str:
+    """Return what an input of a job is: ``rgb``, ``rgba`` or ``matte``."""
+    return next(spec.kind for spec in declared_inputs(system) if spec.matches(name))
+
+
+def decode_task(
+    spool: Spool, kind: str, entry: InputHeader, frame: int, digest: str, file_kind: str
+) -> DecodeTask:
+    """Return the task that decodes one picture of an input into the spool.
+
+    Args:
+        spool: Where the picture lies and its pixels will lie.
+        kind: What the input is: ``rgb``, ``rgba`` or ``matte`` (:func:`input_kind`).
+        entry: The input's header.
+        frame: Frame of the picture.
+        digest: The picture.
+        file_kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
+    """
+    return DecodeTask(
+        source=spool.picture(digest),
+        target=spool.decoded_stem(digest, variant(kind, entry, file_kind)),
+        kind=file_kind,
+        role=kind,
+        channel=entry.channel,
+        colourspace=entry.colourspace,
+        name=entry.name,
+        frame=frame,
+    )
+
+
+def variant(kind: str, entry: InputHeader, file_kind: str) -> str:
+    """Return the name of one way to decode a picture: equal names give equal pixels."""
+    if kind == MATTE:
+        channel = entry.channel or ""
+        mark = hashlib.blake2b(channel.encode(), digest_size=8).hexdigest() if channel else "auto"
+        return f"{file_kind}-matte-{mark}"
+    converted = file_kind == IMAGE and entry.colourspace == "srgb"
+    return f"{file_kind}-colour-srgb" if converted else f"{file_kind}-colour"
+
+
+def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -> tuple[str, ...]:
+    """Check one decoded picture by itself.
+
+    Args:
+        kind: What the input is: ``rgb``, ``rgba`` or ``matte``.
+        entry: The input's header.
+        frame: Frame of the picture.
+        decoded: The picture.
+
+    Returns:
+        Warnings for the artist: sentences.
+
+    Raises:
+        BadMatte: A matte holds NaN or infinite samples.
+        BadPicture: A picture has no R, G and B.
+        FormatMismatch: It is not of the size that the request said.
+    """
+    label = picture_label(entry.name, frame)
+    _check_size(entry.name, frame, decoded.header, entry.format, "the request")
+    bad = decoded.stats.nan + decoded.stats.inf
+    if kind == MATTE:
+        if bad:
+            raise BadMatte(
+                f"{label} has {_samples(bad)} (NaN or infinite).",
+                hint="A matte is coverage from 0 to 1; repair or render it again.",
+                input=entry.name,
+                frame=frame,
+            )
+        return ()
+    if decoded.header.channels[:3] != ("R", "G", "B"):
+        raise BadPicture(
+            f"{label} has no R, G and B, but {', '.join(decoded.header.channels)}.",
+            hint="Render it with the channels R, G and B.",
+            input=entry.name,
+            frame=frame,
+        )
+    if bad:
+        what = f"{label} has {_samples(bad)} (NaN or infinite)"
+        return (f"{what}; they are left out of the computation.",)
+    return ()
+
+
+def check_input(
+    kind: str,
+    entry: InputHeader,
+    pictures: Mapping[int, Decoded],
+    reference: tuple[str, PictureHeader] | None = None,
+) -> tuple[str, ...]:
+    """Check all pictures of an input together, and against another input.
+
+    Args:
+        kind: What the input is: ``rgb``, ``rgba`` or ``matte``.
+        entry: The input's header.
+        pictures: Its decoded pictures by frame.
+        reference: Name and header of the picture that all inputs must agree with in size.
+
+    Returns:
+        Warnings for the artist: sentences.
+
+    Raises:
+        BadMatte: No picture of a matte covers anything.
+        FormatMismatch: Two pictures differ in size.
+    """
+    first = min(pictures)
+    whole = pictures[first].header
+    name, header = reference or (f"{entry.name}' frame '{first}", whole)
+    for frame, decoded in sorted(pictures.items()):
+        own = Format(whole.display_window.width, whole.display_window.height)
+        _check_size(entry.name, frame, decoded.header, own, f"its frame {first}")
+        if reference is not None:
+            wanted = Format(header.display_window.width, header.display_window.height)
+            _check_size(entry.name, frame, decoded.header, wanted, f"'{name}'")
+    return _check_coverage(entry, pictures) if kind == MATTE else ()
+
+
+def check_ingest(
+    system: System, request: Request, pictures: Mapping[str, Mapping[int, Decoded]]
+) -> tuple[str, ...]:
+    """Check everything a job was sent, once it is all decoded.
+
+    Args:
+        system: The system that will run.
+        request: What was asked.
+        pictures: Every decoded picture, by input and frame.
+
+    Returns:
+        Warnings for the artist: sentences.
+
+    Raises:
+        BadMatte, BadPicture, FormatMismatch: see :func:`check_picture` and :func:`check_input`.
+    """
+    warnings: list[str] = []
+    lead = PLATE if PLATE in pictures else next(iter(pictures))
+    reference = (lead, pictures[lead][min(pictures[lead])].header)
+    for entry in request.inputs:
+        kind, own = input_kind(system, entry.name), pictures[entry.name]
+        for frame, decoded in sorted(own.items()):
+            warnings.extend(check_picture(kind, entry, frame, decoded))
+        warnings.extend(check_input(kind, entry, own, None if entry.name == lead else reference))
+    return tuple(warnings)
+
+
+def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tuple[str, ...]:
+    peaks = {frame: decoded.stats.maximum or 0.0 for frame, decoded in pictures.items()}
+    if max(peaks.values()) <= 0.0:
+        raise BadMatte(
+            f"Input '{entry.name}' is empty: it covers nothing on any of its "
+            f"{len(peaks)} frame{'s' if len(peaks) > 1 else ''}.",
+            hint="Check the roto, or name the channel that holds it after ':'.",
+            input=entry.name,
+            frame=min(peaks),
+        )
+    lows = {frame: decoded.stats.minimum or 0.0 for frame, decoded in pictures.items()}
+    odd = [f for f in peaks if peaks[f] > 1.0 + MATTE_SLACK or lows[f] < -MATTE_SLACK]
+    said = []
+    if odd:
+        said.append(
+            f"Input '{entry.name}' leaves the range 0 to 1 at {spell_frames(odd)} (from "
+            f"{min(lows.values()):g} to {max(peaks.values()):g}); it is clamped."
+        )
+    if min(lows.values()) >= 1.0:
+        said.append(
+            f"Input '{entry.name}' covers the whole picture on every frame; if its coverage is "
+            f"not in the channel {pictures[min(pictures)].header.channels[0]}, name the channel "
+            "after ':'."
+        )
+    return tuple(said)
+
+
+def _check_size(
+    name: str, frame: int, header: PictureHeader, wanted: Format | None, other: str
+) -> None:
+    window = header.display_window
+    if wanted is None or (window.width, window.height) == (wanted.width, wanted.height):
+        return
+    raise FormatMismatch(
+        f"{picture_label(name, frame)} is {window.width}x{window.height}, but {other} is "
+        f"{wanted.width}x{wanted.height}.",
+        hint="Reformat one of them.",
+        input=name,
+        frame=frame,
+    )
+
+
+def _samples(count: int) -> str:
+    return "1 bad sample" if count == 1 else f"{count} bad samples"
+
+
+def input_specs(system: System, request: Request) -> dict[str, Input]:
+    """Return the declaration that each input of a request belongs to, by the input's name."""
+    declared = declared_inputs(system)
+    return {
+        entry.name: next(spec for spec in declared if spec.matches(entry.name))
+        for entry in request.inputs
+    }

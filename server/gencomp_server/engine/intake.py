@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second gate: a job's pictures, from the first that is missing to the last that is decoded.
+
+A job counts as queued only when every picture is here, has the digest that was announced, was
+decoded once and passed the rules of ``engine/ingest.py``. The first that does not refuses the job
+with one sentence. Pictures are kept by content: one that any job brought is never asked for again.
+No sockets here; who sends what is the service's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from gencomp_protocol.errors import GencompError, InternalError
+from gencomp_protocol.messages import INPUT
+from gencomp_protocol.transfer import Expected
+from gencomp_server.contract import System
+from gencomp_server.engine import ingest
+from gencomp_server.engine.job import Job
+from gencomp_server.engine.spool import Spool
+from gencomp_server.exr.decode import Decoded, DecodePool
+
+_PRIVATE = 0o600
+_Place = tuple[str, int]
+
+
+@dataclass(frozen=True)
+class Passed:
+    """Every picture of a job is here and in order."""
+
+    job: Job
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A picture of a job is not in order; why."""
+
+    job: Job
+    error: GencompError
+
+
+@dataclass
+class _Reception:
+    """What one job still waits for."""
+
+    job: Job
+    system: System
+    lacking: dict[str, list[_Place]] = field(default_factory=dict)
+    decoding: dict[_Place, Future[Decoded]] = field(default_factory=dict)
+    decoded: dict[str, dict[int, Decoded]] = field(default_factory=dict)
+
+
+class Intake:
+    """Every job that is still receiving.
+
+    Args:
+        spool: Where pictures lie.
+        pool: Decodes them.
+        wake: Called, from another thread, when a picture was decoded.
+    """
+
+    def __init__(self, spool: Spool, pool: DecodePool, wake: Callable[[], None]) -> None:
+        self._spool, self._pool, self._wake = spool, pool, wake
+        self._receptions: dict[str, _Reception] = {}
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """Ids of the jobs that are receiving."""
+        return tuple(self._receptions)
+
+    def open(self, job: Job, system: System) -> None:
+        """Begin with a job: what is here already is decoded at once."""
+        reception = self._receptions[job.id] = _Reception(job, system)
+        for one in job.inputs:
+            for entry in one.pictures:
+                reception.lacking.setdefault(entry.digest, []).append((one.name, entry.frame))
+        for digest in list(reception.lacking):
+            if self._spool.has_picture(digest):
+                self._decode(reception, digest)
+
+    def drop(self, job: str) -> None:
+        """Take no more interest in a job."""
+        reception = self._receptions.pop(job, None)
+        for future in reception.decoding.values() if reception else ():
+            future.cancel()
+
+    def lacking(self, job: str) -> list[Expected]:
+        """Return the pictures that a job still needs, in the order of its inputs."""
+        reception = self._receptions.get(job)
+        if reception is None:
+            return []
+        sizes = {e.digest: e.bytes for one in reception.job.inputs for e in one.pictures}
+        return [
+            Expected(
+                job=job,
+                what=INPUT,
+                name=places[0][0],
+                frame=places[0][1],
+                bytes=sizes[digest],
+                digest=digest,
+                path=self._spool.picture(digest),
+                part=self._spool.part(digest),
+                mode=_PRIVATE,
+            )
+            for digest, places in reception.lacking.items()
+        ]
+
+    def arrived(self, digest: str) -> None:
+        """Take note that a picture is whole and in the spool, for every job that needs it."""
+        for reception in list(self._receptions.values()):
+            if digest in reception.lacking:
+                self._decode(reception, digest)
+
+    def _decode(self, reception: _Reception, digest: str) -> None:
+        kinds = reception.job.kinds()
+        for name, frame in reception.lacking.pop(digest):
+            entry = reception.job.request.input(name)
+            assert entry is not None, name  # service.py refuses pictures of no input
+            task = ingest.decode_task(
+                self._spool,
+                ingest.input_kind(reception.system, name),
+                entry,
+                frame,
+                digest,
+                kinds[name],
+            )
+            future = self._pool.submit(task)
+            reception.decoding[(name, frame)] = future
+            future.add_done_callback(lambda _: self._wake())
+
+    def outcomes(self) -> list[Passed | Rejected]:
+        """Return the jobs that passed or were rejected since the last call."""
+        found: list[Passed | Rejected] = []
+        for job, reception in list(self._receptions.items()):
+            try:
+                self._collect(reception)
+                if reception.lacking or reception.decoding:
+                    continue
+                warnings = ingest.check_ingest(
+                    reception.system, reception.job.request, reception.decoded
+                )
+                found.append(Passed(reception.job, warnings))
+            except GencompError as error:
+                found.append(Rejected(reception.job, error))
+            self.drop(job)
+        return found
+
+    def _collect(self, reception: _Reception) -> None:
+        """Take in what was decoded; raise the first refusal, by frame."""
+        ready = sorted(place for place, future in reception.decoding.items() if future.done())
+        for name, frame in ready:
+            future = reception.decoding.pop((name, frame))
+            decoded = _result(future)
+            entry = reception.job.request.input(name)
+            assert entry is not None, name
+            kind = ingest.input_kind(reception.system, name)
+            ingest.check_picture(kind, entry, frame, decoded)
+            reception.decoded.setdefault(name, {})[frame] = decoded
+
+
+def _result(future: Future[Decoded]) -> Decoded:
+    """Return what was decoded.
+
+    Raises:
+        GencompError: Why it could not be; a fault of ours becomes InternalError.
+    """
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, GencompError):
+        raise error
+    raise InternalError(
+        f"A picture could not be decoded ({type(error).__name__}).",
+        hint="The server's log says more.",
+    ) from error

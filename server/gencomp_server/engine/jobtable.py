@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The job table: what a server must still know after it was killed. SQLite, in WAL mode.
+
+Every change is one transaction, so the table is whole after any kill. It is used by one thread of
+one process; pixels and manifests lie in the spool, never here.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gencomp_protocol.codec import inputs_from_plain, request_from_plain, to_plain
+from gencomp_protocol.messages import (
+    DONE,
+    FINAL_STATES,
+    QUEUED,
+    RECEIVING,
+    RUNNING,
+    InputPictures,
+)
+from gencomp_protocol.request import Request
+from gencomp_server.engine.job import Job, may_move, new_job_id
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE jobs (
+    turn INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE, key TEXT NOT NULL, state TEXT NOT NULL,
+    request TEXT NOT NULL, inputs TEXT NOT NULL,
+    created_s REAL NOT NULL, started_s REAL, ended_s REAL, error TEXT,
+    released INTEGER NOT NULL DEFAULT 0);
+CREATE INDEX jobs_by_key ON jobs (key);
+CREATE INDEX jobs_by_state ON jobs (state);
+CREATE TABLE layers (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    layer TEXT NOT NULL, frame INTEGER NOT NULL, bytes INTEGER NOT NULL, digest TEXT NOT NULL,
+    PRIMARY KEY (job, layer, frame));
+CREATE TABLE warnings (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    sentence TEXT NOT NULL, UNIQUE (job, sentence));
+"""
+_COLUMNS = "id, key, state, created_s, started_s, ended_s, error, released"
+_KEPT_ORDERS = 64
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """A delivered picture of a job."""
+
+    layer: str
+    frame: int
+    bytes: int
+    digest: str
+
+
+class JobTable:
+    """Jobs, the layers they made and the warnings they gave.
+
+    Args:
+        path: The database file; made where it is not there.
+        clock: Wall-clock seconds.
+    """
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._orders: dict[str, tuple[Request, tuple[InputPictures, ...]]] = {}
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        self._db.execute("PRAGMA foreign_keys = ON")
+        if self._db.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
+
+    def close(self) -> None:
+        """Close the database."""
+        self._db.close()
+
+    # --- jobs ------------------------------------------------------------------------------------
+
+    def add(self, key: str, request: Request, inputs: tuple[InputPictures, ...]) -> Job:
+        """Enter a job in the state ``receiving``."""
+        job = Job(new_job_id(), key, RECEIVING, request, inputs, self._clock())
+        self._db.execute(
+            "INSERT INTO jobs (id, key, state, request, inputs, created_s) VALUES (?,?,?,?,?,?)",
+            (
+                job.id,
+                key,
+                job.state,
+                json.dumps(to_plain(request)),
+                json.dumps(to_plain(inputs)),
+                job.created_s,
+            ),
+        )
+        return job
+
+    def get(self, job: str) -> Job | None:
+        """Return the job of that id, or None."""
+        return self._one("WHERE id = ?", job)
+
+    def standing(self, key: str) -> Job | None:
+        """Return the job that a submit of this key means, or None where it means a new one.
+
+        That is a job still under way, or one that is done and whose layers are still here. One
+        that failed, was refused or cancelled is done anew.
+        """
+        job = self._one("WHERE key = ? ORDER BY turn DESC", key)
+        if job is None or (job.has_ended and (job.state != DONE or job.released)):
+            return None
+        return job
+
+    def all(self) -> list[Job]:
+        """Return every job, newest first."""
+        return self._many("ORDER BY turn DESC")
+
+    def in_state(self, state: str) -> list[Job]:
+        """Return the jobs in a state, oldest first."""
+        return self._many("WHERE state = ? ORDER BY turn", state)
+
+    def next_queued(self) -> Job | None:
+        """Return the job whose turn it is."""
+        return self._one("WHERE state = ? ORDER BY turn", QUEUED)
+
+    def position(self, job: Job) -> int:
+        """Return a queued job's place in the queue, from 1; 0 for any other."""
+        if job.state != QUEUED:
+            return 0
+        sql = (
+            "SELECT COUNT(*) FROM jobs WHERE state = ? "
+            "AND turn <= (SELECT turn FROM jobs WHERE id = ?)"
+        )
+        return int(self._db.execute(sql, (QUEUED, job.id)).fetchone()[0])
+
+    def move(self, job: str, state: str, error: Mapping[str, Any] | None = None) -> bool:
+        """Bring a job into another state.
+
+        Returns:
+            False where that move is not legal from where it is, and then nothing happened.
+        """
+        found = self.get(job)
+        if found is None or not may_move(found.state, state):
+            return False
+        now = self._clock()
+        started = now if state == RUNNING else found.started_s
+        ended = now if state in FINAL_STATES else None
+        spelt = None if error is None else json.dumps(to_plain(error))
+        self._db.execute(
+            "UPDATE jobs SET state = ?, started_s = ?, ended_s = ?, error = ? WHERE id = ?",
+            (state, started, ended, spelt, job),
+        )
+        return True
+
+    def recover(self) -> list[str]:
+        """Put jobs that ran when the server went away back into the queue; return their ids.
+
+        What they had delivered is forgotten, since running them again delivers it again.
+        """
+        found = [job.id for job in self.in_state(RUNNING)]
+        for job in found:
+            self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
+            self.move(job, QUEUED)
+        return found
+
+    def release(self, job: str) -> None:
+        """Note that a client has every layer; they are no longer offered."""
+        with self._db:
+            self._db.execute("UPDATE jobs SET released = 1 WHERE id = ?", (job,))
+            self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
+
+    def forget_before(self, moment_s: float) -> list[str]:
+        """Remove every job that ended before a wall-clock moment; return their ids."""
+        rows = self._db.execute("SELECT id FROM jobs WHERE ended_s < ?", (moment_s,)).fetchall()
+        self._db.execute("DELETE FROM jobs WHERE ended_s < ?", (moment_s,))
+        return [row[0] for row in rows]
+
+    # --- what jobs made --------------------------------------------------------------------------
+
+    def add_layer(self, job: str, row: LayerRow) -> None:
+        """Note a delivered picture; one delivered again replaces the first."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO layers VALUES (?,?,?,?,?)",
+            (job, row.layer, row.frame, row.bytes, row.digest),
+        )
+
+    def layers(self, job: str) -> list[LayerRow]:
+        """Return what a job delivered, in the order in which it came."""
+        sql = "SELECT layer, frame, bytes, digest FROM layers WHERE job = ? ORDER BY rowid"
+        return [LayerRow(*row) for row in self._db.execute(sql, (job,))]
+
+    def layer(self, job: str, layer: str, frame: int) -> LayerRow | None:
+        """Return one delivered picture, or None."""
+        sql = (
+            "SELECT layer, frame, bytes, digest FROM layers "
+            "WHERE job = ? AND layer = ? AND frame = ?"
+        )
+        row = self._db.execute(sql, (job, layer, frame)).fetchone()
+        return None if row is None else LayerRow(*row)
+
+    def add_warning(self, job: str, sentence: str) -> bool:
+        """Note a warning; False where the job gave it before."""
+        cursor = self._db.execute("INSERT OR IGNORE INTO warnings VALUES (?,?)", (job, sentence))
+        return cursor.rowcount == 1
+
+    def warnings(self, job: str) -> list[str]:
+        """Return the warnings of a job, in order."""
+        sql = "SELECT sentence FROM warnings WHERE job = ? ORDER BY rowid"
+        return [row[0] for row in self._db.execute(sql, (job,))]
+
+    # --- rows ------------------------------------------------------------------------------------
+
+    def _one(self, where: str, *values: Any) -> Job | None:
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM jobs {where} LIMIT 1", values).fetchone()
+        return None if row is None else self._job(row)
+
+    def _many(self, where: str, *values: Any) -> list[Job]:
+        rows = self._db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()
+        return [self._job(row) for row in rows]
+
+    def _job(self, row: tuple[Any, ...]) -> Job:
+        request, inputs = self._order(row[0])
+        return Job(
+            id=row[0],
+            key=row[1],
+            state=row[2],
+            request=request,
+            inputs=inputs,
+            created_s=row[3],
+            started_s=row[4],
+            ended_s=row[5],
+            error=None if row[6] is None else json.loads(row[6]),
+            released=bool(row[7]),
+        )
+
+    def _order(self, job: str) -> tuple[Request, tuple[InputPictures, ...]]:
+        """Return request and pictures of a job; they never change and can be megabytes of text."""
+        if job not in self._orders:
+            sql = "SELECT request, inputs FROM jobs WHERE id = ?"
+            request, inputs = self._db.execute(sql, (job,)).fetchone()
+            made = request_from_plain(json.loads(request)), inputs_from_plain(json.loads(inputs))
+            while len(self._orders) >= _KEPT_ORDERS:
+                del self._orders[next(iter(self._orders))]
+            self._orders[job] = made
+        return self._orders[job]

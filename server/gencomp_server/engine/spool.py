@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where a server keeps what it was sent and what it made, on disk.
+
+::
+
+    spool/pictures/<d[:2]>/<digest>          files as they arrived, named by their BLAKE2b-256
+    spool/pictures/<d[:2]>/<digest>.part     one that is still arriving
+    spool/decoded/<digest>-<variant>.raw     its pixels, decoded once; .json beside it
+    spool/stages/<key>/                      what a stage made (engine/stages.py)
+    spool/jobs/<id>/layers/<layer>/<layer>.<frame:04d>.exr
+    spool/jobs/<id>/manifest.json            written last
+    spool/gencomp.db                         the job table (engine/jobtable.py)
+
+Nothing half-written is ever visible under its final name: every file is written beside its place
+and renamed. Folders are 0700 and files 0600. Names that come from a client (digests, job ids,
+layers) are checked here, before they become a path.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gencomp_protocol.errors import DiskFull, MalformedMessage, UnwritableOutput
+
+DIGEST_BYTES = 32
+_DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+_VARIANT = re.compile(r"[a-z0-9_-]{1,64}\Z")
+_JOB = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_LAYER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
+_BLOCK_BYTES = 1 << 20
+
+
+def digest_file(path: Path) -> str:
+    """Return the BLAKE2b-256 of a file's bytes, in hex."""
+    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
+    with open(path, "rb") as file:
+        while block := file.read(_BLOCK_BYTES):
+            state.update(block)
+    return state.hexdigest()
+
+
+def digest_bytes(data: bytes) -> str:
+    """Return the BLAKE2b-256 of some bytes, in hex."""
+    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a small file so that it is either wholly there or not there at all.
+
+    Args:
+        path: File to write; its folder exists.
+        data: What it will hold.
+
+    Raises:
+        DiskFull: There is no room for it.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise disk_error(error, path.parent) from error
+
+
+def disk_error(error: OSError, folder: Path) -> DiskFull | UnwritableOutput:
+    """Return the error an artist can act on for a failed write into ``folder``."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return DiskFull(
+            "The disk that holds the server's spool is full.",
+            hint="Free some space and run the job again; it goes on where it stopped.",
+        )
+    return UnwritableOutput(
+        f"The server cannot write into its folder '{folder.name}': {error.strerror}.",
+        hint="Check who owns the spool folder and whether its disk is mounted read-only.",
+    )
+
+
+class Spool:
+    """The folders of one server, made when they are missing.
+
+    Args:
+        root: The spool folder; will be made, with mode 0700.
+        decoded_bytes: How much decoded pixels may take before the least recently used go; they
+            are made again when they are needed.
+        stages_bytes: The same for what stages made.
+    """
+
+    def __init__(
+        self, root: Path, *, decoded_bytes: int = 32 << 30, stages_bytes: int = 32 << 30
+    ) -> None:
+        self.root = Path(root)
+        self.database = self.root / "gencomp.db"
+        self.pictures = self.root / "pictures"
+        self.decoded = self.root / "decoded"
+        self.stages = self.root / "stages"
+        self.jobs = self.root / "jobs"
+        self._decoded_bytes = decoded_bytes
+        self._stages_bytes = stages_bytes
+        for folder in (self.root, self.pictures, self.decoded, self.stages, self.jobs):
+            make_folder(folder)
+
+    # --- pictures as they arrive -----------------------------------------------------------------
+
+    def picture(self, digest: str) -> Path:
+        """Return where a picture's file lies, or will lie; its folder is made.
+
+        Raises:
+            MalformedMessage: ``digest`` is not a BLAKE2b-256 in hex.
+        """
+        _check(_DIGEST, digest, "digest")
+        folder = self.pictures / digest[:2]
+        make_folder(folder)
+        return folder / digest
+
+    def part(self, digest: str) -> Path:
+        """Return where a picture is collected while it arrives."""
+        whole = self.picture(digest)
+        return whole.with_name(f"{whole.name}.part")
+
+    def has_picture(self, digest: str) -> bool:
+        """Tell whether the whole file is there."""
+        return self.picture(digest).is_file()
+
+    def arrived_bytes(self, digest: str) -> int:
+        """Return how many bytes of a picture are in its ``.part``: where to go on from."""
+        try:
+            return self.part(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def append_part(self, digest: str, offset: int, data: bytes) -> int:
+        """Append a chunk to a picture that is arriving; return the bytes there now.
+
+        Raises:
+            MalformedMessage: ``offset`` is not where the part ends.
+            DiskFull: There is no room for it.
+        """
+        path = self.part(digest)
+        try:
+            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+                end = file.seek(0, os.SEEK_END)
+                if offset != end:
+                    raise MalformedMessage(f"chunk.offset: expected {end}, got {offset}")
+                file.write(data)
+                return end + len(data)
+        except OSError as error:
+            raise disk_error(error, self.pictures) from error
+
+    def commit_picture(self, digest: str) -> bool:
+        """Give an arrived picture its name if its bytes have this digest.
+
+        Returns:
+            True where they do. Otherwise the part is removed, to be fetched again, and it is False.
+        """
+        part = self.part(digest)
+        if digest_file(part) != digest:
+            part.unlink()
+            return False
+        _sync(part)
+        os.replace(part, self.picture(digest))
+        return True
+
+    def drop_pictures(self, keep: Collection[str]) -> None:
+        """Remove every picture, whole or arriving, whose digest no job needs any more."""
+        for path in self.pictures.glob("??/*"):
+            if path.name.removesuffix(".part") not in keep:
+                path.unlink(missing_ok=True)
+
+    # --- decoded pixels --------------------------------------------------------------------------
+
+    def decoded_stem(self, digest: str, variant: str) -> Path:
+        """Return the path, less ``.raw`` and ``.json``, of a picture's decoded pixels.
+
+        Args:
+            digest: The picture.
+            variant: How it was decoded: ``rgb``, ``rgb-srgb``, ``matte`` …
+        """
+        _check(_DIGEST, digest, "digest")
+        _check(_VARIANT, variant, "variant")
+        return self.decoded / f"{digest}-{variant}"
+
+    def trim_decoded(self) -> None:
+        """Remove the least recently used decoded pixels until they fit their budget."""
+        _trim(self.decoded.glob("*.raw"), self._decoded_bytes, _remove_decoded)
+
+    def trim_stages(self, keep: Collection[str] = ()) -> None:
+        """Remove the least recently used stages until they fit, but none of the keys ``keep``."""
+        folders = [path for path in self.stages.iterdir() if path.is_dir()]
+        _trim((p for p in folders if p.name not in keep), self._stages_bytes, _remove_folder)
+
+    def sweep(self) -> None:
+        """Remove what a killed process left half-done; only while nobody works in the spool."""
+        for folder in (self.decoded, self.stages, self.jobs, *self.jobs.glob("*/layers/*")):
+            for path in folder.glob(".*"):
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+
+    # --- what jobs deliver -----------------------------------------------------------------------
+
+    def job(self, job: str) -> Path:
+        """Return the folder of a job."""
+        _check(_JOB, job, "job")
+        return self.jobs / job
+
+    def layer(self, job: str, layer: str, frame: int) -> Path:
+        """Return where one delivered picture lies, or will lie."""
+        _check(_LAYER, layer, "layer")
+        return self.job(job) / "layers" / layer / f"{layer}.{frame:04d}.exr"
+
+    def manifest(self, job: str) -> Path:
+        """Return where a job's manifest lies; it is there only when the job is done."""
+        return self.job(job) / "manifest.json"
+
+    def write_manifest(self, job: str, manifest: Mapping[str, Any]) -> None:
+        """Write a job's manifest, atomically, after everything it names is on disk."""
+        make_folder(self.job(job))
+        text = json.dumps(manifest, indent=1, sort_keys=True, ensure_ascii=False)
+        write_atomic(self.manifest(job), text.encode())
+
+    def read_manifest(self, job: str) -> dict[str, Any] | None:
+        """Return a job's manifest, or None while the job is not done."""
+        try:
+            made = json.loads(self.manifest(job).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        return dict(made)
+
+    def remove_job(self, job: str) -> None:
+        """Remove everything a job delivered."""
+        _remove_folder(self.job(job))
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and its parents with mode 0700; say so in one sentence where that fails.
+
+    Raises:
+        DiskFull: There is no room.
+        UnwritableOutput: The folder cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise disk_error(error, folder) from error
+
+
+def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
+    if not pattern.match(text):
+        raise MalformedMessage(f"{what}: {text[:80]!r} is not one")
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _trim(paths: Iterable[Path], budget_bytes: int, remove: Any) -> None:
+    """Remove the oldest of some files or folders until the rest fit ``budget_bytes``."""
+    found = []
+    for path in paths:
+        with suppress(FileNotFoundError):
+            found.append((path.stat().st_mtime, _size(path), path))
+    spare = sum(size for _, size, _ in found) - budget_bytes
+    for _, size, path in sorted(found):
+        if spare <= 0:
+            return
+        remove(path)
+        spare -= size
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(entry.stat().st_size for entry in path.iterdir())
+    return path.stat().st_size
+
+
+def _remove_decoded(raw: Path) -> None:
+    raw.with_suffix(".json").unlink(missing_ok=True)
+    raw.unlink(missing_ok=True)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder so that nobody ever sees a part of it under its name."""
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
+    try:
+        folder.rename(doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed)

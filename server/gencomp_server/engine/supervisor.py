@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping one worker process alive: giving it a job, noticing its death, ending what will not stop.
+
+What happens comes back as the worker's own messages (``engine/worker.py``), so that whoever reads
+them need not know whether the worker said it or died of it.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+from gencomp_protocol.errors import WorkerLost
+from gencomp_server.engine.job import Job
+
+log = logging.getLogger(__name__)
+
+STARTING = "starting"
+READY = "ready"
+BUSY = "busy"
+LOST = "lost"
+CANCEL_GRACE_S = 5.0
+_MOST_FALSE_STARTS = 3  # A worker that dies before it is ready so often will not come up.
+_ENDS = frozenset(("done", "failed", "cancelled"))
+
+
+class WorkerLike(Protocol):
+    """What the supervisor needs of a worker; see ``engine.worker.Worker``."""
+
+    @property
+    def connection(self) -> Connection:
+        """The front's end of the pipe."""
+        ...
+
+    def start(self) -> None:
+        """Start the process."""
+        ...
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message."""
+        ...
+
+    def kill(self) -> None:
+        """End the process at once."""
+        ...
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """End the process in good order."""
+        ...
+
+    def exit_code(self) -> int | None:
+        """Return how it ended, negative for a signal."""
+        ...
+
+
+class Supervisor:
+    """One worker, kept running.
+
+    Args:
+        worker: The worker, not yet started.
+        request_to_plain: Turns a job's request into what the worker takes.
+        clock: Monotonic seconds.
+        cancel_grace_s: How long a cancelled job may go on before its process is killed.
+    """
+
+    def __init__(
+        self,
+        worker: WorkerLike,
+        request_to_plain: Callable[[Any], Mapping[str, Any]],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        cancel_grace_s: float = CANCEL_GRACE_S,
+    ) -> None:
+        self._worker, self._plain, self._clock = worker, request_to_plain, clock
+        self._cancel_grace_s = cancel_grace_s
+        self._cancel_by_s: float | None = None
+        self._false_starts = 0
+        self.state = STARTING
+        self.job: str | None = None
+
+    @property
+    def connection(self) -> Connection | None:
+        """What to poll for messages; None once the worker is given up or stopped."""
+        return None if self.state == LOST else self._worker.connection
+
+    def start(self) -> None:
+        """Start the worker."""
+        self.state = STARTING
+        self._worker.start()
+
+    def run(self, job: Job) -> None:
+        """Give a ready worker a job."""
+        assert self.state == READY, self.state
+        self.state, self.job = BUSY, job.id
+        self._worker.send(
+            {
+                "do": "run",
+                "job": job.id,
+                "request": self._plain(job.request),
+                "pictures": job.pictures(),
+                "kinds": job.kinds(),
+            }
+        )
+
+    def cancel(self, job: str) -> None:
+        """Ask the worker to stop a job; :meth:`overdue` ends it where it does not."""
+        if job == self.job and self._cancel_by_s is None:
+            self._cancel_by_s = self._clock() + self._cancel_grace_s
+            self._worker.send({"do": "cancel", "job": job})
+
+    def read(self) -> list[Mapping[str, Any]]:
+        """Return what the worker said; where it died, that its job failed, and start another."""
+        said: list[Mapping[str, Any]] = []
+        try:
+            while self._worker.connection.poll():
+                said.append(self._heed(self._worker.connection.recv()))
+        except (EOFError, OSError):
+            said.extend(self._bury())
+        return said
+
+    def overdue(self) -> list[Mapping[str, Any]]:
+        """Kill a worker that does not stop a cancelled job; return that the job is cancelled."""
+        if self._cancel_by_s is None or self._clock() < self._cancel_by_s:
+            return []
+        job = self.job
+        log.warning("the worker did not stop within %g s; it is killed", self._cancel_grace_s)
+        self._worker.kill()
+        self._free()
+        self.start()
+        return [{"is": "cancelled", "job": job}]
+
+    def stop(self, timeout_s: float) -> None:
+        """End the worker; a job that still runs then is cut off."""
+        if self.state == LOST:
+            return
+        if self.job is not None:
+            self._worker.kill()
+        else:
+            self._worker.stop(timeout_s)
+        self.state = LOST
+
+    def _heed(self, message: Mapping[str, Any]) -> Mapping[str, Any]:
+        kind = message.get("is")
+        if kind == "ready" and self.job is None:
+            self.state, self._false_starts = READY, 0
+        elif kind in _ENDS and message.get("job") == self.job:
+            self._free()
+            self.state = READY
+        return message
+
+    def _free(self) -> None:
+        self.job, self._cancel_by_s = None, None
+
+    def _bury(self) -> list[Mapping[str, Any]]:
+        """Take note of a worker's death and start another."""
+        job, was_cancelled = self.job, self._cancel_by_s is not None
+        never_ready = self.state == STARTING
+        how = spell_exit(self._exit_code())
+        self._worker.kill()
+        error = WorkerLost(
+            f"The process that computed the job ended {how}.",
+            hint="Other jobs are not affected; run it again, finished stages are kept. If it "
+            "happens again, the machine may be short of memory.",
+        )
+        log.error("the worker ended %s (job %s)", how, job or "none")
+        self._free()
+        self._false_starts = self._false_starts + 1 if never_ready else 0
+        if self._false_starts < _MOST_FALSE_STARTS:
+            self.start()
+        else:
+            self.state = LOST
+            log.error("the worker does not start; no more attempts are made")
+        if job is None:
+            return []
+        if was_cancelled:
+            return [{"is": "cancelled", "job": job}]
+        return [{"is": "failed", "job": job, "error": error.to_wire()}]
+
+    def _exit_code(self) -> int | None:
+        """Return how the worker ended; its pipe closes a moment before its process is gone."""
+        for _ in range(50):
+            code = self._worker.exit_code()
+            if code is not None:
+                return code
+            time.sleep(0.01)
+        return None
+
+
+def spell_exit(code: int | None) -> str:
+    """Say how a process ended: ``by SIGKILL``, ``with exit code 3``."""
+    if code is None:
+        return "without saying how"
+    if code < 0:
+        return f"by {signal.Signals(-code).name}"
+    return f"with exit code {code}"

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker process, as the front sees it: started, spoken to, ended.
+
+One worker runs one job at a time on one device. What it runs is named, ``"module:attribute"`` of a
+registry of systems, so that nothing heavy is imported on this side; the other side is
+``engine/running.py``. Messages are plain dicts over a ``multiprocessing.connection.Connection``::
+
+    to the worker    {"do": "run", "job": id, "request": {…}, "pictures": {input: {frame: digest}}}
+                     {"do": "cancel", "job": id}
+                     {"do": "stop"}
+    from the worker  {"is": "ready"}
+                     {"is": "started", "job": id}
+                     {"is": "progress", "job": id, "stage": name, "step": i, "total": n}
+                     {"is": "warning", "job": id, "sentence": text}
+                     {"is": "layer", "job": id, "layer": name, "frame": n, "path": file,
+                      "bytes": size, "digest": hex}
+                     {"is": "done", "job": id, "manifest": {…}}
+                     {"is": "failed", "job": id, "error": {code, message, hint, details}}
+                     {"is": "cancelled", "job": id}
+
+When the worker dies its end closes: reading from :attr:`Worker.connection` raises EOFError. When
+the front dies, so does the worker.
+"""
+
+import logging
+import multiprocessing
+from collections.abc import Mapping
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+REGISTRY = "gencomp_server.systems:REGISTRY"
+# A process whose pipe has closed is not quite gone yet.
+_DYING_S = 0.5
+
+
+class Worker:
+    """One spawned process that runs jobs.
+
+    Args:
+        registry: Where the systems are, as ``"module:attribute"``.
+        device: What it runs on: ``cpu``, ``cuda:0``.
+        spool: The server's spool folder.
+        log_level: ``debug``, ``info``, ``warning`` or ``error``; the log goes to standard error.
+    """
+
+    def __init__(
+        self,
+        registry: str = REGISTRY,
+        device: str = "cpu",
+        spool: Path = Path("spool"),
+        *,
+        log_level: str = "info",
+    ) -> None:
+        self._arguments = (registry, device, str(spool), log_level)
+        self._process: SpawnProcess | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def connection(self) -> Connection:
+        """The front's end of the pipe; its ``fileno()`` can be polled."""
+        if self._connection is None:
+            raise RuntimeError("the worker was not started")
+        return self._connection
+
+    @property
+    def pid(self) -> int | None:
+        """Process id, once started."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start the process; it says ``ready`` when it can take a job."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(
+            target=_main, args=(theirs, *self._arguments), name="gencomp-worker", daemon=True
+        )
+        process.start()
+        theirs.close()
+        self._process, self._connection = process, ours
+
+    def send(self, message: Mapping[str, Any]) -> None:
+        """Send a message; one to a dead worker is dropped, the closed pipe tells the rest."""
+        try:
+            self.connection.send(dict(message))
+        except (BrokenPipeError, ConnectionResetError):
+            logging.getLogger(__name__).info("the worker is gone; %s not sent", message.get("do"))
+
+    def alive(self) -> bool:
+        """Tell whether the process runs."""
+        return self._process is not None and self._process.is_alive()
+
+    def kill(self) -> None:
+        """End the process at once and forget it; :meth:`start` may be called again."""
+        if self._process is not None:
+            self._process.kill()
+        self._forget()
+
+    def stop(self, timeout_s: float = 5.0) -> None:
+        """Ask the process to leave after what it does now; kill it after ``timeout_s``."""
+        if self._process is None:
+            return
+        self.send({"do": "stop"})
+        self._process.join(timeout_s)
+        if self._process.is_alive():
+            self._process.kill()
+        self._forget()
+
+    def exit_code(self) -> int | None:
+        """Return how the process ended: negative for a signal; None while it runs."""
+        if self._process is None:
+            return None
+        self._process.join(_DYING_S)
+        return self._process.exitcode
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._process.join()
+            self._process.close()
+        if self._connection is not None:
+            self._connection.close()
+        self._process = self._connection = None
+
+
+def _main(connection: Connection, registry: str, device: str, spool: str, log_level: str) -> None:
+    """Become the worker; runs in the new process only."""
+    from gencomp_server.engine.running import serve
+
+    serve(connection, registry, device, Path(spool), log_level)

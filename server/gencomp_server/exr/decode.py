@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asking for a picture to be decoded: the pool of decoder processes, seen from outside.
+
+A picture that somebody sent is opened in a process of its own (``exr/decoder.py``) and nowhere
+else. That process may crash, hang or run out of memory; here that is one refused picture. The
+answer is a :class:`Decoded`: a header, a few figures, and two files on disk, ``<target>.raw`` with
+the pixels and ``<target>.json`` with what they are.
+
+This module imports neither numpy nor OpenImageIO: the server's front process uses it.
+"""
+
+import json
+import math
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gencomp_protocol.errors import BadPicture, GencompError, error_from_wire
+from gencomp_protocol.frames import Box
+from gencomp_server.contract import PictureHeader
+
+EXR = "exr"
+IMAGE = "image"
+# One 8K RGBA float picture is 0.53 GB; the decoder holds it twice while it converts, over about
+# 0.7 GB of address space for the libraries themselves.
+MEMORY_BYTES = 3 << 30
+# Importing the libraries takes 0.5 s, and many times that on a machine that is busy elsewhere.
+_START_S = 60
+
+
+@dataclass(frozen=True)
+class DecodeTask:
+    """One picture to decode.
+
+    Attributes:
+        source: The file as it arrived; must exist.
+        target: Path without suffix; ``.raw`` and ``.json`` will be made.
+        kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
+        role: ``rgb`` or ``rgba`` (R, G, B and A where there is one, by name), or ``matte``
+            (one channel).
+        channel: For a matte: which channel; None means the alpha, else the first.
+        colourspace: ``srgb`` where an image holds sRGB codes that become scene-linear light.
+            A matte is coverage and an EXR is scene-linear: for both it changes nothing.
+        name: Name of the input, for sentences.
+        frame: Frame of the input, for sentences.
+    """
+
+    source: Path
+    target: Path
+    kind: str = EXR
+    role: str = "rgb"
+    channel: str | None = None
+    colourspace: str = "scene_linear"
+    name: str = "picture"
+    frame: int | None = None
+
+    @property
+    def label(self) -> str:
+        """Return what a sentence calls this picture."""
+        return picture_label(self.name, self.frame)
+
+
+def picture_label(name: str, frame: int | None) -> str:
+    """Return what a sentence calls a picture: ``Input 'plate' frame 1001``."""
+    return f"Input '{name}'" if frame is None else f"Input '{name}' frame {frame}"
+
+
+@dataclass(frozen=True)
+class PictureStats:
+    """Figures of one decoded picture, over all its kept channels.
+
+    Attributes:
+        nan: Samples that are not a number.
+        inf: Samples that are infinite.
+        minimum: Least finite sample; None where there is none.
+        maximum: Greatest finite sample; None where there is none.
+        nonzero: Finite samples that are not zero.
+    """
+
+    nan: int
+    inf: int
+    minimum: float | None
+    maximum: float | None
+    nonzero: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A picture that was opened and found whole.
+
+    Attributes:
+        path: Path without suffix of its ``.raw`` and ``.json``.
+        header: What it is; ``channels`` are the channels kept, in the order of the pixels.
+        stats: Figures of its samples.
+    """
+
+    path: Path
+    header: PictureHeader
+    stats: PictureStats
+
+    @property
+    def bytes(self) -> int:
+        """Size of the pixels."""
+        window, header = self.header.data_window, self.header
+        return window.width * window.height * len(header.channels) * sample_bytes(header)
+
+
+def sample_bytes(header: PictureHeader) -> int:
+    """Return the bytes of one sample: 2 for half, 4 for float."""
+    return 2 if header.pixel_type == "half" else 4
+
+
+def header_to_plain(header: PictureHeader) -> dict[str, Any]:
+    """Return a header as plain data for JSON."""
+    return {
+        "channels": list(header.channels),
+        "pixel_type": header.pixel_type,
+        "display_window": _plain_box(header.display_window),
+        "data_window": _plain_box(header.data_window),
+        "pixel_aspect": header.pixel_aspect,
+        "metadata": dict(header.metadata),
+        "nan_count": header.nan_count,
+    }
+
+
+def header_from_plain(data: Mapping[str, Any]) -> PictureHeader:
+    """Return the header that :func:`header_to_plain` wrote."""
+    metadata = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in data["metadata"].items()
+    }
+    return PictureHeader(
+        channels=tuple(data["channels"]),
+        pixel_type=data["pixel_type"],
+        display_window=Box(*data["display_window"]),
+        data_window=Box(*data["data_window"]),
+        pixel_aspect=data["pixel_aspect"],
+        metadata=metadata,
+        nan_count=data["nan_count"],
+    )
+
+
+def _plain_box(box: Box) -> list[int]:
+    return [box.x0, box.y0, box.x1, box.y1]
+
+
+def read_decoded(target: Path) -> Decoded | None:
+    """Return what was decoded to ``target``, or None where it is not (or no longer) there.
+
+    Being asked for makes it the most recently used.
+    """
+    raw = target.with_name(f"{target.name}.raw")
+    try:
+        data = json.loads(target.with_name(f"{target.name}.json").read_bytes())
+        found = _decoded(target, data)
+        if raw.stat().st_size != found.bytes:
+            return None
+        os.utime(raw)
+    except FileNotFoundError:
+        return None
+    return found
+
+
+def _decoded(target: Path, data: Mapping[str, Any]) -> Decoded:
+    return Decoded(target, header_from_plain(data["header"]), PictureStats(**data["stats"]))
+
+
+class DecodePool:
+    """Decoder processes and the pictures that wait for them.
+
+    Each process is started when it is first needed and kept. One that dies or is late is killed,
+    its picture is refused, and the next picture gets a fresh one.
+
+    Args:
+        processes: How many pictures are decoded at a time.
+        memory_bytes: Address space of each process.
+        timeout_s: How long one picture may take.
+    """
+
+    def __init__(
+        self, processes: int = 2, *, memory_bytes: int = MEMORY_BYTES, timeout_s: float = 60.0
+    ) -> None:
+        self._waiting: queue.SimpleQueue[tuple[DecodeTask, Future[Decoded]] | None]
+        self._waiting = queue.SimpleQueue()
+        self._hurry = threading.Event()
+        self._decoders = [_Decoder(memory_bytes, timeout_s) for _ in range(processes)]
+        self._threads = [
+            threading.Thread(target=self._serve, args=(decoder,), name="decode", daemon=True)
+            for decoder in self._decoders
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, task: DecodeTask) -> "Future[Decoded]":
+        """Decode a picture in the background.
+
+        Returns:
+            A future of its :class:`Decoded`. It fails with BadPicture where the picture is damaged
+            or of a kind that is not taken, and with DiskFull where there is no room for it.
+        """
+        future: Future[Decoded] = Future()
+        self._waiting.put((task, future))
+        return future
+
+    def close(self, timeout_s: float | None = None) -> None:
+        """Finish what waits, then end every process.
+
+        Args:
+            timeout_s: After so long, drop what still waits and kill the processes; None waits.
+        """
+        for _ in self._threads:
+            self._waiting.put(None)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self._hurry.set()
+        for decoder, thread in zip(self._decoders, self._threads, strict=True):
+            while thread.is_alive():
+                decoder.kill()
+                thread.join(0.1)
+
+    def _serve(self, decoder: "_Decoder") -> None:
+        while (entry := self._waiting.get()) is not None:
+            task, future = entry
+            if self._hurry.is_set():
+                future.cancel()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(read_decoded(task.target) or decoder.decode(task))
+            except BaseException as error:  # the future carries it to whoever waits
+                future.set_exception(error)
+        decoder.stop()
+
+
+class _Decoder:
+    """One decoder process, started on demand."""
+
+    def __init__(self, memory_bytes: int, timeout_s: float) -> None:
+        self._memory_bytes, self._timeout_s = memory_bytes, timeout_s
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def decode(self, task: DecodeTask) -> Decoded:
+        """Have one picture decoded, or say in one sentence why not."""
+        try:
+            answer = self._ask(self._process or self._start(), task)
+        except (OSError, EOFError, TimeoutError) as error:
+            self.kill()
+            self.stop()
+            raise _refusal(task, error, self._timeout_s) from error
+        if "error" in answer:
+            raise error_from_wire(answer["error"])
+        return _decoded(task.target, answer)
+
+    def kill(self) -> None:
+        """End the process at once; any thread may."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
+    def stop(self) -> None:
+        """End the process; its end of the pipe closing is what tells it to leave."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                pipe.close()
+        process.wait()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        # A source tree or a test finds the package through sys.path, which a child does not have.
+        roots = os.pathsep.join(path for path in sys.path if os.path.isabs(path))
+        keep = {key: os.environ[key] for key in ("PATH", "LANG", "TMPDIR") if key in os.environ}
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gencomp_server.exr.decoder"),
+                *(str(self._memory_bytes), str(math.ceil(self._timeout_s) + _START_S)),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**keep, "PYTHONPATH": roots, "OMP_NUM_THREADS": "1"},
+            cwd="/",
+            start_new_session=True,
+        )
+        _read_line(self._process, _START_S)
+        return self._process
+
+    def _ask(self, process: "subprocess.Popen[bytes]", task: DecodeTask) -> dict[str, Any]:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(_task_to_plain(task)).encode() + b"\n")
+        process.stdin.flush()
+        return _read_line(process, self._timeout_s)
+
+
+def _read_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[str, Any]:
+    """Return the next line that a decoder writes.
+
+    Raises:
+        EOFError: It died.
+        TimeoutError: It wrote none in time.
+    """
+    assert process.stdout is not None
+    deadline, line = time.monotonic() + timeout_s, b""
+    while not line.endswith(b"\n"):
+        left = deadline - time.monotonic()
+        if left <= 0 or not select.select([process.stdout], [], [], left)[0]:
+            raise TimeoutError
+        block = os.read(process.stdout.fileno(), 1 << 16)
+        if not block:
+            raise EOFError("the decoder died")
+        line += block
+    return dict(json.loads(line))
+
+
+def _task_to_plain(task: DecodeTask) -> dict[str, Any]:
+    return {
+        "source": os.fspath(task.source.absolute()),
+        "target": os.fspath(task.target.absolute()),
+        "kind": task.kind,
+        "role": task.role,
+        "channel": task.channel,
+        "colourspace": task.colourspace,
+        "name": task.name,
+        "frame": task.frame,
+    }
+
+
+def _refusal(task: DecodeTask, error: BaseException, timeout_s: float) -> GencompError:
+    happened = "could not be decoded: the decoder died on it"
+    if isinstance(error, TimeoutError):
+        happened = f"could not be decoded within {timeout_s:g} s"
+    return BadPicture(
+        f"{task.label} {happened}.",
+        hint="The file is probably damaged; render it again.",
+        input=task.name,
+        frame=task.frame,
+    )

@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The decoder process: the one place where a file that somebody sent is opened.
+
+``python -m gencomp_server.exr.decoder MEMORY_BYTES SECONDS`` reads one task per line (JSON) from standard
+input and answers one line each::
+
+    {"ready": true}                  once, at the start
+    {"source": path, "target": stem, "kind": "exr" | "image", "role": …, "channel": …, …}
+    {"header": {…}, "stats": {…}}    or    {"error": {"code": …, "message": …, …}}
+
+It works in a bounded address space, for a bounded time a picture, on one thread. What it does not know how to answer kills it, and
+the pool that asked (``exr/decode.py``) refuses the picture and starts another. It leaves when its
+input closes.
+"""
+
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencomp_protocol.errors import DiskFull, GencompError
+from gencomp_server.contract import PictureHeader
+from gencomp_server.exr import pixels
+from gencomp_server.exr.decode import (
+    EXR,
+    DecodeTask,
+    PictureStats,
+    header_to_plain,
+)
+from gencomp_server.exr.header import choose_colour, choose_matte, parse_exr, refuse
+
+_STRIP_ROWS = 128
+
+
+def main() -> int:
+    """Answer tasks until standard input closes."""
+    memory_bytes, seconds = int(sys.argv[1]), int(sys.argv[2])
+    # Libraries print; only answers may reach the pipe that the pool reads.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    pixels.limit_library()
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answers.write(b'{"ready": true}\n')
+    for line in sys.stdin.buffer:
+        # The pool is quicker to kill; this is for a picture that hangs after the pool is gone.
+        signal.alarm(seconds)
+        answers.write(json.dumps(answer(task_from_plain(json.loads(line)))).encode() + b"\n")
+        signal.alarm(0)
+    return 0
+
+
+def task_from_plain(data: dict[str, Any]) -> DecodeTask:
+    """Return the task of one line."""
+    return DecodeTask(**{**data, "source": Path(data["source"]), "target": Path(data["target"])})
+
+
+def answer(task: DecodeTask) -> dict[str, Any]:
+    """Decode one picture to disk and return what goes back: header and figures, or the refusal."""
+    try:
+        found = read_picture(task)
+        header, stats = describe(found)
+        made = {"header": header_to_plain(header), "stats": vars(stats)}
+        save(task.target, found.pixels, made)
+    except GencompError as error:
+        return {"error": _located(error, task).to_wire()}
+    except MemoryError:
+        cure = "Write it smaller, or with fewer channels."
+        return {
+            "error": _located(refuse(task.label, "needs too much memory", cure), task).to_wire()
+        }
+    return made
+
+
+def read_picture(task: DecodeTask) -> pixels.Samples:
+    """Read the samples that a task asks for.
+
+    Raises:
+        BadPicture: The file is damaged, is not what it claims, or is of a kind that is not taken.
+    """
+    if task.kind == EXR:
+        parts = parse_exr(task.source, task.label)
+        if task.role == "matte":
+            number, names = choose_matte(parts, task.channel, task.label)
+        else:
+            number, names = choose_colour(parts, task.label)
+        with _suffixed(task, "exr") as path:
+            return pixels.read_exr(path, parts[number], number, names, task.label)
+    data = task.source.read_bytes()
+    suffix = pixels.image_suffix(data[:16], task.label)
+    pixels.check_whole(data, suffix, task.label)
+    srgb = task.colourspace == "srgb"
+    with _suffixed(task, suffix) as path:
+        return pixels.read_image(path, task.role, task.channel, srgb, task.label)
+
+
+@contextmanager
+def _suffixed(task: DecodeTask, suffix: str) -> Iterator[Path]:
+    """Give the source a name by which the library picks the right reader and tries no other."""
+    link = task.target.with_name(f".{task.target.name}.{os.getpid()}.{suffix}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(task.source)
+    try:
+        yield link
+    finally:
+        link.unlink()
+
+
+def describe(found: pixels.Samples) -> tuple[PictureHeader, PictureStats]:
+    """Return header and figures of a picture."""
+    stats = measure(found.pixels)
+    header = PictureHeader(
+        channels=found.channels,
+        pixel_type="half" if found.pixels.dtype == np.float16 else "float",
+        display_window=found.display_window,
+        data_window=found.data_window,
+        pixel_aspect=found.pixel_aspect,
+        metadata=found.metadata,
+        nan_count=stats.nan + stats.inf,
+    )
+    return header, stats
+
+
+def measure(samples: NDArray[Any]) -> PictureStats:
+    """Count and bound the samples of a picture, some rows at a time.
+
+    Args:
+        samples: [H,W,C] float16 or float32, unbounded, NaN included.
+    """
+    nan = inf = nonzero = 0
+    low, high = np.inf, -np.inf
+    for top in range(0, samples.shape[0], _STRIP_ROWS):
+        # numpy compares half one sample at a time; float32 takes a tenth of that.
+        strip = samples[top : top + _STRIP_ROWS].astype(np.float32)
+        finite = np.isfinite(strip)
+        odd = strip.size - int(np.count_nonzero(finite))
+        if odd:
+            bad = int(np.count_nonzero(np.isnan(strip)))
+            nan, inf = nan + bad, inf + odd - bad
+            strip = strip[finite]
+        if strip.size:
+            low, high = min(low, float(strip.min())), max(high, float(strip.max()))
+            nonzero += int(np.count_nonzero(strip))
+    known = low <= high
+    return PictureStats(nan, inf, low if known else None, high if known else None, nonzero)
+
+
+def save(target: Path, samples: NDArray[Any], made: dict[str, Any]) -> None:
+    """Write pixels, then what they are, each beside its place and renamed.
+
+    Raises:
+        DiskFull: There is no room for them.
+    """
+    try:
+        _write(target.with_name(f"{target.name}.raw"), np.ascontiguousarray(samples).data)
+        _write(target.with_name(f"{target.name}.json"), json.dumps(made).encode())
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        cure = "Free some space and run the job again."
+        raise DiskFull("The disk that holds the server's spool is full.", hint=cure) from error
+
+
+def _write(path: Path, data: Any) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _private(beside) as file:
+            file.write(data)
+            file.flush()
+            os.fdatasync(file.fileno())
+        os.replace(beside, path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def _private(path: Path) -> BinaryIO:
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb")
+
+
+def _located(error: GencompError, task: DecodeTask) -> GencompError:
+    error.details.update(input=task.name, frame=task.frame)
+    return error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

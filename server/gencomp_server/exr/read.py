@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoded pictures as arrays: mapped from disk, read-only, never copied.
+
+What is mapped was made by the decoder process (``exr/decoder.py``); nothing here opens a file that
+somebody sent.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gencomp_server.contract import PictureHeader
+from gencomp_server.exr.decode import Decoded, read_decoded
+
+
+@dataclass(frozen=True)
+class MappedPicture:
+    """A decoded picture.
+
+    Attributes:
+        header: What it is.
+        pixels: Its samples over the data window. [H,W,C] float16 or float32, read-only, mapped:
+            the file stays mapped as long as this array or a view of it lives.
+    """
+
+    header: PictureHeader
+    pixels: NDArray[Any]
+
+
+def map_decoded(target: Path) -> MappedPicture | None:
+    """Map what was decoded to ``target`` (a path without suffix), or None where it is not there."""
+    found = read_decoded(target)
+    return None if found is None else map_picture(found)
+
+
+def map_picture(found: Decoded) -> MappedPicture | None:
+    """Map the pixels of a decoded picture, or None where they have been removed meanwhile."""
+    window, header = found.header.data_window, found.header
+    kind = np.float16 if header.pixel_type == "half" else np.float32
+    shape = (window.height, window.width, len(header.channels))
+    try:
+        pixels = np.memmap(f"{found.path}.raw", dtype=kind, mode="r", shape=shape)
+    except FileNotFoundError:
+        return None
+    return MappedPicture(header, pixels)

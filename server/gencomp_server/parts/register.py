@@ -1,0 +1,737 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Laying frames over one another by their background: homographies, then a smooth flow.
+
+Everything here is at model size. A frame is laid into a *canvas*, the mosaic of a segment of the
+shot, in the coordinates of the segment's middle frame. Pixel coordinates are (x, y) with (0, 0) in
+the centre of the top left pixel. A canvas point ``p`` is seen in frame ``t`` at ``x``::
+
+    y = to_frame[t] * p              homography: what the camera did
+    x = y + flow[t](y)               smooth: parallax, lens, what a homography cannot do
+
+Mattes are left out of all measurements; the flow runs on smoothly underneath them. Measurements
+run on log-like 8-bit pictures, so that an HDR highlight weighs no more than a white wall.
+Deterministic: RANSAC is seeded, and the optical flow, whose bits depend on the number of threads,
+runs on one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from gencomp_server.parts.encoding import encode
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Doubles = NDArray[np.float64]
+    Bytes = NDArray[np.uint8]
+    Bools = NDArray[np.bool_]
+
+FLOW_STEP = 4
+"""The flow is kept for every so many model pixels."""
+
+_CANVAS_AREAS = 8.0
+_MATTE_MARGIN_PX = 4
+_FEATURES = 600
+_TRACK: dict[str, Any] = {
+    "winSize": (21, 21),
+    "maxLevel": 4,
+    "criteria": (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 0.005),
+    "minEigThreshold": 1e-3,
+}
+# A tracked feature is known to about this; motions cheaper to tell are preferred unless they miss.
+_TRACK_SIGMA_PX = 0.25
+_COST_PER_FREEDOM = 4.0
+_INLIER_PX = 1.5
+_MEDIAN_FRAMES = 64
+_FLOW_MIN_PX = 0.12
+_FLOW_MAX_PX = 12.0
+# How far frames may be off, turn by turn, before varying counts as moving by itself.
+_SLACK_PX = (1.5, 0.8, 0.4)
+_ENOUGH_TO_VARY = 5
+# A pixel is as wide as itself: its outer half is inside the picture too.
+_RIM = 0.51
+_NOISE_MOST = 6.0
+_UNSTEADY_MOST = 0.8
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A run of frames laid over one another.
+
+    Attributes:
+        frames: Timeline frames, in order.
+        width: Canvas width in model pixels.
+        height: Canvas height in model pixels.
+        to_frame: Canvas to frame, model pixels. [T,3,3] float64.
+        flow: What the homography leaves over, in frame coordinates, on a grid of every
+            ``FLOW_STEP`` pixels. [T,h',w',2] float32, model pixels.
+        features: Points that agreed on the homography, per frame. [T] int32.
+        error_px: Upper quartile over the picture's parts of the median miss. [T] float32.
+        unsteady: Background that moves by itself (waves, leaves). [H,W] bool.
+    """
+
+    frames: tuple[int, ...]
+    width: int
+    height: int
+    to_frame: Doubles
+    flow: Floats
+    features: NDArray[np.int32]
+    error_px: Floats
+    unsteady: Bools
+
+
+# --- pictures to measure on ----------------------------------------------------------------------
+
+
+def grey_picture(linear: NDArray[np.floating]) -> Bytes:
+    """Return the picture that features are found on. [h,w] uint8.
+
+    Args:
+        linear: Plate at model size. [h,w,3] scene-linear; NaN and infinities become black.
+    """
+    finite = np.nan_to_num(np.asarray(linear, np.float32), nan=0.0, posinf=0.0, neginf=0.0)
+    bright = encode(finite[..., :3]).mean(axis=-1) * 255.0
+    return np.asarray(np.clip(bright, 0.0, 255.0), np.uint8)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
+# --- one motion ----------------------------------------------------------------------------------
+
+
+def apply(homography: Doubles, points: NDArray[np.floating]) -> Doubles:
+    """Return points (x, y) sent through a homography. [...,2] -> [...,2] float64."""
+    x, y = points[..., 0], points[..., 1]
+    h = np.asarray(homography, np.float64)
+    scale = h[2, 0] * x + h[2, 1] * y + h[2, 2]
+    out = np.empty((*np.shape(x), 2))
+    out[..., 0] = (h[0, 0] * x + h[0, 1] * y + h[0, 2]) / scale
+    out[..., 1] = (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / scale
+    return out
+
+
+def grid(width: int, height: int) -> Doubles:
+    """Return the coordinates of every pixel. [h,w,2] float64, (x, y)."""
+    out = np.empty((height, width, 2))
+    out[..., 0], out[..., 1] = np.arange(width), np.arange(height)[:, None]
+    return out
+
+
+def track(start: Bytes, end: Bytes, usable: Bools, guess: Doubles | None = None) -> Doubles:
+    """Follow features from one picture to another, there and back.
+
+    Args:
+        start: Where features are found. [h,w] uint8.
+        end: Where they are looked for. [h,w] uint8.
+        usable: Pixels of ``start`` that may carry a feature. [h,w] bool.
+        guess: Homography from start to end to begin from, or None.
+
+    Returns:
+        Pairs that came back to within half a pixel. [P,2,2] float64: [:,0] start, [:,1] end.
+    """
+    found = _features(start, usable)
+    if found is None:
+        return np.empty((0, 2, 2))
+    flags, begin = 0, None
+    if guess is not None:
+        flags, begin = cv2.OPTFLOW_USE_INITIAL_FLOW, apply(guess, found).astype(np.float32)
+    with _one_thread():
+        there, good, _ = cv2.calcOpticalFlowPyrLK(start, end, found, begin, flags=flags, **_TRACK)
+        back, returned, _ = cv2.calcOpticalFlowPyrLK(
+            end, start, there, found.copy(), flags=cv2.OPTFLOW_USE_INITIAL_FLOW, **_TRACK
+        )
+    height, width = end.shape
+    a, b = found[:, 0].astype(np.float64), there[:, 0].astype(np.float64)
+    inside = (b >= 0).all(1) & (b[:, 0] <= width - 1) & (b[:, 1] <= height - 1)
+    home = np.hypot(*(back[:, 0] - found[:, 0]).T) < 0.5
+    keep = (good[:, 0] == 1) & (returned[:, 0] == 1) & home & inside
+    return np.stack([a[keep], b[keep]], axis=1)
+
+
+def _features(picture: Bytes, usable: Bools) -> NDArray[np.float32] | None:
+    """Find features in every part of the picture, not only in its busiest. [P,1,2] or None."""
+    height, width = picture.shape
+    found = []
+    for rows in np.array_split(np.arange(height), 3):
+        for columns in np.array_split(np.arange(width), 4):
+            if rows.size < 8 or columns.size < 8:
+                continue
+            part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+            corners = cv2.goodFeaturesToTrack(
+                np.ascontiguousarray(picture[part]),
+                maxCorners=_FEATURES // 12,
+                qualityLevel=0.01,
+                minDistance=5,
+                mask=np.ascontiguousarray(usable[part]).astype(np.uint8),
+            )
+            if corners is not None:
+                found.append(
+                    corners.reshape(-1, 1, 2) + np.array([columns[0], rows[0]], np.float32)
+                )
+    return np.concatenate(found).astype(np.float32) if found else None
+
+
+def fit_motion(pairs: Doubles) -> tuple[Doubles, int]:
+    """Return the simplest camera motion that explains point pairs, and how many agree.
+
+    Still, shift, similarity and homography are tried; each freedom has to earn its cost, so a
+    locked-off camera stays exactly still, and a few features cannot bend the picture.
+
+    Args:
+        pairs: Points before and after. [P,2,2] float64.
+
+    Returns:
+        Homography from before to after [3,3] float64, and the number of agreeing pairs.
+    """
+    a, b = np.ascontiguousarray(pairs[:, 0]), np.ascontiguousarray(pairs[:, 1])
+    still = np.eye(3)
+    if len(pairs) == 0:
+        return still, 0
+    candidates = [(0, still)]
+    shift = still.copy()
+    shift[:2, 2] = np.median(b - a, axis=0)
+    candidates.append((2, shift))
+    cv2.setRNGSeed(1)
+    if len(pairs) >= 6:
+        similar, _ = cv2.estimateAffinePartial2D(a, b, ransacReprojThreshold=_INLIER_PX)
+        if similar is not None:
+            candidates.append((4, np.vstack([similar, [0.0, 0.0, 1.0]])))
+    if len(pairs) >= 12:
+        full, _ = cv2.findHomography(a, b, cv2.RANSAC, _INLIER_PX, maxIters=4000, confidence=0.999)
+        if full is not None:
+            candidates.append((8, full / full[2, 2]))
+    judged = [(_cost(h, a, b) + _COST_PER_FREEDOM * freedoms, h) for freedoms, h in candidates]
+    best = min(judged, key=lambda entry: entry[0])[1]
+    agreeing = np.hypot(*(apply(best, a) - b).T) < _INLIER_PX
+    return best, int(agreeing.sum())
+
+
+def _cost(homography: Doubles, a: Doubles, b: Doubles) -> float:
+    squared = ((apply(homography, a) - b) ** 2).sum(axis=1) / _TRACK_SIGMA_PX**2
+    return float(np.minimum(squared, (_INLIER_PX / _TRACK_SIGMA_PX) ** 2).sum())
+
+
+def _measure(start: Bytes, end: Bytes, usable: Bools) -> tuple[Doubles, int]:
+    """Return the motion between two frames; one that is lost is looked for from afar."""
+    pairs = track(start, end, usable)
+    motion, agreeing = fit_motion(pairs)
+    if agreeing >= max(12, 0.4 * len(pairs)):
+        return motion, agreeing
+    window = cv2.createHanningWindow((start.shape[1], start.shape[0]), cv2.CV_32F)
+    (dx, dy), _ = cv2.phaseCorrelate(start.astype(np.float32), end.astype(np.float32), window)
+    guess = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
+    other, more = fit_motion(track(start, end, usable, guess))
+    return (other, more) if more > agreeing else (motion, agreeing)
+
+
+# --- a shot --------------------------------------------------------------------------------------
+
+
+def register_shot(
+    frames: tuple[int, ...],
+    grey: Callable[[int], Bytes],
+    covered: Callable[[int], Bools],
+    *,
+    flow: bool = True,
+    progress: Callable[[int, int], None] = lambda step, total: None,
+) -> tuple[Canvas, ...]:
+    """Lay a shot's frames over one another; split it where no single canvas can hold it.
+
+    Args:
+        frames: Timeline frames, in order; at least one.
+        grey: Gives a frame's picture to measure on. [h,w] uint8.
+        covered: Gives what is not background in a frame. [h,w] bool.
+        flow: Whether a smooth flow refines the homographies.
+        progress: Called with (step, total).
+
+    Returns:
+        Canvases that share out the frames, in order.
+    """
+    total = 4 * len(frames)
+    usable = {n: ~grow(covered(n), _MATTE_MARGIN_PX) for n in frames}
+    steps = [np.eye(3)]
+    for i, (a, b) in enumerate(itertools.pairwise(frames)):
+        progress(i, total)
+        steps.append(_measure(grey(a), grey(b), usable[a])[0])
+    made: list[Canvas] = []
+    for part in _segments(list(range(len(frames))), steps, grey(frames[0]).shape):
+        made.append(
+            _refine(
+                tuple(frames[i] for i in part),
+                _chain([steps[i] for i in part]),
+                grey,
+                usable,
+                flow,
+                functools.partial(_report, progress, len(frames) + 3 * part[0], total),
+            )
+        )
+    return tuple(made)
+
+
+def _report(progress: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    progress(before + done, total)
+
+
+def _chain(steps: list[Doubles]) -> Doubles:
+    """Return the motion from the middle frame to every frame, from frame to frame motions."""
+    total = [np.eye(3)]
+    for step in steps[1:]:
+        chained = step @ total[-1]
+        total.append(chained / chained[2, 2])
+    middle = np.linalg.inv(total[len(total) // 2])
+    return np.stack([_unit(h @ middle) for h in total])
+
+
+def _unit(homography: Doubles) -> Doubles:
+    return np.asarray(homography / homography[2, 2])
+
+
+def _segments(
+    indices: list[int], steps: list[Doubles], shape: tuple[int, ...]
+) -> Iterator[list[int]]:
+    """Yield runs of frames whose mosaic stays of a sane size, halving until they do."""
+    chained = _chain([steps[i] for i in indices])
+    if len(indices) == 1 or _extent(chained, shape) is not None:
+        yield indices
+        return
+    half = len(indices) // 2
+    yield from _segments(indices[:half], steps, shape)
+    yield from _segments(indices[half:], steps, shape)
+
+
+def _extent(to_frame: Doubles, shape: tuple[int, ...]) -> tuple[int, int, int, int] | None:
+    """Return (left, top, right, bottom) of the mosaic, exclusive; None where it is absurd."""
+    height, width = shape[:2]
+    edge = np.array(
+        [[-0.5, -0.5], [width - 0.5, -0.5], [width - 0.5, height - 0.5], [-0.5, height - 0.5]]
+    )
+    corners = []
+    for h in to_frame:
+        back = np.linalg.inv(h)
+        depth = back[2, 0] * edge[:, 0] + back[2, 1] * edge[:, 1] + back[2, 2]
+        if (depth * back[2, 2] <= 0).any():
+            return None
+        corners.append(apply(back, edge))
+    points = np.concatenate(corners)
+    # A still camera's corners come out at -0.5 give or take rounding: keep its canvas the frame.
+    left, top = np.floor(points.min(axis=0) + 0.5 + 1e-3).astype(int)
+    right, bottom = np.ceil(points.max(axis=0) + 0.5 - 1e-3).astype(int)
+    if (right - left) * (bottom - top) > _CANVAS_AREAS * width * height:
+        return None
+    return int(left), int(top), int(right), int(bottom)
+
+
+def _refine(
+    frames: tuple[int, ...],
+    to_frame: Doubles,
+    grey: Callable[[int], Bytes],
+    usable: dict[int, Bools],
+    flow: bool,
+    progress: Callable[[int], None],
+) -> Canvas:
+    """Measure every frame against the median of all, twice; then the flow; then the error."""
+    shape = grey(frames[0]).shape
+    coarse = (-(-shape[0] // FLOW_STEP), -(-shape[1] // FLOW_STEP))
+    count = len(frames)
+    bends = np.zeros((count, *coarse, 2), np.float32)
+    agreeing = np.zeros(count, np.int32)
+    errors = np.zeros(count, np.float32)
+    canvas = _place(frames, to_frame, shape, bends, agreeing, errors)
+    if count == 1:
+        return canvas
+    votes: list[tuple[Floats, Floats]] = []
+    for turn in range(3 if flow else 2):
+        ground = _ground(canvas, grey, usable, _SLACK_PX[turn])
+        steady = ground.seen & ~ground.unsteady
+        for i, n in enumerate(frames):
+            progress(turn * count + i)
+            below, there = render_ground(canvas, i, ground.picture, steady, shape)
+            if turn < 2:
+                fitted, agreeing[i] = fit_motion(track(below, grey(n), there & usable[n]))
+                to_frame[i] = _unit(fitted @ canvas.to_frame[i])
+            else:
+                votes.append(_flow_votes(below, grey(n), there & usable[n]))
+                bends[i] = _smooth_flow(*votes[-1])
+        canvas = _place(frames, to_frame, shape, bends, agreeing, errors)
+        to_frame = canvas.to_frame.copy()
+    ground = _ground(canvas, grey, usable, _SLACK_PX[2])
+    canvas = replace(canvas, unsteady=ground.unsteady)
+    for i, (value, weight) in enumerate(votes):
+        steady = _render_mask(canvas, i, ~ground.unsteady, shape)
+        calm = cv2.resize(steady, weight.shape[::-1], interpolation=cv2.INTER_AREA)
+        bends[i] = _smooth_flow(value * calm[..., None], weight * calm)
+    for i, n in enumerate(frames):
+        steady = ground.seen & ~ground.unsteady
+        below, there = render_ground(canvas, i, ground.picture, steady, shape)
+        errors[i] = miss_px(below, grey(n), there & usable[n])
+    return canvas
+
+
+def _render_mask(canvas: Canvas, i: int, mask: Bools, shape: tuple[int, ...]) -> Floats:
+    points = on_canvas(canvas, i, grid(shape[1], shape[0])).astype(np.float32)
+    return sample(mask.astype(np.float32), None, points)[0]
+
+
+def _place(
+    frames: tuple[int, ...],
+    to_frame: Doubles,
+    shape: tuple[int, ...],
+    flow: Floats,
+    features: NDArray[np.int32],
+    errors: Floats,
+) -> Canvas:
+    """Return a canvas moved so that its top left pixel is (0, 0)."""
+    extent = _extent(to_frame, shape)
+    if extent is None:
+        middle = to_frame[len(frames) // 2]
+        extent = _extent(middle[None], shape) or (0, 0, shape[1], shape[0])
+    left, top, right, bottom = extent
+    move = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
+    moved = np.stack([_unit(h @ move) for h in to_frame])
+    calm = np.zeros((bottom - top, right - left), np.bool_)
+    return Canvas(frames, right - left, bottom - top, moved, flow, features, errors, calm)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    picture: Bytes
+    seen: Bools
+    unsteady: Bools
+
+
+def _ground(
+    canvas: Canvas, grey: Callable[[int], Bytes], usable: dict[int, Bools], slack_px: float
+) -> _Ground:
+    """Return the median of the frames on the canvas, where any was seen, and what is unsteady.
+
+    Unsteady is what varies by more than the noise and more than a miss of ``slack_px`` would
+    explain at the edges there.
+    """
+    picks = sorted(set(np.linspace(0, len(canvas.frames) - 1, _MEDIAN_FRAMES).round().astype(int)))
+    stack = np.full((len(picks), canvas.height, canvas.width), np.nan, np.float32)
+    for k, i in enumerate(picks):
+        n = canvas.frames[i]
+        position = positions_in_frame(canvas, i, 0, canvas.height)
+        values, ok = sample(grey(n).astype(np.float32), usable[n], position)
+        stack[k][ok] = values[ok]
+    median, count = masked_median(stack)
+    middle = np.nan_to_num(median)
+    varies = np.nan_to_num(span(stack, count, 0.25))
+    unsteady = moves_by_itself(varies, middle, count, slack_px)
+    return _Ground(middle.astype(np.uint8), count > 0, unsteady)
+
+
+def moves_by_itself(
+    varies: Floats, picture: Floats, count: NDArray[np.int32], slack_px: float
+) -> Bools:
+    """Tell background that moves (waves, leaves) from noise and from frames that are off.
+
+    Args:
+        varies: Width of the middle half of the samples in time. [H,W] float32, 0..255 picture.
+        picture: Their median. [H,W] float32, 0..255.
+        count: How many samples there were. [H,W] int32.
+        slack_px: By how much the frames may be off: what that explains at edges does not count.
+
+    Returns:
+        [H,W] bool; all False where nearly everything varies, which is no news.
+    """
+    varied = cv2.blur(varies, (9, 9))
+    slope_x = cv2.Sobel(picture, cv2.CV_32F, 1, 0, scale=1 / 8)
+    slope_y = cv2.Sobel(picture, cv2.CV_32F, 0, 1, scale=1 / 8)
+    edges = cv2.blur(np.hypot(slope_x, slope_y), (9, 9))
+    many = count >= _ENOUGH_TO_VARY
+    noise = min(float(np.median(varied[many])), _NOISE_MOST) if many.any() else 0.0
+    unsteady = many & (varied > 2.0 * noise + 1.0 + 2.0 * slack_px * edges)
+    if (count > 0).any() and unsteady[count > 0].mean() > _UNSTEADY_MOST:
+        return np.zeros_like(unsteady)
+    return np.asarray(unsteady)
+
+
+def span(sorted_stack: Floats, count: NDArray[np.int32], tail: float) -> Floats:
+    """Return the width of samples that :func:`masked_median` sorted, without its tails.
+
+    Args:
+        sorted_stack: [T,...] float32, NaN last.
+        count: How many are not NaN. [...] int32.
+        tail: Share left out at either end, below one half.
+
+    Returns:
+        [...] float32, NaN where there is no sample.
+    """
+    last = np.maximum(count - 1, 0).astype(np.float32)
+    low = np.take_along_axis(sorted_stack, np.rint(last * tail).astype(np.intp)[None], axis=0)[0]
+    top = np.rint(last * (1.0 - tail)).astype(np.intp)
+    high = np.take_along_axis(sorted_stack, top[None], axis=0)[0]
+    return np.asarray(high - low, np.float32)
+
+
+def masked_median(stack: Floats) -> tuple[Floats, NDArray[np.int32]]:
+    """Return the median along the first axis leaving out NaN, and how many were left in.
+
+    Args:
+        stack: Samples, NaN where there is none. [T,...] float32; it is sorted in place.
+
+    Returns:
+        Median [...] float32, NaN where nothing is left, and the count [...] int32.
+    """
+    stack.sort(axis=0)
+    count = np.isfinite(stack).sum(axis=0, dtype=np.int32)
+    low = np.take_along_axis(stack, (np.maximum(count - 1, 0) // 2)[None], axis=0)[0]
+    high = np.take_along_axis(stack, (np.maximum(count, 1) // 2)[None], axis=0)[0]
+    return np.asarray(np.where(count % 2 == 1, low, 0.5 * (low + high)), np.float32), count
+
+
+# --- going between canvas and frames -------------------------------------------------------------
+
+
+def positions_in_frame(canvas: Canvas, i: int, y0: int, y1: int) -> Floats:
+    """Return where canvas rows are seen in the i-th frame. [y1-y0,W,2] float32, model pixels."""
+    points = grid(canvas.width, y1 - y0)
+    points[..., 1] += y0
+    return seen_at(canvas, i, points)
+
+
+def seen_at(canvas: Canvas, i: int, points: NDArray[np.floating]) -> Floats:
+    """Return where canvas points are seen in the i-th frame. [...,2] -> [...,2] float32."""
+    y = apply(canvas.to_frame[i], points).astype(np.float32)
+    if not canvas.flow[i].any():
+        return y
+    return y + flow_at(canvas.flow[i], y)
+
+
+def on_canvas(canvas: Canvas, i: int, points: NDArray[np.floating]) -> Doubles:
+    """Return the canvas points that the i-th frame sees at some positions. [...,2] float64."""
+    x = np.asarray(points, np.float64)
+    y = x
+    if canvas.flow[i].any():
+        # x = y + flow(y) turned round by repeated insertion: the flow is smooth, so it settles.
+        for _ in range(6):
+            y = x - flow_at(canvas.flow[i], y.astype(np.float32))
+    return apply(np.linalg.inv(canvas.to_frame[i]), y)
+
+
+def flow_at(flow: Floats, where: Floats) -> Floats:
+    """Return the flow at model positions, extended level beyond the picture. [...,2]."""
+    position = ((where + 0.5) / FLOW_STEP - 0.5).reshape(-1, *where.shape[-2:])
+    found = cv2.remap(
+        flow,
+        np.ascontiguousarray(position[..., 0], np.float32),
+        np.ascontiguousarray(position[..., 1], np.float32),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(found, np.float32).reshape(where.shape)
+
+
+def sample(
+    picture: Floats, usable: Bools | None, position: Floats, cubic: bool = False
+) -> tuple[Floats, Bools]:
+    """Look up a picture at positions; tell where every pixel it took was there and usable.
+
+    Args:
+        picture: [h,w] or [h,w,C] float32.
+        usable: Pixels that count [h,w] bool; None for all.
+        position: Where to look. [H,W,2] float32, (x, y).
+        cubic: Keep sharpness by bicubic instead of bilinear interpolation.
+
+    Returns:
+        The picture there [H,W] or [H,W,C] float32 (0 outside) and its validity [H,W] bool.
+    """
+    x, y = (np.ascontiguousarray(position[..., k], np.float32) for k in (0, 1))
+    how = cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR
+    found = cv2.remap(picture, x, y, how, borderMode=cv2.BORDER_REPLICATE)
+    height, width = picture.shape[:2]
+    there = (x >= -_RIM) & (y >= -_RIM) & (x <= width - 1 + _RIM) & (y <= height - 1 + _RIM)
+    if usable is not None:
+        share = cv2.remap(
+            usable.astype(np.float32), x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        )
+        there &= share > 0.999
+    return np.asarray(found, np.float32), there
+
+
+def render_ground(
+    canvas: Canvas, i: int, ground: NDArray[np.generic], seen: Bools, shape: tuple[int, ...]
+) -> tuple[Bytes, Bools]:
+    """Return the canvas as the i-th frame's camera saw it, and where it is known.
+
+    Args:
+        canvas: The canvas.
+        i: Index of the frame.
+        ground: Picture on the canvas. [H,W] uint8.
+        seen: Where it is known. [H,W] bool.
+        shape: Height and width of a frame.
+    """
+    points = on_canvas(canvas, i, grid(shape[1], shape[0])).astype(np.float32)
+    picture, there = sample(ground.astype(np.float32), seen, points)
+    return np.clip(np.rint(picture), 0, 255).astype(np.uint8), there
+
+
+# --- the smooth flow -----------------------------------------------------------------------------
+
+
+def _flow_votes(ground: Bytes, picture: Bytes, usable: Bools) -> tuple[Floats, Floats]:
+    """Measure the flow from the rendered ground to a frame, with how much it is to be believed.
+
+    It counts where it comes back on itself and brings the pictures closer by half: parallax is
+    explained by moving, waves are not. What needs no moving is a weak vote for zero.
+
+    Returns:
+        Flow times weight [h',w',2] and weight [h',w'], float32, on the coarse grid.
+    """
+    height, width = picture.shape
+    coarse = (-(-width // FLOW_STEP), -(-height // FLOW_STEP))
+    filled = np.where(usable, picture, ground)
+    with _one_thread():
+        dis = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+        dis.setFinestScale(2)
+        there = np.asarray(dis.calc(ground, filled, None), np.float32)
+        back = np.asarray(dis.calc(filled, ground, None), np.float32)
+    landed = grid(width, height).astype(np.float32) + there
+    returned, inside = sample(back, usable, landed)
+    moved, _ = sample(filled.astype(np.float32), None, landed)
+    before = cv2.blur(np.abs(filled.astype(np.float32) - ground), (9, 9))
+    after = cv2.blur(np.abs(moved - ground), (9, 9))
+    closer = (before - after > 0.25) & (after < 0.5 * before)
+    same = (np.abs(there + returned) < 0.5).all(-1)
+    sane = np.hypot(there[..., 0], there[..., 1]) < _FLOW_MAX_PX
+    good = usable & inside & same & sane
+    weight = np.where(good, np.where(closer, np.float32(1.0), np.float32(0.2)), np.float32(0.0))
+    value = np.where((good & closer)[..., None], there, np.float32(0.0))
+    return (
+        cv2.resize(value, coarse, interpolation=cv2.INTER_AREA),
+        cv2.resize(weight, coarse, interpolation=cv2.INTER_AREA),
+    )
+
+
+def _smooth_flow(value: Floats, weight: Floats) -> Floats:
+    """Return a smooth flow from votes, run on beneath mattes; exactly none where none is needed.
+
+    Args:
+        value: Flow times weight. [h',w',2] float32, model pixels.
+        weight: Weight. [h',w'] float32.
+    """
+    smooth = spread(value, weight, sigma=1.5)
+    if np.quantile(np.hypot(smooth[..., 0], smooth[..., 1]), 0.98) < _FLOW_MIN_PX:
+        return np.zeros_like(smooth)
+    return smooth
+
+
+def spread(value: Floats, weight: Floats, sigma: float) -> Floats:
+    """Smooth weighted samples and carry them on to where there are none.
+
+    Normalised convolution at doubling widths, the widest first; towards zero where no sample is
+    near at any width.
+
+    Args:
+        value: Samples times weights. [h,w,C] float32.
+        weight: Weights, 0 where there is no sample. [h,w] float32, [0,1].
+        sigma: Least smoothing, pixels.
+
+    Returns:
+        Smooth field. [h,w,C] float32.
+    """
+    out = np.zeros_like(value)
+    widths = [sigma]
+    while widths[-1] < max(value.shape[:2]) / 2:
+        widths.append(widths[-1] * 2)
+    for width in reversed(widths):
+        over = cv2.GaussianBlur(value, (0, 0), width, borderType=cv2.BORDER_CONSTANT)
+        under = cv2.GaussianBlur(weight, (0, 0), width, borderType=cv2.BORDER_CONSTANT)
+        trust = np.clip(under / 0.2, 0.0, 1.0)[..., None]
+        over = over.reshape(value.shape) / np.maximum(under, 1e-6)[..., None]
+        out = trust * over + (1.0 - trust) * out
+    return np.asarray(out, np.float32)
+
+
+# --- how far off ---------------------------------------------------------------------------------
+
+
+def miss_px(ground: Bytes, picture: Bytes, usable: Bools) -> float:
+    """Return by how many pixels two pictures that should coincide do not.
+
+    The median miss in each twelfth of the picture, and of these the upper quartile: one plane in
+    four that does not fit shows, waves in one corner do not. 0 where nothing can be tracked.
+    """
+    pairs = track(ground, picture, usable)
+    if len(pairs) == 0:
+        return 0.0
+    off = np.hypot(*(pairs[:, 1] - pairs[:, 0]).T)
+    height, width = picture.shape
+    part = (pairs[:, 0, 1] * 3 // height).astype(int) * 4 + (pairs[:, 0, 0] * 4 // width)
+    medians = [np.median(off[part == k]) for k in np.unique(part) if (part == k).sum() >= 5]
+    return float(np.quantile(medians, 0.75)) if medians else float(np.median(off))
+
+
+def register_to(
+    plate: Floats, other: Floats, covered: Bools, *, flow: bool = True
+) -> tuple[Doubles, Floats, float]:
+    """Find where another picture of the scene (an artist's clean plate) sees what a frame sees.
+
+    Args:
+        plate: The frame. [h,w,3] float32, scene-linear.
+        other: The other picture, of the same size. [h,w,3] float32, scene-linear.
+        covered: What of the frame is not background. [h,w] bool.
+        flow: Whether a smooth flow refines the homography.
+
+    Returns:
+        Homography from the frame to the other picture [3,3] float64, flow to add to its result in
+        the other picture's coordinates [h',w',2] float32 (see ``FLOW_STEP``), and the miss left
+        over in pixels.
+    """
+    a, b = grey_picture(plate), grey_picture(other)
+    usable = ~grow(covered, _MATTE_MARGIN_PX)
+    motion, _ = _measure(a, b, usable)
+    shape = a.shape
+    for _ in range(2):
+        pair = _pair(motion, shape)
+        below, there = render_ground(pair, 1, a, usable, shape)
+        closer, _ = fit_motion(track(below, b, there))
+        motion = _unit(closer @ motion)
+    pair = _pair(motion, shape)
+    below, there = render_ground(pair, 1, a, usable, shape)
+    if flow:
+        pair.flow[1] = _smooth_flow(*_flow_votes(below, b, there))
+        below, there = render_ground(pair, 1, a, usable, shape)
+    return motion, pair.flow[1], miss_px(below, b, there)
+
+
+def _pair(motion: Doubles, shape: tuple[int, ...]) -> Canvas:
+    coarse = (-(-shape[0] // FLOW_STEP), -(-shape[1] // FLOW_STEP))
+    return Canvas(
+        (0, 1),
+        shape[1],
+        shape[0],
+        np.stack([np.eye(3), motion]),
+        np.zeros((2, *coarse, 2), np.float32),
+        np.zeros(2, np.int32),
+        np.zeros(2, np.float32),
+        np.zeros(shape, np.bool_),
+    )
+
+
+def grow(mask: Bools, radius_px: int) -> Bools:
+    """Return a mask grown by a disc of that radius in pixels."""
+    if radius_px <= 0:
+        return mask
+    size = 2 * radius_px + 1
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    return np.asarray(cv2.dilate(mask.astype(np.uint8), disc) > 0)

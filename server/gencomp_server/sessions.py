@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who is connected, who follows which job, and who sends which picture. No sockets here.
+
+A picture that two jobs lack travels once. The client that followed a job last, saying that it has
+the pictures, is the job's source; what an earlier one had not sent goes on from where it stopped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from gencomp_protocol.transfer import Credit, Expected, Receiver
+
+
+@dataclass
+class Session:
+    """One client that said hello.
+
+    Attributes:
+        identity: Its routing id; new whenever its link is made again.
+        name: What it calls itself, for the log.
+        receiver: Pictures on their way from it.
+        owed: Its credit for layers.
+        heard_s: When it was last heard, monotonic.
+        follows: Jobs whose events it gets.
+    """
+
+    identity: bytes
+    name: str
+    receiver: Receiver
+    owed: Credit
+    heard_s: float
+    follows: set[str] = field(default_factory=set)
+
+
+class Sessions:
+    """All sessions, and which picture comes from which of them.
+
+    Args:
+        lacking: Returns what a job still needs.
+    """
+
+    def __init__(self, lacking: Callable[[str], list[Expected]]) -> None:
+        self._lacking = lacking
+        self._sessions: dict[bytes, Session] = {}
+        self._sources: dict[str, Session] = {}
+        self._fetching: dict[str, str] = {}  # Digest to the job in whose name it is fetched.
+
+    def __len__(self) -> int:
+        """Count the sessions."""
+        return len(self._sessions)
+
+    def get(self, identity: bytes) -> Session | None:
+        """Return the session of a routing id, or None where it did not say hello."""
+        return self._sessions.get(identity)
+
+    def all(self) -> list[Session]:
+        """Return every session."""
+        return list(self._sessions.values())
+
+    def followers(self, job: str) -> list[Session]:
+        """Return the sessions that get a job's events."""
+        return [session for session in self._sessions.values() if job in session.follows]
+
+    def add(self, session: Session) -> None:
+        """Take a session in."""
+        self._sessions[session.identity] = session
+
+    def drop(self, identity: bytes) -> None:
+        """Forget a session; what it was sending is asked of others, if there are any."""
+        gone = self._sessions.pop(identity, None)
+        if gone is None:
+            return
+        for job in [job for job, source in self._sources.items() if source is gone]:
+            self._release(job)
+        self._share()
+
+    def silent_since(self, moment_s: float) -> list[bytes]:
+        """Return the routing ids of sessions last heard before a moment."""
+        return [s.identity for s in self._sessions.values() if s.heard_s < moment_s]
+
+    # --- who sends what --------------------------------------------------------------------------
+
+    def serve(self, session: Session, job: str) -> None:
+        """Take what a job lacks from this session from now on."""
+        if self._sources.get(job) is session:
+            return
+        self._release(job)
+        self._sources[job] = session
+        self._share()
+
+    def forget(self, job: str) -> None:
+        """Fetch nothing more for a job; what others need of it is fetched in their name."""
+        self._release(job)
+        self._share()
+
+    def arrived(self, digest: str) -> None:
+        """Take note that a picture is here."""
+        self._fetching.pop(digest, None)
+
+    def _release(self, job: str) -> None:
+        source = self._sources.pop(job, None)
+        if source is not None:
+            source.receiver.forget(job)
+        self._fetching = {d: other for d, other in self._fetching.items() if other != job}
+
+    def _share(self) -> None:
+        """Expect every picture that is lacking, that somebody has and that nobody sends yet."""
+        for job, source in self._sources.items():
+            for expected in self._unclaimed(self._lacking(job)):
+                self._fetching[expected.digest] = job
+                source.receiver.expect(expected)
+
+    def _unclaimed(self, lacking: Iterable[Expected]) -> list[Expected]:
+        return [expected for expected in lacking if expected.digest not in self._fetching]

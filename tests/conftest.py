@@ -1,0 +1,12 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every test shares; imports nothing that Nuke's own Python does not have."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    """Give every test a home folder of its own, and no server of the user's."""
+    monkeypatch.setenv("GENCOMP_HOME", str(tmp_path_factory.mktemp("home")))
+    for name in ("GENCOMP_SERVER", "GENCOMP_SECRET_FILE"):
+        monkeypatch.delenv(name, raising=False)

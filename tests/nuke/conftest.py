@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the Nuke room's tests share: the stand-in, a small shot with known layers, a fake server.
+
+The shot is four frames of 64×48. Object ``a`` is half transparent, ``b`` is opaque; every value is
+a multiple of 1/8, so that over of the layers gives the plate back without rounding.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+import standin  # noqa: E402
+from standin.pixels import VARIABLE, ask_worker, worker_python  # noqa: E402
+
+standin.install(gui=False)  # The Nuke room imports nuke; each test makes an application of its own.
+
+from gencomp_nuke import callbacks  # noqa: E402
+
+FRAMES = (1001, 1002, 1003, 1004)
+WIDTH, HEIGHT = 64, 48
+BOX_A, BOX_B = (8, 8, 24, 24), (40, 8, 56, 24)
+BRIGHT = (0, 40, 4, 48)
+
+
+def level(frame):
+    """Return the value of the ground at a frame."""
+    return (frame - 1000) * 0.125
+
+
+def paint(path, channels, boxes, *, half=True):
+    """Write an EXR of boxes ``((x0, y0, x1, y1), colour)``, row 0 at the top."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ask_worker(
+        do="paint",
+        path=str(path),
+        width=WIDTH,
+        height=HEIGHT,
+        channels=list(channels),
+        values=boxes,
+        half=half,
+    )
+
+
+@pytest.fixture(scope="session")
+def shot(tmp_path_factory):
+    """Return the folder of the shot: plate, matte_a, matte_b, and layers/ with the answers."""
+    if worker_python() is None:
+        pytest.skip(f"no Python with numpy and OpenImageIO (name one in {VARIABLE})")
+    folder = tmp_path_factory.mktemp("shot")
+    whole = (0, 0, WIDTH, HEIGHT)
+    for n in FRAMES:
+        ground = level(n)
+        flat, bright = [ground] * 3, [8.0] * 3
+        half = [0.25 + 0.5 * ground] * 3
+        paint(
+            folder / f"plate/plate.{n}.exr",
+            "RGB",
+            [(whole, flat), (BRIGHT, bright), (BOX_A, half), (BOX_B, [0.5] * 3)],
+        )
+        paint(folder / f"matte_a/matte_a.{n}.exr", "RGBA", [(BOX_A, [1.0] * 4)])
+        paint(folder / f"matte_b/matte_b.{n}.exr", "RGBA", [(BOX_B, [1.0, 0, 0, 1.0])])
+        paint(
+            folder / f"layers/background/background.{n}.exr",
+            "RGBA",
+            [(whole, [ground] * 3 + [1.0]), (BRIGHT, [8.0] * 3 + [1.0])],
+        )
+        paint(folder / f"layers/a/a.{n}.exr", "RGBA", [(BOX_A, [0.25] * 3 + [0.5])])
+        paint(folder / f"layers/b/b.{n}.exr", "RGBA", [(BOX_B, [0.5] * 3 + [1.0])])
+    return folder
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Return gencomp's folder of a user who has nothing set up."""
+    for name in (
+        "GENCOMP_SERVER",
+        "GENCOMP_SECRET_FILE",
+        "GENCOMP_SERVER_COMMAND",
+        "GENCOMP_IDLE_EXIT_S",
+        "GENCOMP_UNSAVED_FOLDER",
+        "NUKE_PATH",
+    ):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "home"
+    monkeypatch.setenv("GENCOMP_HOME", str(folder))
+    return folder
+
+
+def _application(gui, monkeypatch):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    app = standin.install(gui=gui)
+    app.start([ROOT])
+    callbacks._session.cache_clear()
+    return app
+
+
+@pytest.fixture
+def app(home, monkeypatch):
+    """Return a Nuke with an interface that has gencomp on its plug-in path."""
+    yield _application(True, monkeypatch)
+    if callbacks._session.cache_info().currsize:
+        callbacks._session().close()
+    callbacks._session.cache_clear()
+
+
+@pytest.fixture
+def terminal(home, monkeypatch):
+    """Return a Nuke without an interface that has gencomp on its plug-in path."""
+    return _application(False, monkeypatch)
+
+
+@pytest.fixture
+def server(shot, home):
+    """Return a fake server of this user that answers with the shot's layers."""
+    from fakes.server import FakeServer
+
+    with FakeServer(shot / "layers", home) as fake:
+        yield fake
+
+
+@pytest.fixture
+def comp(shot, tmp_path):
+    """Return a function that lays the shot's Reads and an Omnimatte into the open script."""
+
+    def lay(app):
+        import nuke
+
+        app.save(tmp_path / "comp.nk")
+        gizmo = nuke.createNode("Omnimatte")
+        for index, name in enumerate(("plate", "matte_a", "matte_b")):
+            read = nuke.createNode("Read", f"name {name} first 1001 last 1004 raw true")
+            read["file"].setValue(f"{shot.as_posix()}/{name}/{name}.%04d.exr")
+            gizmo.setInput(index, read)
+        gizmo["gc_name1"].setValue("a")
+        gizmo["gc_name2"].setValue("b")
+        app.undo_steps.clear()
+        return gizmo
+
+    return lay

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rendering the inputs: which frames, at which resolution, and what a failure says."""
+
+import pytest
+
+from gencomp_nuke import export, node
+from gencomp_protocol.errors import BadPicture, Cancelled
+
+
+@pytest.mark.parametrize(
+    ("frames", "runs"),
+    [
+        ((), []),
+        ((5,), [(5, 5, 1)]),
+        ((1, 2, 3), [(1, 3, 1)]),
+        ((1, 3, 5), [(1, 5, 2)]),
+        ((1, 2, 10, 20, 30), [(1, 2, 1), (10, 30, 10)]),
+        ((-2, -1, 0), [(-2, 0, 1)]),
+    ],
+)
+def test_frames_are_rendered_in_runs(frames, runs):
+    assert export.runs(frames) == runs
+
+
+def test_every_connected_pipe_is_rendered_at_every_frame(app, comp, tmp_path):
+    gizmo = comp(app)
+    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    assert {name: sorted(frames) for name, frames in files.items()} == {
+        "plate": [1001, 1002, 1003, 1004],
+        "matte.a": [1001, 1002, 1003, 1004],
+        "matte.b": [1001, 1002, 1003, 1004],
+    }
+    assert files["matte.a"][1002] == tmp_path / "in" / "matte1" / "matte1.1002.exr"
+    assert len(app.rendered) == 12
+
+
+def test_a_matte_is_its_chosen_channel_alone(app, comp, tmp_path):
+    import nuke
+
+    gizmo = comp(app)
+    gizmo["gc_channel2"].setValue("rgba.green")
+    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    read = nuke.createNode("Read", "raw true first 1001 last 1001")
+    for name, value in (("matte.a", 1.0), ("matte.b", 0.0)):
+        read["file"].setValue(files[name][1001].as_posix())
+        assert read.channels() == ["rgba.alpha"]
+        box = {"matte.a": (10, 48 - 10), "matte.b": (45, 48 - 10)}[name]
+        assert read.sample("rgba.alpha", *box) == value
+
+
+def test_proxy_is_off_while_rendering_and_back_afterwards(app, comp, tmp_path, monkeypatch):
+    import nuke
+
+    gizmo = comp(app)
+    nuke.root()["proxy"].setValue(True)
+    seen = []
+    real = nuke.execute
+    monkeypatch.setattr(
+        nuke, "execute", lambda *a: (seen.append(nuke.root()["proxy"].value()), real(*a))
+    )
+    export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    assert set(seen) == {False}
+    assert nuke.root()["proxy"].value() is True
+
+
+def test_writes_are_off_again_when_rendering_fails(app, comp, tmp_path):
+    gizmo = comp(app)
+    gizmo.input(1)["file"].setValue("/there/is/no/such.%04d.exr")
+    gizmo.input(1)["first"].setValue(1001)
+    asked = None
+    with pytest.raises(RuntimeError, match="Read error"):
+        asked = node.ask(gizmo)
+    assert asked is None
+    app.cancel_render_after = 0
+    gizmo = app.to_node("Omnimatte1")
+    gizmo.setInput(1, None)
+    with pytest.raises(Cancelled):
+        export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    assert gizmo["gc_rendering"].value() is False
+    assert gizmo["gc_export"].value() == ""
+
+
+def test_what_nuke_says_about_a_missing_frame_is_passed_on(app, comp, tmp_path):
+    gizmo = comp(app)
+    gizmo.input(0)["last"].setValue(1006)
+    with pytest.raises(BadPicture) as caught:
+        export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    assert caught.value.message.startswith("Nuke could not render the input 'plate': plate: ")
+    assert "plate.1005.exr: Read error" in caught.value.message
+
+
+@pytest.mark.parametrize(("depth", "exact"), [("32 bit float", True), ("16 bit half", False)])
+def test_float_depth_is_exact_for_any_plate(app, comp, tmp_path, depth, exact):
+    import nuke
+
+    gizmo = comp(app)
+    third = nuke.createNode("Multiply", "value 0.3333333")
+    third.setInput(0, gizmo.input(0))
+    gizmo.setInput(0, third)
+    gizmo["gc_depth"].setValue(depth)
+    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    back = nuke.createNode("Read", "raw true first 1001 last 1001")
+    back["file"].setValue(files["plate"][1001].as_posix())
+    found = app.pixels.compare(back, third, 1001, ("rgba.red", "rgba.green"))
+    assert (found["differing"] == 0) is exact

@@ -1,0 +1,373 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pressing Generate, against a fake server: what the artist sees, and what is left on disk."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from fakes.server import FakeServer, write_server_file
+from gencomp_protocol.errors import BadMatte, WorkerLost
+
+RGB = ("rgba.red", "rgba.green", "rgba.blue")
+RGBA = (*RGB, "rgba.alpha")
+FRAMES = (1001, 1002, 1003, 1004)
+
+
+def press(app, gizmo):
+    """Press Generate and live through it."""
+    from gencomp_nuke import callbacks
+
+    gizmo["gc_generate"].execute()
+    app.process_events(lambda: callbacks._session().run_of(gizmo["gc_id"].value()) is None)
+
+
+def wait_for(app, fact):
+    """Process events until something outside is true."""
+    app.process_events(fact)
+
+
+def status(gizmo):
+    return gizmo["gc_status"].value()
+
+
+def reading(app, shot, layer):
+    import nuke
+
+    read = nuke.createNode("Read", "first 1001 last 1004 raw true")
+    read["file"].setValue(f"{shot.as_posix()}/{layer}.%04d.exr")
+    return read
+
+
+def test_after_generate_the_node_plays_the_background_at_every_frame(app, server, comp, shot):
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert status(gizmo) == "Plays v001, frames 1001-1004."
+    truth = reading(app, shot, "layers/background/background")
+    for frame in FRAMES:
+        assert app.pixels.compare(gizmo, truth, frame, RGBA)["differing"] == 0
+
+
+@pytest.mark.parametrize(
+    ("output", "file"),
+    [("plate", "plate/plate"), ("a", "layers/a/a"), ("b", "layers/b/b")],
+)
+def test_output_chooses_what_rgba_carries(app, server, comp, shot, output, file):
+    gizmo = comp(app)
+    press(app, gizmo)
+    gizmo["gc_output"].setValue(output)
+    truth = reading(app, shot, file)
+    assert app.pixels.compare(gizmo, truth, 1003, RGB)["differing"] == 0
+
+
+def test_over_of_the_layers_inside_the_node_is_the_plate(app, server, comp, shot):
+    gizmo = comp(app)
+    press(app, gizmo)
+    gizmo["gc_output"].setValue("recomposed")
+    truth = reading(app, shot, "plate/plate")
+    for frame in FRAMES:
+        assert app.pixels.compare(gizmo, truth, frame, RGB)["differing"] == 0
+
+
+def test_every_layer_is_in_the_stream_under_its_own_name(app, server, comp, shot):
+    gizmo = comp(app)
+    press(app, gizmo)
+    gizmo["gc_output"].setValue("plate")
+    for layer in ("background", "a", "b"):
+        truth = reading(app, shot, f"layers/{layer}/{layer}")
+        named = [f"{layer}.{part}" for part in ("red", "green", "blue", "alpha")]
+        assert app.pixels.compare(gizmo, truth, 1002, named, RGBA)["differing"] == 0
+
+
+def test_values_over_one_come_back_as_they_were(app, server, comp):
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert gizmo.sample("rgba.red", 1, 1) == 8.0
+
+
+def test_what_nuke_computes_is_sent_not_the_file_behind_it(app, server, comp, tmp_path):
+    import nuke
+
+    gizmo = comp(app)
+    doubled = nuke.createNode("Multiply", "value 2")
+    doubled.setInput(0, gizmo.input(0))
+    gizmo.setInput(0, doubled)
+    press(app, gizmo)
+    path = tmp_path / "sent.exr"
+    path.write_bytes(server.jobs["job1"].pictures[("plate", 1001)])
+    read = reading(app, server.folder.parent, "plate/plate")
+    doubled_read = nuke.createNode("Multiply", "value 2")
+    doubled_read.setInput(0, read)
+    back = nuke.createNode("Read", "raw true first 1001 last 1001")
+    back["file"].setValue(path.as_posix())
+    assert app.pixels.compare(back, doubled_read, 1001, RGB)["differing"] == 0
+
+
+def test_the_request_says_what_the_node_says(app, server, comp):
+    gizmo = comp(app)
+    gizmo["seed"].setValue(7)
+    gizmo["residual"].setValue("layer")
+    gizmo["split_effects"].setValue(True)
+    gizmo["gc_range"].setValue("custom")
+    gizmo["gc_first"].setValue(1002)
+    gizmo["gc_last"].setValue(1003)
+    press(app, gizmo)
+    request = server.jobs["job1"].submit.request
+    assert request.system == "omnimatte"
+    assert str(request.frames) == "1002-1003"
+    assert [entry.name for entry in request.inputs] == ["plate", "matte.a", "matte.b"]
+    assert [entry.channel for entry in request.inputs] == [None, "A", "A"]
+    assert request.inputs[0].format.width == 64
+    assert dict(request.knobs) == {
+        "clean_plate_from": "temporal",
+        "register_clean_plate": True,
+        "order": "",
+        "residual": "layer",
+        "split_effects": True,
+        "mattes": "trusted",
+        "model_long_edge": 640,
+        "seed": 7,
+    }
+
+
+def test_a_clean_plate_of_stills_is_rendered_at_its_frames_only(app, server, comp):
+    gizmo = comp(app)
+    gizmo.setInput(9, gizmo.input(0))
+    gizmo["gc_clean_cover"].setValue("stills")
+    gizmo["gc_clean_frames"].setValue("1001,1004")
+    press(app, gizmo)
+    header = server.jobs["job1"].submit.request.input("clean_plate")
+    assert (header.cover, header.frames) == ("stills", (1001, 1004))
+    assert [f for name, f in app.rendered if name.endswith("Write_clean_plate")] == [1001, 1004]
+
+
+def test_the_result_lies_beside_the_script_and_the_inputs_are_gone(app, server, comp, tmp_path):
+    gizmo = comp(app)
+    press(app, gizmo)
+    folder = tmp_path / "gencomp" / "comp" / f"Omnimatte1_{gizmo['gc_id'].value()}" / "v001"
+    assert sorted(p.name for p in folder.iterdir()) == ["a", "b", "background", "manifest.json"]
+    assert sorted(p.name for p in (folder / "a").iterdir()) == [f"a.{n}.exr" for n in FRAMES]
+    assert json.loads((folder / "manifest.json").read_text())["system"] == "omnimatte"
+    assert gizmo["gc_folder"].toScript().startswith("[file dirname [value root.name]]/gencomp/")
+
+
+def test_with_the_server_away_and_the_script_opened_again_the_result_plays(
+    app, shot, home, comp, tmp_path
+):
+    import nuke
+
+    with FakeServer(shot / "layers", home):
+        gizmo = comp(app)
+        press(app, gizmo)
+    app.save()
+    app.layers = {k: v for k, v in app.layers.items() if k in app.builtin_layers}
+    nuke.scriptOpen(str(tmp_path / "comp.nk"))
+    again = nuke.toNode("Omnimatte1")
+    truth = reading(app, shot, "layers/background/background")
+    assert app.pixels.compare(again, truth, 1004, RGBA)["differing"] == 0
+    assert "a.red" in app.pixels.channels_of(again, 1004)
+    assert status(again) == "Plays v001, frames 1001-1004."
+
+
+def test_a_second_result_gets_its_own_folder(app, server, comp):
+    gizmo = comp(app)
+    press(app, gizmo)
+    press(app, gizmo)
+    assert gizmo["gc_folder"].evaluate().endswith("/v002")
+    cache = Path(gizmo["gc_folder"].evaluate()).parent
+    assert sorted(p.name for p in cache.iterdir()) == ["v001", "v002"]
+
+
+def test_when_a_job_fails_the_sentence_is_on_the_node_and_the_old_result_plays(
+    app, server, comp, shot
+):
+    gizmo = comp(app)
+    press(app, gizmo)
+    server.fails = WorkerLost("The worker went away.", hint="Press Generate again.")
+    press(app, gizmo)
+    assert status(gizmo) == "The worker went away. Press Generate again."
+    assert gizmo["tile_color"].value() == 0x8F2020FF
+    assert gizmo["gc_folder"].evaluate().endswith("/v001")
+    truth = reading(app, shot, "layers/background/background")
+    assert app.pixels.compare(gizmo, truth, 1001, RGBA)["differing"] == 0
+    cache = Path(gizmo["gc_folder"].evaluate()).parent
+    assert [p.name for p in cache.iterdir()] == ["v001"]
+
+
+def test_when_the_server_refuses_then_nothing_was_rendered(app, server, comp):
+    server.refuses = BadMatte("Matte 'a' is empty.", hint="Paint something.")
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert status(gizmo) == "Matte 'a' is empty. Paint something."
+    assert app.rendered == []
+
+
+def test_when_cancelled_the_server_is_told_and_the_old_result_stays(app, server, comp):
+    gizmo = comp(app)
+    press(app, gizmo)
+    server.goes_on.clear()
+    server.is_running_job.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, server.is_running_job.is_set)
+    gizmo["gc_cancel"].execute()
+    from gencomp_nuke import callbacks
+
+    wait_for(app, lambda: callbacks._session().run_of(gizmo["gc_id"].value()) is None)
+    assert server.cancelled == ["job2"]
+    assert status(gizmo) == "Plays v001, frames 1001-1004."
+    assert gizmo["tile_color"].value() == 0
+
+
+def test_cancelling_nukes_own_progress_bar_cancels_the_job(app, server, comp):
+    gizmo = comp(app)
+    app.cancel_render_after = 2
+    press(app, gizmo)
+    assert server.jobs == {}
+    assert gizmo["gc_folder"].evaluate() == ""
+    assert gizmo["tile_color"].value() == 0
+
+
+def test_progress_is_on_the_node_while_the_job_runs(app, server, comp):
+    gizmo = comp(app)
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, lambda: status(gizmo).startswith("solve") and gizmo["gc_job"].value())
+    assert status(gizmo) == "solve: 1 of 3, about 65 s left."
+    assert gizmo["gc_note"].value() == "solve 1/3"
+    assert gizmo["gc_job"].value() == "job1"
+    server.goes_on.set()
+    wait_for(app, lambda: status(gizmo).startswith("Plays"))
+
+
+def test_a_warning_of_the_server_stays_on_the_node(app, server, comp):
+    server.warns = ["Frame 1002 of 'plate' has 3 samples that are not numbers."]
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert status(gizmo) == (
+        "Plays v001. Note: Frame 1002 of 'plate' has 3 samples that are not numbers."
+    )
+
+
+def test_one_generate_is_one_undo_step(app, server, comp):
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert app.undo_steps == ["Omnimatte result"]
+
+
+def test_pressing_generate_twice_makes_one_job(app, server, comp):
+    gizmo = comp(app)
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    gizmo["gc_generate"].execute()
+    wait_for(app, server.is_running_job.is_set)
+    server.goes_on.set()
+    wait_for(app, lambda: status(gizmo).startswith("Plays"))
+    assert list(server.jobs) == ["job1"]
+
+
+def test_two_nodes_take_turns_and_both_get_their_result(app, server, comp):
+    import nuke
+
+    first = comp(app)
+    second = nuke.createNode("Omnimatte")
+    for index in range(3):
+        second.setInput(index, first.input(index))
+    second["gc_name1"].setValue("a")
+    second["gc_name2"].setValue("b")
+    first["gc_generate"].execute()
+    second["gc_generate"].execute()
+    assert status(second) == "Waiting for another node of this session."
+    wait_for(app, lambda: all(status(n).startswith("Plays") for n in (first, second)))
+    assert first["gc_folder"].evaluate() != second["gc_folder"].evaluate()
+
+
+def test_a_copied_node_plays_the_result_and_gets_a_folder_of_its_own(app, server, comp):
+    first = comp(app)
+    press(app, first)
+    second = app.paste(app.copy([first]))[0]
+    assert second["gc_id"].value() not in ("", first["gc_id"].value())
+    assert second["gc_folder"].evaluate() == first["gc_folder"].evaluate()
+
+
+def test_a_node_that_is_deleted_meanwhile_leaves_its_result_on_disk(app, server, comp, tmp_path):
+    import nuke
+    from gencomp_nuke import callbacks
+
+    gizmo = comp(app)
+    identity = gizmo["gc_id"].value()
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, server.is_running_job.is_set)
+    nuke.delete(gizmo)
+    server.goes_on.set()
+    wait_for(app, lambda: callbacks._session().run_of(identity) is None)
+    assert len(list(tmp_path.glob("gencomp/comp/*/v001/background/*.exr"))) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda g: g.setInput(0, None),
+            "Omnimatte1 has no plate. Connect the plate to its pipe Plate.",
+        ),
+        (
+            lambda g: (g.setInput(1, None), g.setInput(2, None)),
+            "Omnimatte1 has no matte. Connect the roto of an object to its pipe Matte1.",
+        ),
+        (
+            lambda g: g["gc_name1"].setValue("2nd"),
+            "The matte name '2nd' cannot be a layer in Nuke. "
+            "Use a letter first, then letters, digits or _, at most 32 in all.",
+        ),
+        (
+            lambda g: g["gc_cache"].setValue("here"),
+            "The cache folder of Omnimatte1 is 'here', which is not a whole path. "
+            "Start it with / or with [file dirname [value root.name]].",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_is_said_on_the_node(app, comp, change, sentence):
+    gizmo = comp(app)
+    change(gizmo)
+    gizmo["gc_generate"].execute()
+    assert status(gizmo) == sentence
+    assert gizmo["tile_color"].value() == 0x8F2020FF
+
+
+def test_when_no_server_can_be_had_the_node_says_how_to_get_one(app, comp, monkeypatch):
+    monkeypatch.setenv("GENCOMP_SERVER_COMMAND", "there-is-no-such-command")
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert status(gizmo) == (
+        "No server runs, and 'there-is-no-such-command' cannot be started "
+        "(No such file or directory). Name the command in GENCOMP_SERVER_COMMAND, "
+        "or start 'gencomp serve' by hand."
+    )
+
+
+def test_a_server_named_on_the_node_is_used(app, shot, home, comp):
+    gizmo = comp(app)
+    with FakeServer(shot / "layers") as named:
+        write_server_file(home, named.address, "the secret of the fake server")
+        gizmo["gc_server"].setValue(named.address)
+        press(app, gizmo)
+        assert list(named.jobs) == ["job1"]
+
+
+def test_nothing_of_ours_touches_nuke_from_another_thread(app):
+    failures = []
+
+    def touch():
+        import nuke
+
+        try:
+            nuke.root().name()
+        except RuntimeError as error:
+            failures.append(str(error))
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    thread.join()
+    assert failures == ["'name' was touched outside Nuke's main thread"]

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starting Nuke with gencomp on its path, with an interface, without, and with things broken."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import standin
+from gencomp_nuke import boot, logs
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TERMINAL = ROOT / "tests" / "standin" / "terminal.py"
+
+
+def nuke(home, *words, **more):
+    """Run the stand-in's command line as a process of its own, without our packages installed."""
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environ.update({"NUKE_PATH": str(ROOT), "GENCOMP_HOME": str(home), **more})
+    return subprocess.run(
+        [sys.executable, str(TERMINAL), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+        timeout=120,
+    )
+
+
+def test_with_an_interface_the_toolbar_has_a_command_per_gizmo(app):
+    items = app.opened_menus["Nodes"].items["gencomp"].items
+    assert items == {"Omnimatte": "nuke.createNode('Omnimatte')"}
+    assert app.printed == []
+
+
+def test_without_an_interface_no_menu_is_asked_for(terminal):
+    assert terminal.opened_menus == {}
+    assert terminal.printed == []
+
+
+def test_init_puts_gizmos_and_both_rooms_on_the_path(terminal):
+    assert [p.name for p in terminal.plugin_path[:3]] == ["protocol", "nuke_plugin", "gizmos"]
+
+
+def test_init_imports_nothing_of_ours():
+    text = (ROOT / "init.py").read_text(encoding="utf-8")
+    assert "import gencomp" not in text
+    assert "from gencomp" not in text
+
+
+def test_a_broken_menu_is_one_paragraph_and_nuke_starts(home, monkeypatch, tmp_path):
+    app = standin.install(gui=True)
+    monkeypatch.setattr("gencomp_nuke.menus.build", lambda folder: 1 / 0)
+    boot.start(tmp_path)
+    assert app.printed == [
+        "gencomp could not build its menus (ZeroDivisionError: division by zero). "
+        "Nuke is not affected; nodes that are in scripts keep playing their results. "
+        f"Check the installation under {tmp_path}."
+    ]
+
+
+def test_without_our_packages_the_menu_is_one_paragraph_and_nuke_starts(monkeypatch):
+    app = standin.install(gui=True)
+    monkeypatch.setitem(sys.modules, "gencomp_nuke", None)
+    app.run_file(ROOT / "menu.py")
+    assert len(app.printed) == 1
+    assert app.printed[0].startswith("gencomp is not in the menus: ")
+
+
+@pytest.mark.parametrize("broken", ["zmq", "msgpack"])
+def test_with_a_broken_package_nuke_starts_and_generate_says_so(home, tmp_path, broken):
+    (tmp_path / f"{broken}.py").write_text("raise ImportError('built for another Python')\n")
+    script = tmp_path / "make.py"
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport nuke\n"
+        "gizmo = nuke.createNode('Omnimatte')\ngizmo['gc_generate'].execute()\n",
+        encoding="utf-8",
+    )
+    ended = nuke(home, "-t", script)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout == (
+        "gencomp lacks a Python package here (built for another Python). See install-nuke.md.\n"
+    )
+
+
+def test_neither_numpy_nor_torch_nor_qt_is_imported(home, tmp_path):
+    script = tmp_path / "look.py"
+    script.write_text(
+        "import sys, nuke\nfrom gencomp_nuke import batch, boot, callbacks, session\n"
+        "nuke.createNode('Omnimatte')\n"
+        "heavy = ('numpy', 'torch', 'OpenImageIO', 'PySide2', 'PySide6', 'cv2')\n"
+        "nuke.tprint([name for name in heavy if name in sys.modules])\n",
+        encoding="utf-8",
+    )
+    ended = nuke(home, "-t", script)
+    assert ended.stdout == "[]\n", ended.stderr
+
+
+def test_a_script_that_raises_ends_with_one(home, tmp_path):
+    script = tmp_path / "fails.py"
+    script.write_text("raise SystemError('no')\n", encoding="utf-8")
+    assert nuke(home, "-t", script).returncode == 1
+
+
+def test_rendering_a_script_leaves_our_writes_alone(app, comp, tmp_path, home):
+    gizmo = comp(app)
+    import nuke as module
+
+    write = module.createNode("Write", "name Final raw true create_directories true")
+    write["file"].setValue((tmp_path / "out" / "final.%04d.exr").as_posix())
+    write.setInput(0, gizmo)
+    app.save()
+    ended = nuke(home, "-x", "-F", "1001-1002", tmp_path / "comp.nk")
+    assert ended.stdout == "1 Writes rendered\n", ended.stderr
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "final.1001.exr",
+        "final.1002.exr",
+    ]
+    assert not (tmp_path / "gencomp").exists()
+
+
+def test_log_lines_go_to_the_users_file_once(terminal, home, monkeypatch):
+    rooms = [logging.getLogger(name) for name in ("gencomp_nuke", "gencomp_protocol")]
+    for room in rooms:
+        monkeypatch.setattr(room, "handlers", [])
+    logs.setup()
+    logs.setup()
+    logging.getLogger("gencomp_nuke.x").warning("only %s", "once")
+    for room in rooms:
+        for handler in room.handlers:
+            handler.close()
+    assert (home / "nuke.log").read_text(encoding="utf-8").count("only once") == 1
+    assert [line.count("only once") for line in terminal.printed] == [1]

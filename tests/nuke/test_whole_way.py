@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole way: Reads of EXRs, Omnimatte, Generate, a real server, the node's output.
+
+With an interface, and by ``-t``. The server is started by the node itself, from the configured
+command, in a Python of its own; once with a system that cuts by the matte, where every pixel is
+known, and once with the real one on a small procedural shot.
+"""
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from standin.pixels import worker_python
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TERMINAL = ROOT / "tests" / "standin" / "terminal.py"
+ROOMS = [ROOT / "protocol", ROOT / "server", ROOT / "tests"]
+RGB = ("rgba.red", "rgba.green", "rgba.blue")
+RGBA = (*RGB, "rgba.alpha")
+CUTTING, REAL = "fakes.systems:REGISTRY", "gencomp_server.systems:REGISTRY"
+SAMPLES = 64 * 48 * 3
+# over in float32, rounded once; the brightest sample of the procedural shot is 8.
+ONE_ULP = 2.0**-20
+SHOT = """
+from gencomp_server.training.shots import ShotSpec, write_shot
+import sys
+write_shot(ShotSpec(seed=5, width=160, height=96, frames=8, effects=("shadow",)), sys.argv[1])
+"""
+BATCH = """
+import sys
+import nuke
+from gencomp_nuke import batch
+nuke.scriptOpen(sys.argv[1])
+batch.generate(nuke.toNode("Omnimatte1"))
+nuke.scriptSave()
+"""
+
+
+def rooms():
+    return os.pathsep.join(map(str, ROOMS))
+
+
+@pytest.fixture
+def use(home, monkeypatch):
+    """Return a function that chooses the registry of the server which Generate will start."""
+    python = worker_python()
+    if python is None:
+        pytest.skip("no Python with numpy and OpenImageIO")
+    ask = [python, "-c", "import gencomp_server.service, gencomp_server.engine.worker, psutil"]
+    environ = {**os.environ, "PYTHONPATH": rooms()}
+    ended = subprocess.run(ask, env=environ, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        pytest.skip(f"the server room does not start here: {ended.stderr.strip()[-200:]}")
+
+    def choose(registry):
+        words = [
+            "env",
+            f"PYTHONPATH={rooms()}",
+            f"GENCOMP_REGISTRY={registry}",
+            "OMP_NUM_THREADS=1",
+        ]
+        command = [*words, python, "-m", "gencomp_server", "serve"]
+        monkeypatch.setenv("GENCOMP_SERVER_COMMAND", " ".join(map(shlex.quote, command)))
+
+    yield choose
+    state = home / "server.json"
+    if state.exists():
+        pid = json.loads(state.read_text())["pid"]
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def procedural(tmp_path_factory):
+    """Return the folder of a small procedural shot, made by the server's Python."""
+    python = worker_python()
+    if python is None:
+        pytest.skip("no Python with numpy and OpenImageIO")
+    folder = tmp_path_factory.mktemp("procedural")
+    environ = {**os.environ, "PYTHONPATH": rooms()}
+    subprocess.run([python, "-c", SHOT, str(folder)], env=environ, check=True)
+    return folder
+
+
+def generate(app, gizmo):
+    from gencomp_nuke import callbacks
+
+    gizmo["gc_generate"].execute()
+    session = callbacks._session()
+    app.process_events(lambda: session.run_of(gizmo["gc_id"].value()) is None, timeout_s=240)
+    assert gizmo["gc_status"].value().startswith("Plays v001"), gizmo["gc_status"].value()
+
+
+def generate_by_terminal(script, home, tmp_path):
+    """Generate as a farm would: ``nuke -t generate.py comp.nk``."""
+    program = tmp_path / "generate.py"
+    program.write_text(BATCH, encoding="utf-8")
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environ["NUKE_PATH"] = str(ROOT)
+    ended = subprocess.run(
+        [sys.executable, str(TERMINAL), "-t", str(program), str(script)],
+        capture_output=True,
+        text=True,
+        env=environ,
+        check=False,
+        timeout=280,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "Error:" not in ended.stdout
+
+
+def check_cut(app, gizmo):
+    """Check the result of the system that cuts, at three frames."""
+    plate = gizmo.input(0)
+    for frame in (1001, 1002, 1004):
+        gizmo["gc_output"].setValue("recomposed")
+        assert app.pixels.compare(gizmo, plate, frame, RGB)["differing"] == 0
+        gizmo["gc_output"].setValue("background")
+        left = app.pixels.compare(gizmo, plate, frame, RGB)
+        assert left["differing"] == 2 * 16 * 16 * 3
+        assert gizmo.sample("rgba.red", 16, 48 - 16, frame=frame) == 0.0
+        assert gizmo.sample("b.green", 48, 48 - 16, frame=frame) == 0.5
+
+
+def test_with_an_interface_the_node_gives_what_the_server_made(app, use, comp):
+    use(CUTTING)
+    gizmo = comp(app)
+    generate(app, gizmo)
+    check_cut(app, gizmo)
+
+
+def test_in_a_terminal_session_the_script_holds_what_the_server_made(
+    app, use, comp, home, tmp_path
+):
+    import nuke
+
+    use(CUTTING)
+    comp(app)
+    app.save()
+    generate_by_terminal(tmp_path / "comp.nk", home, tmp_path)
+    nuke.scriptOpen(str(tmp_path / "comp.nk"))
+    check_cut(app, nuke.toNode("Omnimatte1"))
+
+
+def lay_procedural(app, folder, tmp_path):
+    import nuke
+
+    app.save(tmp_path / "comp.nk")
+    gizmo = nuke.createNode("Omnimatte")
+    for pipe, name in ((0, "plate"), (1, "matte_a"), (9, "clean_plate")):
+        read = nuke.createNode("Read", f"name {name} first 1001 last 1008 raw true")
+        read["file"].setValue(f"{folder.as_posix()}/{name}/{name}.%04d.exr")
+        gizmo.setInput(pipe, read)
+    gizmo["gc_name1"].setValue("a")
+    gizmo["model_long_edge"].setValue(160)
+    app.save()
+    return gizmo
+
+
+def check_omnimatte(app, gizmo, folder):
+    """Check the real system at three frames: the plate comes back, the object is gone."""
+    import nuke
+
+    plate, clean = gizmo.input(0), gizmo.input(9)
+    for frame in (1001, 1004, 1008):
+        gizmo["gc_output"].setValue("recomposed")
+        assert app.pixels.compare(gizmo, plate, frame, RGB)["greatest"] <= ONE_ULP
+        gizmo["gc_output"].setValue("background")
+        still = app.pixels.compare(gizmo, clean, frame, RGB)["mean"]
+        was = app.pixels.compare(plate, clean, frame, RGB)["mean"]
+        assert still < 0.2 * was
+    truth = nuke.createNode("Read", "raw true first 1001 last 1008")
+    truth["file"].setValue(f"{folder.as_posix()}/truth/a/a.%04d.exr")
+    found = app.pixels.compare(gizmo, truth, 1004, ("a.alpha",), ("rgba.alpha",))
+    assert found["mean"] < 0.05
+
+
+def real_system_is_there():
+    """Tell whether the real system runs yet: its run is more than a refusal."""
+    environ = {**os.environ, "PYTHONPATH": rooms()}
+    look = (
+        "from gencomp_server.systems import omnimatte as o\n"
+        "raise SystemExit('RuntimeError' in o.run.__code__.co_names)"
+    )
+    python = worker_python() or sys.executable
+    return subprocess.run([python, "-c", look], env=environ, check=False).returncode == 0
+
+
+def test_omnimatte_takes_the_object_out_and_gives_the_plate_back(app, use, procedural, tmp_path):
+    if not real_system_is_there():
+        pytest.skip("the system omnimatte does not run yet")
+    use(REAL)
+    gizmo = lay_procedural(app, procedural, tmp_path)
+    generate(app, gizmo)
+    check_omnimatte(app, gizmo, procedural)
+
+
+def test_omnimatte_in_a_terminal_session_gives_the_same(app, use, procedural, home, tmp_path):
+    import nuke
+
+    if not real_system_is_there():
+        pytest.skip("the system omnimatte does not run yet")
+    use(REAL)
+    lay_procedural(app, procedural, tmp_path)
+    generate_by_terminal(tmp_path / "comp.nk", home, tmp_path)
+    nuke.scriptOpen(str(tmp_path / "comp.nk"))
+    check_omnimatte(app, nuke.toNode("Omnimatte1"), procedural)

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finding a server: the order of places, and files that others could have touched."""
+
+import json
+import os
+import stat
+
+import pytest
+
+from gencomp_protocol.errors import BadKnob, ServerUnreachable, Unauthorised, UnwritableOutput
+from gencomp_protocol.locate import (
+    ServerFile,
+    find_server,
+    home_folder,
+    read_server_file,
+    write_server_file,
+)
+
+LOCAL = ServerFile("tcp://127.0.0.1:4001", "local-secret", 12, "0.1.0")
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def environ(home):
+    return {"GENCOMP_HOME": str(home)}
+
+
+def private(path, text):
+    """Write a file for its owner alone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    path.chmod(0o600)
+    return path
+
+
+def test_a_server_file_is_read_as_it_was_written(home):
+    write_server_file(home / "server.json", LOCAL)
+    assert read_server_file(home / "server.json") == LOCAL
+    assert stat.S_IMODE((home / "server.json").stat().st_mode) == 0o600
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert json.loads((home / "server.json").read_text())["protocol"] == [1, 0]
+    assert [path.name for path in home.iterdir()] == ["server.json"]
+
+
+def test_without_anything_there_is_no_server(environ):
+    assert find_server(environ) is None
+
+
+def test_the_local_server_is_found_last(home, environ):
+    write_server_file(home / "server.json", LOCAL)
+    assert find_server(environ) == LOCAL
+
+
+def test_the_users_file_comes_before_the_local_server(home, environ):
+    write_server_file(home / "server.json", LOCAL)
+    secret = private(home / "farm.secret", "farm-secret\n")
+    plain = {"server": "tcp://127.0.0.1:5000", "secret_file": str(secret)}
+    private(home / "client.json", json.dumps(plain))
+    assert find_server(environ) == ServerFile("tcp://127.0.0.1:5000", "farm-secret")
+
+
+def test_the_environment_comes_first(home, environ, tmp_path):
+    private(home / "client.json", json.dumps({"server": "tcp://127.0.0.1:5000"}))
+    secret = private(tmp_path / "secret", "env-secret")
+    environ.update(GENCOMP_SERVER="tcp://127.0.0.1:6000", GENCOMP_SECRET_FILE=str(secret))
+    assert find_server(environ) == ServerFile("tcp://127.0.0.1:6000", "env-secret")
+
+
+def test_the_secret_file_may_be_a_server_file(environ, tmp_path):
+    write_server_file(tmp_path / "theirs.json", LOCAL)
+    environ.update(
+        GENCOMP_SERVER="tcp://127.0.0.1:6000", GENCOMP_SECRET_FILE=str(tmp_path / "theirs.json")
+    )
+    assert find_server(environ) == ServerFile("tcp://127.0.0.1:6000", "local-secret")
+
+
+def test_a_named_server_that_is_the_local_one_needs_no_secret_file(home, environ):
+    write_server_file(home / "server.json", LOCAL)
+    environ["GENCOMP_SERVER"] = LOCAL.address
+    assert find_server(environ) == LOCAL
+
+
+def test_a_named_server_whose_secret_is_not_known_is_an_error(home, environ):
+    write_server_file(home / "server.json", LOCAL)
+    environ["GENCOMP_SERVER"] = "tcp://127.0.0.1:4002"
+    with pytest.raises(Unauthorised, match="GENCOMP_SECRET_FILE"):
+        find_server(environ)
+
+
+@pytest.mark.parametrize("address", ["localhost:4000", "tcp://127.0.0.1", "http://a:1", "tcp://:1"])
+def test_an_address_that_is_none_is_refused(environ, address):
+    environ["GENCOMP_SERVER"] = address
+    with pytest.raises(BadKnob, match="tcp://HOST:PORT"):
+        find_server(environ)
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o620, 0o602])
+def test_a_file_that_others_can_touch_is_refused(home, mode):
+    write_server_file(home / "server.json", LOCAL)
+    (home / "server.json").chmod(mode)
+    with pytest.raises(Unauthorised, match="chmod 600"):
+        read_server_file(home / "server.json")
+
+
+def test_a_file_of_somebody_else_is_refused(home, monkeypatch):
+    write_server_file(home / "server.json", LOCAL)
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    with pytest.raises(Unauthorised, match="not yours alone"):
+        read_server_file(home / "server.json")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"address": "tcp://127.0.0.1:1"}', '{"address": 7, "pid": "x"}']
+)
+def test_a_file_that_describes_no_server_is_refused(home, text):
+    private(home / "server.json", text)
+    with pytest.raises((ServerUnreachable, BadKnob)):
+        read_server_file(home / "server.json")
+
+
+def test_a_file_that_is_not_text_is_refused(home):
+    home.mkdir()
+    (home / "server.json").write_bytes(b"\xff\xfe")
+    (home / "server.json").chmod(0o600)
+    with pytest.raises(ServerUnreachable, match="not text"):
+        read_server_file(home / "server.json")
+
+
+def test_a_server_file_that_is_not_there_is_no_server(home):
+    with pytest.raises(ServerUnreachable, match="cannot be read"):
+        read_server_file(home / "server.json")
+
+
+def test_the_secret_is_not_shown(home):
+    assert "local-secret" not in repr(LOCAL)
+    assert "local-secret" not in f"{LOCAL}"
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UnwritableOutput, match=r"server\.json"):
+        write_server_file(tmp_path / "file" / "server.json", LOCAL)
+
+
+def test_the_home_folder_is_named_by_the_environment_or_the_users(tmp_path, monkeypatch):
+    assert home_folder({"GENCOMP_HOME": str(tmp_path)}) == tmp_path
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home_folder({}) == tmp_path / ".gencomp"

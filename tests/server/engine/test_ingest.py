@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The second gate: what decoded pictures are refused for, in which words, and what only warns."""
+
+from pathlib import Path
+
+import pytest
+
+from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch
+from gencomp_protocol.frames import Box, Format, FrameRange
+from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.contract import PictureHeader
+from gencomp_server.engine.ingest import (
+    check_ingest,
+    check_input,
+    check_picture,
+    decode_task,
+    input_kind,
+    variant,
+)
+from gencomp_server.engine.spool import Spool
+from gencomp_server.exr.decode import Decoded, PictureStats
+
+from .conftest import SYSTEM
+
+PLATE = InputHeader("plate", (1001, 1002))
+MATTE = InputHeader("matte.a", (1001, 1002))
+
+
+def picture(size=(1920, 1080), channels=("R", "G", "B"), **stats):
+    window = Box(0, 0, size[0] - 1, size[1] - 1)
+    facts = {"nan": 0, "inf": 0, "minimum": 0.0, "maximum": 1.0, "nonzero": 9, **stats}
+    header = PictureHeader(channels, "half", window, window)
+    return Decoded(Path("x"), header, PictureStats(**facts))
+
+
+def matte(size=(1920, 1080), **stats):
+    return picture(size, ("A",), **stats)
+
+
+def test_a_matte_with_nan_is_refused_naming_input_frame_and_cure():
+    with pytest.raises(BadMatte) as caught:
+        check_picture("matte", MATTE, 1002, matte(nan=3, inf=1))
+    assert str(caught.value) == (
+        "Input 'matte.a' frame 1002 has 4 bad samples (NaN or infinite). "
+        "A matte is coverage from 0 to 1; repair or render it again."
+    )
+
+
+def test_a_plate_with_nan_is_taken_with_a_warning_that_counts():
+    assert check_picture("rgb", PLATE, 1001, picture(nan=1)) == (
+        "Input 'plate' frame 1001 has 1 bad sample (NaN or infinite); "
+        "they are left out of the computation.",
+    )
+
+
+def test_a_plate_without_colour_is_refused():
+    with pytest.raises(BadPicture, match="has no R, G and B, but A"):
+        check_picture("rgb", PLATE, 1001, matte())
+
+
+def test_a_picture_of_another_size_than_the_request_said_is_refused():
+    entry = InputHeader("plate", (1001,), format=Format(2048, 1080))
+    with pytest.raises(FormatMismatch, match="is 1920x1080, but the request is 2048x1080"):
+        check_picture("rgb", entry, 1001, picture())
+
+
+def test_two_sizes_in_a_sequence_are_refused_naming_both():
+    with pytest.raises(FormatMismatch) as caught:
+        check_input("rgb", PLATE, {1001: picture(), 1002: picture((1280, 720))})
+    assert str(caught.value) == (
+        "Input 'plate' frame 1002 is 1280x720, but its frame 1001 is 1920x1080. "
+        "Reformat one of them."
+    )
+    assert caught.value.details == {"input": "plate", "frame": 1002}
+
+
+def test_a_matte_of_another_size_than_the_plate_is_refused():
+    reference = ("plate", picture().header)
+    with pytest.raises(FormatMismatch, match="frame 1001 is 640x384, but 'plate' is 1920x1080"):
+        check_input("matte", MATTE, {1001: matte((640, 384))}, reference)
+
+
+def test_data_windows_may_differ():
+    wide, narrow = picture(), picture()
+    inner = PictureHeader(("R", "G", "B"), "half", wide.header.display_window, Box(5, 5, 9, 9))
+    assert check_input("rgb", PLATE, {1: wide, 2: Decoded(Path("x"), inner, narrow.stats)}) == ()
+
+
+def test_a_matte_that_is_empty_on_every_frame_is_refused():
+    empty = matte(maximum=0.0, nonzero=0)
+    with pytest.raises(BadMatte, match=r"'matte\.a' is empty: .* any of its 2 frames\."):
+        check_input("matte", MATTE, {1001: empty, 1002: empty})
+
+
+def test_a_matte_may_be_empty_on_some_frames():
+    assert check_input("matte", MATTE, {1001: matte(maximum=0.0), 1002: matte()}) == ()
+
+
+def test_a_matte_outside_zero_to_one_warns_and_a_hair_outside_does_not():
+    pictures = {1001: matte(maximum=1.005), 1002: matte(minimum=-0.5, maximum=3.0)}
+    assert check_input("matte", MATTE, pictures) == (
+        "Input 'matte.a' leaves the range 0 to 1 at 1002 (from -0.5 to 3); it is clamped.",
+    )
+
+
+def test_a_matte_that_covers_everything_warns_that_it_may_be_the_wrong_channel():
+    (said,) = check_input("matte", MATTE, {1001: matte(minimum=1.0), 1002: matte(minimum=1.0)})
+    assert "covers the whole picture on every frame" in said
+    assert "not in the channel A" in said
+
+
+def request(*entries):
+    return Request("nothing", FrameRange(1001, 1002), entries)
+
+
+def test_a_whole_job_is_measured_by_its_plate():
+    both = {1001: matte((640, 384)), 1002: matte((640, 384))}
+    pictures = {"matte.a": both, "plate": {1001: picture(), 1002: picture()}}
+    with pytest.raises(FormatMismatch, match=r"'matte\.a' .* but 'plate' is 1920x1080"):
+        check_ingest(SYSTEM, request(MATTE, PLATE), pictures)
+
+
+def test_a_whole_job_that_fits_gives_its_warnings_in_order():
+    pictures = {
+        "plate": {1001: picture(inf=2), 1002: picture(nan=1)},
+        "matte.a": {1001: matte(maximum=2.0), 1002: matte()},
+    }
+    said = check_ingest(SYSTEM, request(PLATE, MATTE), pictures)
+    assert [sentence.split(" has ")[0].split(" leaves ")[0] for sentence in said] == [
+        "Input 'plate' frame 1001",
+        "Input 'plate' frame 1002",
+        "Input 'matte.a'",
+    ]
+
+
+def test_what_an_input_is_comes_from_its_declaration():
+    assert input_kind(SYSTEM, "matte.boy") == "matte"
+    assert input_kind(SYSTEM, "clean_plate") == "rgb"
+
+
+def test_ways_to_decode_that_differ_in_pixels_differ_in_name():
+    srgb = InputHeader("plate", (1,), colourspace="srgb")
+    named = InputHeader("matte.a", (1,), channel="mask.red")
+    names = [
+        variant("rgb", PLATE, "exr"),
+        variant("rgb", PLATE, "image"),
+        variant("rgb", srgb, "image"),
+        variant("matte", MATTE, "exr"),
+        variant("matte", named, "exr"),
+    ]
+    assert len(set(names)) == 5
+    assert variant("rgb", srgb, "exr") == variant("rgb", PLATE, "exr")
+
+
+def test_a_task_reads_and_writes_in_the_spool(tmp_path):
+    spool, digest = Spool(tmp_path), "ab" * 32
+    task = decode_task(spool, "matte", MATTE, 1001, digest, "exr")
+    assert task.source == tmp_path / "pictures" / "ab" / digest
+    assert task.target.parent == tmp_path / "decoded"
+    assert (task.role, task.name, task.frame) == ("matte", "matte.a", 1001)

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spool: nothing half-written under its name, nothing outside it, budgets kept."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from gencomp_protocol.errors import DiskFull, MalformedMessage, UnwritableOutput
+from gencomp_server.engine.spool import Spool, digest_bytes, disk_error, write_atomic
+
+# BLAKE2b-256 of "abc" (RFC 7693 fixes the function; this is b2sum -l 256 of it).
+ABC = "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"
+
+
+@pytest.fixture
+def spool(tmp_path):
+    return Spool(tmp_path / "spool")
+
+
+def names(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_a_digest_is_blake2b_256():
+    assert digest_bytes(b"abc") == ABC
+
+
+def test_folders_and_files_are_for_their_owner_only(spool):
+    spool.append_part(ABC, 0, b"abc")
+    spool.commit_picture(ABC)
+    assert stat.S_IMODE(spool.root.stat().st_mode) == 0o700
+    assert stat.S_IMODE(spool.picture(ABC).stat().st_mode) == 0o600
+
+
+def test_a_picture_arrives_in_pieces_and_gets_its_name_when_whole(spool):
+    assert spool.arrived_bytes(ABC) == 0
+    assert spool.append_part(ABC, 0, b"a") == 1
+    assert (spool.has_picture(ABC), spool.arrived_bytes(ABC)) == (False, 1)
+    assert spool.append_part(ABC, 1, b"bc") == 3
+    assert spool.commit_picture(ABC)
+    assert names(spool.pictures) == [ABC]
+    assert spool.picture(ABC).read_bytes() == b"abc"
+
+
+def test_a_piece_at_the_wrong_place_is_refused(spool):
+    spool.append_part(ABC, 0, b"ab")
+    with pytest.raises(MalformedMessage, match=r"chunk\.offset: expected 2, got 1"):
+        spool.append_part(ABC, 1, b"bc")
+    assert spool.arrived_bytes(ABC) == 2
+
+
+def test_other_bytes_than_promised_are_thrown_away(spool):
+    spool.append_part(ABC, 0, b"abd")
+    assert not spool.commit_picture(ABC)
+    assert (spool.has_picture(ABC), spool.arrived_bytes(ABC)) == (False, 0)
+
+
+@pytest.mark.parametrize("name", ["", "..", "../../x", "a" * 63, "A" * 64, ABC + "/..", ABC + "\n"])
+def test_what_is_no_digest_never_becomes_a_path(spool, name):
+    with pytest.raises(MalformedMessage, match="digest"):
+        spool.picture(name)
+
+
+@pytest.mark.parametrize("job", ["", "..", "a/b", "a" * 65, "a\0b", "job\n"])
+def test_what_is_no_job_never_becomes_a_path(spool, job):
+    with pytest.raises(MalformedMessage, match="job"):
+        spool.job(job)
+
+
+@pytest.mark.parametrize("layer", ["", "..", "a/b", "1boy", "boy.exr"])
+def test_what_is_no_layer_never_becomes_a_path(spool, layer):
+    with pytest.raises(MalformedMessage, match="layer"):
+        spool.layer("job", layer, 1)
+
+
+def test_a_layer_lies_under_its_name_and_frame(spool):
+    assert spool.layer("j1", "boy", 7).relative_to(spool.root).as_posix() == (
+        "jobs/j1/layers/boy/boy.0007.exr"
+    )
+
+
+def test_pictures_that_no_job_needs_are_dropped_whole_or_not(spool):
+    other = digest_bytes(b"other")
+    spool.append_part(ABC, 0, b"abc")
+    spool.commit_picture(ABC)
+    spool.append_part(other, 0, b"oth")
+    spool.drop_pictures(keep={ABC})
+    assert names(spool.pictures) == [ABC]
+
+
+def test_a_manifest_is_there_when_the_job_is_done_and_not_before(spool):
+    assert spool.read_manifest("j1") is None
+    spool.write_manifest("j1", {"seed": 3, "frames": "1-2"})
+    assert spool.read_manifest("j1") == {"seed": 3, "frames": "1-2"}
+    assert names(spool.jobs) == ["manifest.json"]
+
+
+def test_a_removed_job_leaves_nothing(spool):
+    spool.write_manifest("j1", {})
+    spool.remove_job("j1")
+    spool.remove_job("j1")
+    assert list(spool.jobs.iterdir()) == []
+
+
+def decoded(spool, data, seconds):
+    raw = spool.decoded_stem(digest_bytes(data), "exr-colour").with_suffix(".raw")
+    raw.write_bytes(bytes(100))
+    raw.with_suffix(".json").write_bytes(b"{}")
+    os.utime(raw, (seconds, seconds))
+    return raw.name
+
+
+def test_decoded_pixels_go_oldest_first_until_they_fit(tmp_path):
+    spool = Spool(tmp_path / "spool", decoded_bytes=250)
+    old, new, middle = (decoded(spool, d, s) for d, s in ((b"a", 1), (b"b", 3), (b"c", 2)))
+    spool.trim_decoded()
+    left = names(spool.decoded)
+    assert (old in left, new in left, middle in left, len(left)) == (False, True, True, 4)
+
+
+def test_stages_in_use_are_not_trimmed(tmp_path):
+    spool = Spool(tmp_path / "spool", stages_bytes=0)
+    for key in ("used", "unused"):
+        (spool.stages / key).mkdir()
+        (spool.stages / key / "0.npy").write_bytes(bytes(10))
+    spool.trim_stages(keep={"used"})
+    assert [path.name for path in spool.stages.iterdir()] == ["used"]
+
+
+def test_sweeping_removes_what_a_killed_process_left(spool):
+    (spool.decoded / ".x.raw.7.part").write_bytes(b"")
+    (spool.stages / ".key.7.part").mkdir()
+    (spool.stages / ".key.7.part" / "0.npy").write_bytes(b"")
+    layer = spool.layer("j", "boy", 1)
+    layer.parent.mkdir(parents=True)
+    layer.write_bytes(b"whole")
+    (layer.parent / ".boy.0002.exr.7.8.part").write_bytes(b"")
+    spool.sweep()
+    assert names(spool.root) == ["boy.0001.exr"]
+    assert list(spool.stages.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.json"
+    write_atomic(path, b"old")
+
+    def full(_handle):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskFull, match="spool is full"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert names(tmp_path) == ["manifest.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named_without_its_path(tmp_path):
+    error = disk_error(OSError(errno.EROFS, "Read-only file system"), tmp_path / "stages")
+    assert isinstance(error, UnwritableOutput)
+    assert "'stages': Read-only file system" in error.message
+    assert str(tmp_path) not in str(error)
+
+
+def test_a_spool_where_a_file_is_in_the_way_says_so(tmp_path):
+    (tmp_path / "spool").write_bytes(b"")
+    with pytest.raises(UnwritableOutput, match="its folder 'spool'"):
+        Spool(tmp_path / "spool")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pool of decoder processes: it outlives crashes and hangs, and is light to import."""
+
+import contextlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import psutil
+import pytest
+
+from gencomp_protocol.errors import BadPicture
+from gencomp_server.exr.decode import DecodePool, DecodeTask, read_decoded
+
+
+@pytest.fixture
+def picture(handmade, tmp_path):
+    path = tmp_path / "good"
+    plane = np.array([[0.5, np.nan]], np.float16)
+    path.write_bytes(handmade.exr({"R": plane, "G": plane, "B": plane}))
+    return path
+
+
+@pytest.fixture
+def pipe(tmp_path):
+    """A file that nobody ever writes to: whoever opens it for reading waits for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    return path
+
+
+def decoders():
+    """Return the decoder processes that run."""
+    found = []
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if "gencomp_server.exr.decoder" in child.cmdline():
+                found.append(child)
+    return found
+
+
+def task(source, tmp_path, **wanted):
+    return DecodeTask(source, tmp_path / f"{source.name}-out", name="plate", frame=7, **wanted)
+
+
+def test_a_picture_is_decoded_in_another_process(picture, tmp_path):
+    pool = DecodePool(1)
+    found = pool.submit(task(picture, tmp_path)).result()
+    children = decoders()
+    pool.close()
+    assert (found.stats.nan, found.header.channels, found.bytes) == (3, ("R", "G", "B"), 12)
+    assert found == read_decoded(tmp_path / "good-out")
+    assert len(children) == 1
+    assert not any(child.is_running() for child in children)
+
+
+def test_a_refusal_comes_through_the_future(tmp_path):
+    (tmp_path / "bad").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    pool = DecodePool(1)
+    future = pool.submit(task(tmp_path / "bad", tmp_path))
+    with pytest.raises(BadPicture, match=r"^Input 'plate' frame 7 is no EXR: it is a PNG\."):
+        future.result()
+    pool.close()
+
+
+def test_a_picture_that_hangs_the_decoder_is_refused_and_the_next_is_read(picture, pipe, tmp_path):
+    pool = DecodePool(1, timeout_s=2.0)
+    slow = pool.submit(task(pipe, tmp_path, kind="image"))
+    good = pool.submit(task(picture, tmp_path))
+    with pytest.raises(BadPicture, match=r"frame 7 could not be decoded within 2 s\."):
+        slow.result()
+    assert good.result().stats.nan == 3
+    pool.close()
+
+
+def test_a_picture_that_kills_the_decoder_is_refused_and_the_next_is_read(picture, pipe, tmp_path):
+    pool = DecodePool(1)
+    pool.submit(task(picture, tmp_path)).result()
+    deadly = pool.submit(task(pipe, tmp_path, kind="image"))
+    good = pool.submit(DecodeTask(picture, tmp_path / "again"))
+    for child in decoders():
+        child.kill()
+    with pytest.raises(BadPicture, match="the decoder died on it"):
+        deadly.result()
+    assert good.result().stats.nan == 3
+    pool.close()
+
+
+def test_closing_in_a_hurry_drops_what_waits_and_kills_what_hangs(picture, pipe, tmp_path):
+    pool = DecodePool(1)
+    hung = pool.submit(task(pipe, tmp_path, kind="image"))
+    waiting = pool.submit(task(picture, tmp_path))
+    pool.close(timeout_s=0.0)
+    with pytest.raises(BadPicture):
+        hung.result()
+    assert waiting.cancelled()
+    assert decoders() == []
+
+
+def test_closing_without_hurry_finishes_what_waits(picture, tmp_path):
+    pool = DecodePool(2)
+    futures = [pool.submit(DecodeTask(picture, tmp_path / str(i))) for i in range(4)]
+    pool.close()
+    assert [future.result().stats.nan for future in futures] == [3, 3, 3, 3]
+
+
+def test_pixels_that_are_there_already_need_no_process(picture, tmp_path):
+    first = DecodePool(1)
+    made = first.submit(task(picture, tmp_path)).result()
+    first.close()
+    second = DecodePool(1)
+    found = second.submit(task(picture, tmp_path)).result()
+    children = decoders()
+    second.close()
+    assert found == made
+    assert children == []
+
+
+def test_pixels_that_were_removed_or_cut_are_not_taken_for_whole(picture, tmp_path):
+    pool = DecodePool(1)
+    pool.submit(task(picture, tmp_path)).result()
+    pool.close()
+    raw = tmp_path / "good-out.raw"
+    raw.write_bytes(raw.read_bytes()[:-1])
+    assert read_decoded(tmp_path / "good-out") is None
+    raw.unlink()
+    assert read_decoded(tmp_path / "good-out") is None
+
+
+def test_the_parent_imports_no_library_of_pictures():
+    light = "import sys, gencomp_server.exr.decode, gencomp_server.engine.ingest\n"
+    light += "import gencomp_server.engine.worker, gencomp_server.engine.spool\n"
+    light += "print(sorted({'numpy', 'OpenImageIO', 'cv2', 'torch'} & set(sys.modules)))"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    said = subprocess.run(
+        [sys.executable, "-c", light], env=environment, capture_output=True, check=True, text=True
+    )
+    assert said.stdout.strip() == "[]"

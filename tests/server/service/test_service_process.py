@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server as a process: what it imports, its files, its signals, and being killed."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from gencomp_protocol.client import StateChanged, request_key
+from gencomp_protocol.errors import ServerUnreachable
+
+ROOT = Path(__file__).parents[3]
+
+
+def submit(client, shot, **knobs):
+    """Submit a job; return its id and its pictures."""
+    request, pictures = shot.request(**knobs), shot.pictures()
+    return client.submit(request, pictures, request_key(request, pictures)), pictures
+
+
+class Follower:
+    """A client that follows a job in a thread and notes what it is told."""
+
+    def __init__(self, server, job, pictures, folder=None):
+        self.states, self.outcome, self.error = [], None, None
+        self._server, self._job, self._pictures, self._folder = server, job, pictures, folder
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self):
+        with self._server.client() as client:
+            self.outcome = client.follow(
+                self._job, pictures=self._pictures, folder=self._folder, on_event=self._note
+            )
+
+    def _note(self, event):
+        if isinstance(event, StateChanged):
+            self.states.append(event.state)
+
+    def end(self):
+        """Wait for the job's end; return how it ended."""
+        self._thread.join(90)
+        assert not self._thread.is_alive()
+        return self.outcome
+
+
+def test_the_front_imports_neither_torch_nor_an_image_library():
+    code = (
+        "import sys, gencomp_server.service as s\n"
+        "s.load_registry('gencomp_server.systems:REGISTRY')\n"
+        "heavy = {'torch', 'diffusers', 'cv2', 'OpenImageIO', 'numpy'} & set(sys.modules)\n"
+        "sys.exit(', '.join(sorted(heavy)) or 0)"
+    )
+    roots = os.pathsep.join(str(ROOT / name) for name in ("protocol", "server"))
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": roots},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_the_server_file_is_its_owners_alone_and_goes_with_the_server(process):
+    server = process().start()
+    assert stat.S_IMODE(server.state_file.stat().st_mode) == 0o600
+    assert stat.S_IMODE((server.folder / "spool").stat().st_mode) == 0o700
+    assert server.find().pid == server.process.pid
+    server.signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert not server.state_file.exists()
+
+
+def test_a_server_file_that_another_server_wrote_is_left_alone(process):
+    server = process().start()
+    text = server.state_file.read_text().replace('"secret": "', '"secret": "other')
+    server.state_file.write_text(text)
+    server.signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    assert server.state_file.read_text() == text
+
+
+def test_a_second_server_on_the_same_spool_is_refused(process):
+    server = process().start()
+    second = process()
+    second.state_file = server.folder / "home" / "second.json"
+    with pytest.raises(AssertionError, match="the server ended"):
+        second.start()
+    assert "Another server uses the spool" in second.log.read_text()
+    with server.client() as client:
+        assert client.jobs() == []
+
+
+def test_sigterm_lets_the_running_job_end(process, shot, tmp_path, wait_until):
+    server = process().start()
+    with server.client() as client:
+        job, pictures = submit(client, shot, wait_s=0.3)
+    follower = Follower(server, job, pictures, tmp_path / "out")
+    wait_until(lambda: "running" in follower.states)
+    server.signal(signal.SIGTERM)
+    assert follower.end().state == "done"
+    assert server.process.wait(30) == 0
+    assert len(list((tmp_path / "out" / "copy").glob("*.exr"))) == 3
+
+
+def test_while_draining_new_work_is_turned_away(process, shot, make_shot, wait_until):
+    server = process().start()
+    with server.client() as client:
+        job, pictures = submit(client, shot, wait_s=0.5)
+        follower = Follower(server, job, pictures)
+        wait_until(lambda: "running" in follower.states)
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: "draining" in server.log.read_text() or server.process.poll() == 0)
+        with pytest.raises(ServerUnreachable, match="leave"):
+            submit(client, make_shot("late", seed=5))
+    assert follower.end().state == "done"
+
+
+def test_a_job_longer_than_the_notice_is_done_after_the_next_start(process, shot, wait_until):
+    server = process(drain_s=0.0).start()
+    with server.client() as client:
+        job, pictures = submit(client, shot, wait_s=0.5)
+    follower = Follower(server, job, pictures)
+    wait_until(lambda: "running" in follower.states)
+    server.signal(signal.SIGTERM)
+    assert server.process.wait(30) == 0
+    server.start()
+    assert follower.end().state == "done"
+    with server.client() as client:
+        assert len(client.jobs()) == 1
+
+
+def test_a_killed_server_goes_on_with_the_running_job(process, shot, tmp_path, wait_until):
+    server = process().start()
+    with server.client() as client:
+        job, pictures = submit(client, shot, wait_s=0.5)
+    follower = Follower(server, job, pictures, tmp_path / "out")
+    wait_until(lambda: "running" in follower.states)
+    server.kill()
+    server.start()
+    outcome = follower.end()
+    assert outcome.state == "done"
+    assert sorted(path.name for path in (tmp_path / "out" / "copy").iterdir()) == [
+        "copy.1001.exr",
+        "copy.1002.exr",
+        "copy.1003.exr",
+    ]
+
+
+def test_a_finished_job_can_be_fetched_after_a_kill(process, shot, tmp_path):
+    server = process().start()
+    with server.client() as client:
+        _, _, job = shot.run(client)
+    server.kill()
+    server.start()
+    with server.client() as client:
+        assert client.follow(job, folder=tmp_path / "out").state == "done"
+    assert len(list((tmp_path / "out" / "copy").glob("*.exr"))) == 3
+
+
+def test_a_server_without_clients_leaves_after_idling(process):
+    server = process(idle_exit_s=0.2).start()
+    assert server.process.wait(60) == 0

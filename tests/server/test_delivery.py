@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The output folder of a run, and the run against a client that is made up."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from gencomp_protocol import Outcome, StateChanged
+from gencomp_protocol.errors import BadMatte, Cancelled, MissingFrame, UnwritableOutput
+from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.delivery import Order, OutputFolder, digest_pictures, run_order
+
+LAYERS = {"a": {"frames": {"1": {}, "2": {}}}, "background": {"frames": {"1": {}, "2": {}}}}
+MANIFEST = {"system": "cutout", "layers": LAYERS}
+# BLAKE2b-256 of b"abc".
+ABC = "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"
+
+
+class Script:
+    """A client that says what it is told to say and remembers what it was asked."""
+
+    def __init__(self, outcome, events=()):
+        self.outcome, self.events, self.asked = outcome, events, []
+
+    def check(self, request):
+        self.asked.append("check")
+        return {"layers": [{"name": "background"}, {"name": "a"}]}
+
+    def submit(self, request, pictures, key, kinds):
+        self.asked.append("submit")
+        self.key = key
+        return "7"
+
+    def follow(self, job, *, pictures, folder, on_event, cancelled):
+        for event in self.events:
+            on_event(event)
+        return self.outcome
+
+    def release(self, job):
+        self.asked.append("release")
+
+
+def order(tmp_path):
+    path = tmp_path / "plate.1.exr"
+    path.write_bytes(b"abc")
+    request = Request("cutout", FrameRange(1, 1), (InputHeader("plate", (1,)),))
+    return Order(request, {"plate": {1: path}}, {"plate": "exr"})
+
+
+def run(client, tmp_path, folder):
+    told = []
+    with folder:
+        manifest = run_order(
+            client,
+            order(tmp_path),
+            folder,
+            on_plan=lambda pictures, layers: told.append((pictures, layers)),
+            on_event=lambda event: None,
+            cancelled=lambda: False,
+        )
+    return manifest, told
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_starts(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UnwritableOutput, match="cannot be written"),
+        OutputFolder(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+    second = OutputFolder(tmp_path / "out")
+    with (
+        OutputFolder(tmp_path / "out"),
+        pytest.raises(UnwritableOutput, match="Another gencomp run"),
+        second,
+    ):
+        pass
+
+
+def test_a_folder_tried_and_left_unused_holds_nothing(tmp_path):
+    with OutputFolder(tmp_path / "out"):
+        pass
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_spool_with_work_in_it_stays_for_the_next_run(tmp_path):
+    with OutputFolder(tmp_path / "out") as folder:
+        (folder.spool / "gencomp.db").write_text("")
+    assert (tmp_path / "out" / ".gencomp" / "gencomp.db").exists()
+
+
+def test_the_manifest_is_written_whole(tmp_path):
+    with OutputFolder(tmp_path / "out") as folder:
+        folder.write_manifest(MANIFEST)
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text()) == MANIFEST
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["manifest.json"]
+
+
+def test_frames_of_an_earlier_delivery_are_told(tmp_path):
+    folder = OutputFolder(tmp_path)
+    (tmp_path / "a").mkdir()
+    for frame in (1, 2, 3, 4, 9):
+        (tmp_path / "a" / f"a.{frame:04d}.exr").write_text("")
+    assert folder.strangers(MANIFEST) == ["Folder a also holds frames 3-4, 9 of an earlier run."]
+
+
+def test_digests_are_those_of_the_files(tmp_path):
+    found = digest_pictures(order(tmp_path).files)
+    assert (found["plate"][1].digest, found["plate"][1].bytes) == (ABC, 3)
+
+
+def test_a_file_that_went_away_is_named(tmp_path):
+    with pytest.raises(MissingFrame, match=r"gone\.exr"):
+        digest_pictures({"plate": {1: Path(tmp_path / "gone.exr")}})
+
+
+def test_a_finished_job_gives_its_layers_in_the_plan_s_order_and_is_released(tmp_path):
+    client = Script(Outcome("done", MANIFEST))
+    manifest, told = run(client, tmp_path, OutputFolder(tmp_path / "out"))
+    assert list(manifest["layers"].items()) == [
+        ("background", LAYERS["background"]),
+        ("a", LAYERS["a"]),
+    ]
+    assert client.asked == ["check", "submit", "release"]
+    assert told == [(1, 2)]
+
+
+def test_the_same_order_has_the_same_key(tmp_path):
+    keys = []
+    for _ in range(2):
+        client = Script(Outcome("done", MANIFEST))
+        run(client, tmp_path, OutputFolder(tmp_path / "out"))
+        keys.append(client.key)
+    assert keys[0] == keys[1]
+
+
+def test_a_failed_job_raises_what_it_failed_of(tmp_path):
+    error = BadMatte("Input 'matte.a' is empty.")
+    client = Script(Outcome("refused", None, error))
+    with pytest.raises(BadMatte, match="is empty"):
+        run(client, tmp_path, OutputFolder(tmp_path / "out"))
+    assert "release" not in client.asked
+
+
+def test_a_cancelled_job_raises_that(tmp_path):
+    with pytest.raises(Cancelled):
+        run(Script(Outcome("cancelled")), tmp_path, OutputFolder(tmp_path / "out"))
+
+
+@pytest.mark.parametrize(("state", "stays"), [("queued", True), ("running", False)])
+def test_an_old_manifest_goes_when_the_new_job_runs_and_not_before(tmp_path, state, stays):
+    folder = OutputFolder(tmp_path / "out")
+    with folder:
+        folder.write_manifest(MANIFEST)
+    client = Script(Outcome("failed", None, BadMatte("no")), events=[StateChanged("7", state)])
+    with pytest.raises(BadMatte):
+        run(client, tmp_path, OutputFolder(tmp_path / "out"))
+    assert folder.manifest.exists() is stays

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The contact sheet: what it shows and where."""
+
+import numpy as np
+import pytest
+
+from gencomp_protocol.errors import UnwritableOutput
+from gencomp_protocol.frames import Box
+from gencomp_server.sheet import (
+    OVER_CHECKERS,
+    Row,
+    Shown,
+    compose_sheet,
+    display,
+    pick_frames,
+    show_alpha,
+    show_over_checkers,
+    thumbnail,
+    write_sheet,
+)
+
+WINDOW = Box(0, 0, 63, 31)
+# sRGB of mid grey 0.18, IEC 61966-2-1: 0.4613561; an 8-bit step is 0.0039.
+GREY_SRGB = 0.4613561
+
+
+def flat(value, channels=3, window=WINDOW, display_window=WINDOW):
+    pixels = np.full((window.height, window.width, channels), value, np.float32)
+    return Shown(pixels, display_window, window)
+
+
+def test_five_columns_are_first_quarters_and_last():
+    assert pick_frames(list(range(1001, 1026))) == [1001, 1007, 1013, 1019, 1025]
+
+
+@pytest.mark.parametrize(("count", "picks"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3])])
+def test_a_short_shot_shows_each_frame_once(count, picks):
+    assert pick_frames(list(range(1, count + 1))) == picks
+
+
+def test_grey_is_shown_as_srgb_shows_it():
+    shown = display(np.full((1, 1, 3), 0.18, np.float32))
+    np.testing.assert_allclose(shown, GREY_SRGB, atol=1e-6)
+
+
+def test_highlights_roll_off_without_reaching_white_and_in_order():
+    values = np.array([0.7, 0.9, 1.0, 2.0, 3.0], np.float32)
+    shown = display(np.repeat(values[None, :, None], 3, axis=2))[0, :, 0]
+    assert np.all(np.diff(shown) > 0)
+    assert shown[-1] < 1.0
+
+
+def test_a_coloured_light_keeps_its_proportions():
+    # 8 : 4 : 2 stays 4 : 2 : 1 in scene-linear; the brightest is led to 1.
+    shown = display(np.array([[[8.0, 4.0, 2.0]]], np.float32))[0, 0]
+    linear = ((shown + 0.055) / 1.055) ** 2.4
+    np.testing.assert_allclose(linear / linear[0], [1.0, 0.5, 0.25], atol=1e-5)
+
+
+def test_light_below_zero_is_shown_black():
+    assert display(np.full((1, 1, 3), -0.5, np.float32)).max() == 0.0
+
+
+def test_a_thumbnail_is_the_mean_of_its_area():
+    shown = flat(0.0)
+    shown.pixels[:, ::2] = 1.0
+    rgba, _ = thumbnail(shown, (16, 8))
+    np.testing.assert_allclose(rgba[..., 0], 0.5, atol=1e-6)
+
+
+def test_what_the_data_window_leaves_open_is_transparent():
+    rgba, _ = thumbnail(flat(0.5, window=Box(32, 0, 63, 31)), (64, 32))
+    assert rgba[:, :32, 3].max() == 0.0
+    assert rgba[:, 32:, 3].min() == 1.0
+
+
+def test_what_lies_outside_the_display_window_is_not_shown():
+    rgba, _ = thumbnail(flat(0.5, window=Box(-16, -16, 79, 47)), (64, 32))
+    assert rgba.shape == (32, 64, 4)
+    np.testing.assert_allclose(rgba[..., :3], 0.5)
+
+
+def test_nan_is_shown_in_magenta_and_spoils_nothing_else():
+    shown = flat(0.18)
+    shown.pixels[0, 0] = np.nan
+    picture = show_over_checkers(*thumbnail(shown, (64, 32)))
+    assert tuple(picture[0, 0]) == (255, 0, 255)
+    assert tuple(picture[0, 1]) == (118, 118, 118)
+
+
+def test_a_transparent_layer_shows_two_greys_of_checkers():
+    picture = show_over_checkers(*thumbnail(flat(0.0, channels=4), (64, 32)))
+    assert len(np.unique(picture)) == 2
+
+
+def test_alpha_is_shown_as_it_is_without_a_curve():
+    shown = flat(0.5, channels=4)
+    assert np.unique(show_alpha(*thumbnail(shown, (64, 32)))).tolist() == [128]
+
+
+def test_a_layer_row_has_its_alpha_below():
+    rows = [Row("plate", lambda n: flat(0.18))]
+    alone = compose_sheet("t", rows, [1])
+    layered = compose_sheet(
+        "t", [*rows, Row("ball", lambda n: flat(0.2, channels=4), OVER_CHECKERS)], [1]
+    )
+    # 336 x 168 for the layer, half of that for its alpha, and a gap of 10 each.
+    assert layered.shape[0] - alone.shape[0] == 168 + 10 + 84 + 10
+    assert layered.shape[1] == alone.shape[1]
+
+
+def test_an_anamorphic_plate_is_shown_in_its_true_shape():
+    squeezed = Shown(np.zeros((32, 32, 3), np.float32), Box(0, 0, 31, 31), Box(0, 0, 31, 31), 2.0)
+    sheet = compose_sheet("t", [Row("plate", lambda n: squeezed)], [1])
+    square = compose_sheet("t", [Row("plate", lambda n: flat(0.1))], [1])
+    assert sheet.shape == square.shape
+
+
+def test_pictures_are_read_one_at_a_time_and_once_a_column():
+    asked = []
+
+    def read(frame):
+        asked.append(frame)
+        return flat(0.1, channels=4)
+
+    compose_sheet(
+        "t", [Row("plate", lambda n: flat(0.1)), Row("a", read, OVER_CHECKERS)], [1, 2, 3]
+    )
+    assert asked == [1, 2, 3]
+
+
+def test_a_sheet_is_written_whole(tmp_path):
+    write_sheet(tmp_path / "sheet.png", np.zeros((4, 4, 3), np.uint8))
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    assert (tmp_path / "sheet.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
+    with pytest.raises(UnwritableOutput, match=r"sheet\.png"):
+        write_sheet(tmp_path / "missing" / "sheet.png", np.zeros((4, 4, 3), np.uint8))

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may import whom: the contracts in setup.cfg, and what a fresh interpreter really loads."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER = ROOT / "server" / "gencomp_server"
+ROOTS = [str(ROOT / room) for room in ("protocol", "nuke_plugin", "server")]
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "OpenImageIO")
+
+# Third-party names and the only places that may say them.
+DOORS = {
+    "OpenImageIO": ("exr/",),
+    "torch": ("parts/paper_alpha.py", "doctor.py"),
+    "zmq": ("service.py",),
+    "rich": ("progress.py",),
+    "diffusers": (),
+    "transformers": (),
+}
+
+
+def loaded_by(statement, names):
+    """Return which of the modules a statement loads in a fresh interpreter."""
+    code = f"import sys; sys.path[:0] = {ROOTS!r}; {statement}; "
+    code += f"print(*[name for name in {names!r} if name in sys.modules])"
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def imported(path):
+    """Return the top-level names that a file imports, wherever in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module.partition(".")[0])
+    return found
+
+
+def test_the_import_contracts_hold():
+    pytest.importorskip("importlinter")
+    run = "from importlinter.cli import lint_imports; sys.exit(lint_imports(no_cache=True))"
+    code = f"import sys; sys.path[:0] = {ROOTS!r}; {run}"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "module", ["service", "config", "contract", "engine.worker", "engine.ingest", "exr.decode"]
+)
+def test_the_front_process_loads_no_model_library_and_no_picture_library(module):
+    assert loaded_by(f"import gencomp_server.{module}", HEAVY) == []
+
+
+def test_the_registry_loads_no_model_library_and_no_picture_library():
+    assert loaded_by("from gencomp_server.systems import REGISTRY", HEAVY) == []
+
+
+def test_the_front_with_the_real_registry_still_loads_none():
+    statement = (
+        "from gencomp_server.service import load_registry; "
+        "load_registry('gencomp_server.systems:REGISTRY')"
+    )
+    assert loaded_by(statement, HEAVY) == []
+
+
+@pytest.mark.parametrize("room", ["gencomp_protocol", "gencomp_nuke"])
+def test_what_lives_in_nuke_loads_neither_numpy_nor_torch(room):
+    assert loaded_by(f"import {room}", (*HEAVY, "numpy", "gencomp_server")) == []
+
+
+def test_third_party_names_stay_behind_their_doors():
+    for path in sorted(SERVER.rglob("*.py")):
+        place = path.relative_to(SERVER).as_posix()
+        for name in imported(path) & set(DOORS):
+            assert place.startswith(DOORS[name]), f"{place} imports {name}"
+
+
+def test_nobody_prints_but_the_command():
+    for path in sorted((*SERVER.rglob("*.py"), *(ROOT / "protocol").rglob("*.py"))):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
+        assert not prints or path.name == "cli.py", path
+
+
+def test_no_module_is_named_for_nothing():
+    vague = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager", "lib"}
+    for folder in ("protocol", "nuke_plugin", "server", "tests"):
+        assert not {path.stem for path in (ROOT / folder).rglob("*.py")} & vague
+
+
+def test_nobody_catches_everything_and_says_nothing():
+    for path in sorted((*SERVER.rglob("*.py"), *(ROOT / "protocol").rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ExceptHandler):
+                continue
+            place = f"{path}:{node.lineno}"
+            assert node.type is not None, place
+            wide = isinstance(node.type, ast.Name) and node.type.id.endswith("Exception")
+            assert not (wide and isinstance(node.body[0], ast.Pass)), place

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The documentation against the code: links, errors, messages, knobs, commands."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gencomp_protocol.errors import error_classes
+from gencomp_protocol.messages import message_classes
+from gencomp_server.cli import _parser
+from gencomp_server.contract import declared_inputs, knob_fields
+from gencomp_server.systems import REGISTRY
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+_LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+\s+(.*)$", re.MULTILINE)
+
+
+def text_of(*place):
+    return ROOT.joinpath(*place).read_text(encoding="utf-8")
+
+
+def anchors(path):
+    """Return the anchors of a page as they are made from its headings."""
+    found = set()
+    for heading in _HEADING.findall(path.read_text(encoding="utf-8")):
+        word = re.sub(r"[^\w\s-]", "", heading.lower())
+        found.add(re.sub(r"\s", "-", word.strip()))
+    return found
+
+
+def broken_links(page):
+    for target in _LINK.findall(page.read_text(encoding="utf-8")):
+        if re.match(r"[a-z]+:", target):
+            continue
+        place, _, anchor = target.partition("#")
+        path = (page.parent / place).resolve() if place else page
+        if not path.exists() or (anchor and anchor not in anchors(path)):
+            yield target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_of_a_page_leads_somewhere(page):
+    assert list(broken_links(page)) == []
+
+
+@pytest.mark.parametrize("code", [code for code in error_classes() if code != "error"])
+def test_every_error_code_has_its_cure_in_the_docs(code):
+    assert f"`{code}`" in text_of("docs", "td", "errors.md")
+
+
+@pytest.mark.parametrize("message", list(message_classes()))
+def test_every_message_is_in_the_protocol(message):
+    assert f"`{message}`" in text_of("docs", "td", "protocol.md")
+
+
+@pytest.mark.parametrize("system", REGISTRY, ids=lambda system: system.name)
+def test_every_knob_and_input_of_a_system_is_on_its_page(system):
+    page = text_of("docs", "artist", f"{system.name}.md")
+    for knob in knob_fields(system.params):
+        assert f"`{knob.name}`" in page, knob.name
+    for spec in declared_inputs(system):
+        assert f"`{spec.name.replace('*', 'NAME')}`" in page, spec.name
+
+
+def test_every_command_is_in_the_readme():
+    commands = next(
+        action.choices for action in _parser()._actions if isinstance(action.choices, dict)
+    )
+    readme = text_of("README.md")
+    for command in commands:
+        assert f"gencomp {command}" in readme, command
+
+
+def test_the_pages_name_no_machine_of_ours():
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        assert not re.search(r"(/root/|/work/|/tmp/v/)", text), page
