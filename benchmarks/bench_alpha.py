@@ -97,10 +97,10 @@ def everything(plate, clean, rng):
     return noise(0.005)(plate, clean, rng)
 
 
-GOOD = dict(most=0.040, outside=0.003, least_db=39.0)
-POOR = dict(most=0.065, outside=0.010, least_db=34.0)
-ALONE = dict(most=0.038, least_db=38.0)
-MATTE = dict(most=0.045, least_db=40.0)
+GOOD = {"most": 0.040, "outside": 0.003, "least_db": 39.0}
+POOR = {"most": 0.065, "outside": 0.010, "least_db": 34.0}
+ALONE = {"most": 0.038, "least_db": 38.0}
+MATTE = {"most": 0.045, "least_db": 40.0}
 CONDITIONS = (
     Condition("exact clean plate", EFFECTS, exact),
     Condition("exact, shadow alone", ("shadow",), exact, **ALONE),
@@ -170,8 +170,8 @@ class Tally:
     """Sums of one condition on one seed."""
 
     def __init__(self) -> None:
-        self.sums = {name: 0.0 for name in FIGURES}
-        self.counts = {name: 0 for name in FIGURES}
+        self.sums = dict.fromkeys(FIGURES, 0.0)
+        self.counts = dict.fromkeys(FIGURES, 0)
         self.squares, self.samples, self.seconds, self.frames = 0.0, 0, 0.0, 0
         self.before = None
 
@@ -277,7 +277,7 @@ def table(results: dict) -> str:
         for name in columns:
             value = worst(by_seed, name)
             spelt = f"{value:.1f}" if name == "new_plate_db" and value else None
-            cells.append("–" if value is None else spelt or f"{value:.4f}")
+            cells.append("-" if value is None else spelt or f"{value:.4f}")
         met = (
             worst(by_seed, "changed") <= rule.most
             and worst(by_seed, "outside") <= rule.outside

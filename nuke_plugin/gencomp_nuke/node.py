@@ -113,7 +113,7 @@ def identify(node: Any) -> str:
 
 
 def _all_ours() -> "list[Any]":
-    return [n for n in nuke.allNodes(recurseGroups=True) if is_ours(n)]
+    return [n for n in nuke.allNodes(group=nuke.root(), recurseGroups=True) if is_ours(n)]
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -221,6 +221,7 @@ class Client:
         self._inbox: deque[Message] = deque()
         self._last_id = 0
         self._owed = Credit(CREDIT_BYTES)
+        self._receiver = Receiver(credit_bytes)
         self._ping_s: Optional[float] = None
         self._knock_s = self._heard_s = 0.0
         self._welcome: Optional[Welcome] = None
@@ -258,7 +259,11 @@ class Client:
                 hint="Check the address.",
             ) from error
         self._welcome = answer
-        self._owed = Credit(answer.limits.get("credit_bytes", CREDIT_BYTES))
+        # Both sides count from hello on, so both counts live as long as the link.
+        credit = answer.limits.get("credit_bytes", CREDIT_BYTES)
+        self._owed = Credit(credit)
+        chunk = answer.limits.get("chunk_bytes", CHUNK_BYTES)
+        self._receiver = Receiver(min(self._credit_bytes, credit), chunk)
         return answer
 
     def close(self) -> None:
@@ -409,7 +414,7 @@ class Client:
                 if isinstance(answer, Refusal) and _concerns(answer, message.id):
                     raise answer.error
                 if getattr(answer, "id", None) != message.id:
-                    aside.append(answer)
+                    aside.extend([] if isinstance(answer, (Chunk, Withheld)) else [answer])
                     continue
                 if not isinstance(answer, wanted):
                     raise MalformedMessage(f"{answer.TYPE}: does not answer {message.TYPE}.")
@@ -436,7 +441,11 @@ class Client:
         if self._socket is None or not self._socket.poll(int(wait_s * 1000)):
             return None
         self._heard_s, self._ping_s = time.monotonic(), None
-        return decode(self._socket.recv_multipart())
+        message = decode(self._socket.recv_multipart())
+        if isinstance(message, (Chunk, Withheld)):
+            # Even of a job that is not followed any more: it frees the credit.
+            self._receiver.take(message)
+        return message
 
     def _watch_silence(self) -> None:
         """Ask a silent server whether it is there; raise where it is not."""
@@ -519,7 +528,6 @@ class _Following:
         self._state = ""
         self._outcome: Optional[Outcome] = None
         self._cancel_s: Optional[float] = None
-        self._receiver = self._new_receiver()
 
     def run(self) -> Outcome:
         """Follow until the job has ended and its layers are here."""
@@ -536,6 +544,9 @@ class _Following:
                 if not error.details.get("hello"):
                     raise
                 attached = False
+            finally:
+                if attached:
+                    self._client._receiver.forget(self._job)
 
     def _attach(self) -> None:
         message = Follow(self._client._next_id(), self._job, self._pictures is not None)
@@ -548,20 +559,12 @@ class _Following:
 
     def _reattach(self) -> None:
         """Make the link again; what was on its way is announced again and goes on where it was."""
-        self._client._reconnect()
-        for expected in self._receiver.unfinished():
+        for expected in self._client._receiver.unfinished():
             self._known.pop((expected.name, expected.frame), None)
-        self._receiver = self._new_receiver()
-
-    def _new_receiver(self) -> Receiver:
-        """Return a receiver within our credit and the server's limits."""
-        welcome = self._client._welcome
-        limits = {} if welcome is None else welcome.limits
-        credit = min(self._client._credit_bytes, limits.get("credit_bytes", CREDIT_BYTES))
-        return Receiver(credit, limits.get("chunk_bytes", CHUNK_BYTES))
+        self._client._reconnect()
 
     def _loop(self) -> Outcome:
-        while self._outcome is None or not (self._receiver.is_idle or self._is_over_early):
+        while self._outcome is None or not (self._client._receiver.is_idle or self._is_over_early):
             self._watch_cancel()
             message = self._client._receive()
             if message is None:
@@ -592,12 +595,12 @@ class _Following:
     def _handle(self, message: Message) -> None:
         if isinstance(message, Refusal):
             raise message.error
-        if isinstance(message, (Pong, Acknowledged)) or getattr(message, "job", "") != self._job:
+        if isinstance(message, (Chunk, Withheld, Pong, Acknowledged)):
+            return
+        if getattr(message, "job", "") != self._job:
             return
         if isinstance(message, Want):
             self._serve(message)
-        elif isinstance(message, (Chunk, Withheld)):
-            self._receiver.take(message)
         elif isinstance(message, LayerEvent):
             self._expect(message)
         else:
@@ -673,12 +676,12 @@ class _Following:
         if _is_here(expected):
             self._tell(LayerReady(self._job, event.layer, event.frame, path))
         else:
-            self._receiver.expect(expected)
+            self._client._receiver.expect(expected)
 
     def _fetch(self) -> None:
-        for want in self._receiver.wants():
+        for want in self._client._receiver.wants():
             self._client._send(want)
-        for outcome in self._receiver.outcomes():
+        for outcome in self._client._receiver.outcomes():
             picture = outcome.picture
             if not isinstance(outcome, Arrived):
                 raise outcome.error

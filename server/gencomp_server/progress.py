@@ -8,7 +8,7 @@ events, nothing of sockets and nothing of pictures.
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, TypeGuard
 
 from gencomp_protocol import LayerReady, Progressed, Sent, StateChanged, Warned
 from gencomp_protocol.errors import GencompError
@@ -66,6 +66,11 @@ def spell_seconds(seconds: float) -> str:
     """Spell a duration: ``4 s``, ``3 min 20 s``."""
     whole = round(seconds)
     return f"{whole} s" if whole < 60 else f"{whole // 60} min {whole % 60:02d} s"
+
+
+def is_worth_telling(eta_s: float | None) -> TypeGuard[float]:
+    """Tell whether a stage takes long enough yet for its end to be told."""
+    return eta_s is not None and eta_s >= 1.0
 
 
 class JsonNarrator:
@@ -153,7 +158,7 @@ class PlainNarrator:
         elif isinstance(event, Warned):
             self._line(f"warning: {event.sentence}")
         elif isinstance(event, Progressed):
-            eta = f", {spell_seconds(event.eta_s)} to go" if event.eta_s else ""
+            eta = f", {spell_seconds(event.eta_s)} to go" if is_worth_telling(event.eta_s) else ""
             self._share(event.stage, event.step, event.total, eta)
         elif isinstance(event, Sent):
             self._sent += 1
@@ -229,7 +234,7 @@ class RichNarrator:
                 self._told_state = str(event.position)
                 self._console.print(f"{_STATES['queued']}, {event.position} in the queue")
         elif isinstance(event, Progressed):
-            eta = f"{spell_seconds(event.eta_s)} to go" if event.eta_s else ""
+            eta = f"{spell_seconds(event.eta_s)} to go" if is_worth_telling(event.eta_s) else ""
             self._advance(event.stage, event.step, event.total, eta)
         elif isinstance(event, Sent):
             self._advance("sent", None, self._totals.get("pictures", 1))

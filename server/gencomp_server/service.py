@@ -310,11 +310,14 @@ class Service:
     def _go_on(self, ready: Mapping[Any, int]) -> None:
         """Start the next job, ask for pictures, forget who is silent."""
         self._start_next()
+        now = self._clock()
         for session in self._sessions.all():
+            if not session.receiver.in_flight:
+                session.fed_s = now
             for want in session.receiver.wants():
                 self._send(session.identity, want)
             self._take_outcomes(session)
-        for identity in self._sessions.silent_since(self._clock() - SESSION_SILENCE_S):
+        for identity in self._sessions.silent_since(now - SESSION_SILENCE_S):
             self._sessions.drop(identity)
 
     # --- clients ---------------------------------------------------------------------------------
@@ -386,6 +389,7 @@ class Service:
             receiver=Receiver(credit, self._config.chunk_bytes),
             owed=Credit(credit),
             heard_s=self._clock(),
+            fed_s=self._clock(),
         )
         self._sessions.drop(identity)
         self._sessions.add(session)
@@ -550,6 +554,7 @@ class Service:
         self._send(session.identity, answer)
 
     def _take_picture(self, session: Session, message: m.Chunk | m.Withheld) -> None:
+        session.fed_s = self._clock()
         session.receiver.take(message)
         self._take_outcomes(session)
 

@@ -23,6 +23,7 @@ class Session:
         receiver: Pictures on their way from it.
         owed: Its credit for layers.
         heard_s: When it was last heard, monotonic.
+        fed_s: When it last answered a want, or had none to answer.
         follows: Jobs whose events it gets.
     """
 
@@ -31,6 +32,7 @@ class Session:
     receiver: Receiver
     owed: Credit
     heard_s: float
+    fed_s: float
     follows: set[str] = field(default_factory=set)
 
 
@@ -77,8 +79,15 @@ class Sessions:
         self._share()
 
     def silent_since(self, moment_s: float) -> list[bytes]:
-        """Return the routing ids of sessions last heard before a moment."""
-        return [s.identity for s in self._sessions.values() if s.heard_s < moment_s]
+        """Return the routing ids of sessions last heard, or last fed, before a moment.
+
+        One that is there but does not send what it owes would hold up whoever has it too.
+        """
+        return [
+            session.identity
+            for session in self._sessions.values()
+            if min(session.heard_s, session.fed_s) < moment_s
+        ]
 
     # --- who sends what --------------------------------------------------------------------------
 

@@ -31,7 +31,8 @@ def command(home, tmp_path, monkeypatch):
     start = tmp_path / "start.py"
     start.write_text(
         "import os, runpy, sys\n"
-        f"open({str(count)!r}, 'a').write(f'{{os.getpid()}} {{os.environ.get(\"PYTHONHOME\")}}\\n')\n"
+        f"with open({str(count)!r}, 'a') as lines:\n"
+        "    lines.write(f'{os.getpid()} {os.environ.get(\"PYTHONHOME\")}\\n')\n"
         f"sys.path.insert(0, {str(PROTOCOL)!r})\n"
         f"sys.argv = ['server', {str(tmp_path)!r}]\n"
         f"runpy.run_path({str(FAKE)!r}, run_name='__main__')\n",

@@ -260,6 +260,7 @@ def test_pressing_generate_twice_makes_one_job(app, server, comp):
     server.goes_on.clear()
     gizmo["gc_generate"].execute()
     gizmo["gc_generate"].execute()
+    assert status(gizmo) == "Looking for a server."
     wait_for(app, server.is_running_job.is_set)
     server.goes_on.set()
     wait_for(app, lambda: status(gizmo).startswith("Plays"))

@@ -18,9 +18,9 @@ ROUND_TRIPS = {
     "Merge2 {inputs 2 name M}\n",
     "nothing": "push 0\nDot {inputs 0 name A}\npush 0\nMerge2 {inputs 2 name M}\n",
     "mask input": "Dot {inputs 0 name A}\npush 0\npush 0\nMerge2 {inputs 2+1 name M}\n",
-    "nested": "Group {inputs 0 name G\n addUserKnob {20 User}\n addUserKnob {7 mix R 0 1}\n mix 0.5\n"
-    "}\n Input {inputs 0 name In}\n Group {name H}\n  Input {inputs 0 name In}\n  Output {name O}\n"
-    " end_group\n Output {name O}\nend_group\n",
+    "nested": "Group {inputs 0 name G\n addUserKnob {20 User}\n addUserKnob {7 mix R 0 1}\n"
+    " mix 0.5\n}\n Input {inputs 0 name In}\n Group {name H}\n  Input {inputs 0 name In}\n"
+    "  Output {name O}\n end_group\n Output {name O}\nend_group\n",
     "clone": "clone node1|Switch|7 Switch {inputs 0 name S which 1}\nset C1 [stack 0]\n"
     "clone $C1 {inputs 0 xpos 7}\n",
     "spaces in a knob's name": 'BlinkScript {inputs 0 name K "Pos_deep threshold" {{parent.x}}}\n',
@@ -144,7 +144,7 @@ def test_an_expression_has_its_value(text, value):
 
 @pytest.mark.parametrize("text", ["1+", "fit(1)", "a b", "1 ? 2", "$x"])
 def test_an_expression_that_is_not_understood_is_an_error(text):
-    with pytest.raises(ValueError, match=".*"):
+    with pytest.raises(ValueError, match=r"^'"):
         expression.evaluate(text, lambda name: 0.0, 1)
 
 
@@ -157,6 +157,19 @@ def test_text_is_evaluated_through_the_graph():
     )
     graph.load(app, script, app.root)
     assert app.to_node("G.R")["file"].evaluate(7) == "/a/G/x.0007.exr"
+
+
+@pytest.mark.parametrize(
+    "word", ["{{parent.mix*2}}", '{{"parent.mix * 2"}}', "{{parent.mix*2 i}}", "6", "{{curve 6}}"]
+)
+def test_a_number_is_read_in_every_spelling_of_a_script(word):
+    app = standin.install()
+    script = (
+        "Group {inputs 0 name G addUserKnob {7 mix} mix 3}\n"
+        f" Switch {{inputs 0 name S which {word}}}\nend_group\n"
+    )
+    graph.load(app, script, app.root)
+    assert app.to_node("G.S")["which"].value() == 6.0
 
 
 def test_python_in_a_path_is_refused():

@@ -189,7 +189,18 @@ def test_a_layer_is_fetched_in_chunks_of_the_servers_size(script, client, tmp_pa
     assert events == [LayerReady(JOB, "a", 1, path)]
     assert path.read_bytes() == LAYER
     assert [want.length for want in script.of(m.Want)] == [1024, 976]
-    assert script.of(m.Unfollow)
+    client.cancel(JOB)  # Answered after whatever was sent before it.
+    assert [unfollow.job for unfollow in script.of(m.Unfollow)] == [JOB]
+
+
+def test_the_credit_is_counted_from_hello_on_however_often_a_job_is_followed(
+    script, client, tmp_path
+):
+    script.answers[m.Follow] = announce(layer(), m.DoneEvent(JOB, {}))
+    script.answers[m.Want] = give(LAYER)
+    client.follow(JOB, folder=tmp_path / "one")
+    client.follow(JOB, folder=tmp_path / "two")
+    assert [want.received for want in script.of(m.Want)] == [0, 0, 2000, 2000]
 
 
 def test_a_layer_with_the_wrong_bytes_never_gets_its_name(script, client, tmp_path):

@@ -18,7 +18,10 @@ def context():
 @pytest.fixture
 def pair(context):
     router, address = sockets.server_socket(context, "127.0.0.1", 0)
-    return router, sockets.client_socket(context, address)
+    client = sockets.client_socket(context, address)
+    yield router, client
+    router.close(linger=0)
+    client.close(linger=0)
 
 
 @pytest.mark.parametrize("side", [0, 1], ids=["server", "client"])
@@ -39,6 +42,7 @@ def test_a_frame_over_the_limit_is_dropped_and_the_next_client_is_served(context
     assert router.poll(5000)
     assert router.recv_multipart()[1] == b"small"
     assert not router.poll(50)
+    other.close(linger=0)
 
 
 def test_sending_to_a_client_that_is_gone_is_an_error(pair):

@@ -103,7 +103,7 @@ class App:
 
     def save(self, path=None):
         """Save the script; it is called so afterwards."""
-        path = path or self.root._knobs["name"]._raw
+        path = path or self.root._knobs["name"]._raw  # nuke.scriptSave("") keeps the name
         if not path:
             raise RuntimeError("the script has no name")
         self.root._knobs["name"]._raw = Path(path).as_posix()

@@ -94,5 +94,5 @@ def common_knobs():
 
 
 def inputs_of(cls):
-    """Return how many inputs a node of this class has when nothing is said."""
+    """Return how many inputs a node of this class can have; 1 where the class is unknown."""
     return int(_TABLE[cls][0]) if cls in _TABLE else 1

@@ -267,7 +267,8 @@ class Builder:
             node._knobs["name"]._raw = self.groups[-1]._free_name(cls)
         elif self._is_taken(node):
             node._knobs["name"]._raw = self.groups[-1]._free_name(node._knobs["name"]._raw)
-        self._wire(node, classes.inputs_of(node._cls) if count is None else count)
+        # A script that does not say how many means one, or none for what has none.
+        self._wire(node, min(1, classes.inputs_of(node._cls)) if count is None else count)
         if node._cls == "Group":
             self.groups.append(node)
             self.stacks.append([])

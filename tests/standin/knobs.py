@@ -206,7 +206,10 @@ class Knob(Guarded):
             return None
         if not self._raw.startswith("{"):
             return None
-        return split(self._raw)[0]
+        text = split(self._raw)[0]
+        if text.startswith('"'):  # {{"a > b"}}: Nuke quotes an expression with spaces.
+            text = split(text)[0]
+        return text[:-2] if text.endswith(" i") else text  # "i" marks a whole number.
 
     def _number(self, frame):
         text = self._expression()

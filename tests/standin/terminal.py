@@ -46,6 +46,8 @@ def main(words):
             ]
             count = app.render_all(first, last)
             app.printed.append(f"{count} Writes rendered")
+    except SystemExit as ended:
+        return int(ended.code or 0)
     except Exception:
         traceback.print_exc()
         return 1

@@ -12,25 +12,27 @@ import logging
 import os
 import queue
 import secrets
-import sys
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
-import numpy as np
-
-import gencomp_protocol
 from gencomp_protocol.codec import request_from_plain
 from gencomp_protocol.errors import Cancelled, GencompError, InternalError, OutOfMemory
 from gencomp_protocol.request import Request
-from gencomp_server.contract import System, check_request, find_system, knob_fields
-from gencomp_server.engine.context import JobContext, as_plain
+from gencomp_server.contract import System, check_request, find_system
+from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.encode import Encoder, Written
 from gencomp_server.engine.ingest import check_ingest
+from gencomp_server.engine.manifest import (
+    describe_inputs,
+    describe_job,
+    describe_layers,
+    describe_run,
+    provenance,
+)
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
 from gencomp_server.engine.spool import Spool
 from gencomp_server.engine.stages import StageStore
@@ -153,11 +155,8 @@ class Runner:
         except Cancelled:
             log.info("cancelled")
             self._mailbox.say({"is": "cancelled", "job": job})
-        except GencompError as error:
-            log.info("failed: %s", error)
-            self._mailbox.say({"is": "failed", "job": job, "error": error.to_wire()})
         except Exception as error:
-            self._mailbox.say({"is": "failed", "job": job, "error": unexpected(error).to_wire()})
+            self._mailbox.say({"is": "failed", "job": job, "error": as_failure(error).to_wire()})
 
     def close(self) -> None:
         """End the decoder process."""
@@ -184,13 +183,10 @@ class Runner:
             ctx.warnings.extend(check_ingest(system, request, pictures))
             layers = self._deliver(job, system, request, params, ctx, shelf)
             manifest = {
-                **describe(system, request, params, self._device),
+                **describe_job(system, request, params, self._device),
                 "inputs": describe_inputs(request, pictures),
                 "layers": layers,
-                "stages": [asdict(row) for row in ctx.rows],
-                "warnings": ctx.warnings,
-                "report": ctx.figures,
-                "timings": {"run_s": round(time.monotonic() - started, 3)},
+                **describe_run(ctx, time.monotonic() - started),
             }
             self._spool.write_manifest(job, manifest)
         finally:
@@ -240,17 +236,7 @@ class Runner:
         if owed:
             name, n = min(owed)
             raise InternalError(f"{system.title} did not make layer '{name}' frame {n}.")
-        return {
-            name: {
-                "channels": list(spec.channels),
-                "frames": {str(n): _file_facts(made[name, n]) for n in request.frames},
-            }
-            for name, spec in specs.items()
-        }
-
-
-def _file_facts(one: Written) -> dict[str, Any]:
-    return {"digest": one.digest, "bytes": one.bytes}
+        return describe_layers(system, request, made)
 
 
 def decoded_inputs(shelf: PictureShelf, request: Request) -> dict[str, dict[int, Decoded]]:
@@ -259,69 +245,11 @@ def decoded_inputs(shelf: PictureShelf, request: Request) -> dict[str, dict[int,
     return {name: {n: shelf.decoded(name, n) for n in shelf.pictures[name]} for name in names}
 
 
-def provenance(system: System, request: Request, params: Any) -> dict[str, Any]:
-    """Return the attributes that say where a layer comes from; no path and no person in them."""
-    return {
-        "gencomp:system": system.name,
-        "gencomp:version": gencomp_protocol.__version__,
-        "gencomp:seed": params.seed,
-        "gencomp:working_space": request.working_space,
-    }
-
-
-def describe(system: System, request: Request, params: Any, device: str) -> dict[str, Any]:
-    """Return what a manifest says of the job itself."""
-    knobs = {field.name: getattr(params, field.name) for field in knob_fields(type(params))}
-    return {
-        "system": system.name,
-        "version": gencomp_protocol.__version__,
-        "protocol": list(gencomp_protocol.PROTOCOL_VERSION),
-        "versions": versions(),
-        "seed": params.seed,
-        "knobs": as_plain(knobs),
-        "frames": str(request.frames),
-        "device": device,
-        "working_space": request.working_space,
-    }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions that may decide a bit: Python, numpy, and what a part has imported."""
-    found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("torch", "cv2", "OpenImageIO"):
-        if name in sys.modules:
-            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
-    return found
-
-
-def describe_inputs(
-    request: Request, pictures: Mapping[str, Mapping[int, Decoded]]
-) -> dict[str, Any]:
-    """Return what a manifest says of every input: its frames, what was read, bad samples."""
-    table = {}
-    for entry in request.inputs:
-        own = pictures[entry.name]
-        header = own[min(own)].header
-        bad = {str(n): one.header.nan_count for n, one in own.items() if one.header.nan_count}
-        table[entry.name] = {
-            "cover": entry.cover,
-            "colourspace": entry.colourspace,
-            "channels": list(header.channels),
-            "pixel_type": header.pixel_type,
-            "format": [header.display_window.width, header.display_window.height],
-            "digests": {str(n): entry_digest(one) for n, one in sorted(own.items())},
-            "not_finite": bad,
-        }
-    return table
-
-
-def entry_digest(one: Decoded) -> str:
-    """Return the digest of the file that a decoded picture was made of."""
-    return one.path.name.partition("-")[0]
-
-
-def unexpected(error: Exception) -> GencompError:
-    """Return what an artist reads of an exception nobody foresaw; the log has all of it."""
+def as_failure(error: Exception) -> GencompError:
+    """Return what an artist reads of why a job failed; of a fault of ours the log has all."""
+    if isinstance(error, GencompError) and not isinstance(error, InternalError):
+        log.info("failed: %s", error)
+        return error
     if isinstance(error, MemoryError):
         log.error("out of memory", exc_info=error)
         return OutOfMemory(
@@ -329,8 +257,7 @@ def unexpected(error: Exception) -> GencompError:
         )
     mark = secrets.token_hex(4)
     log.error("internal error %s", mark, exc_info=error)
+    words = error.message if isinstance(error, InternalError) else "The server made a mistake."
     return InternalError(
-        f"The server made a mistake ({mark}).",
-        hint="Report it with the server's log around that number.",
-        id=mark,
+        words, hint=f"Report it with the server's log around the number {mark}.", id=mark
     )

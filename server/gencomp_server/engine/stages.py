@@ -234,7 +234,7 @@ def _feed_bytes(state: Any, kind: str, data: bytes) -> None:
 def _array_digest(array: NDArray[Any]) -> str:
     """Return the digest of an array's type, shape and samples, in hex."""
     state = hashlib.blake2b(digest_size=KEY_BYTES)
-    _feed_bytes(state, array.dtype.str, repr(array.shape).encode())
+    _feed_bytes(state, repr(np.lib.format.dtype_to_descr(array.dtype)), repr(array.shape).encode())
     for row in array if array.ndim > 1 else (array,):  # no copy of the whole where it is strided
         state.update(np.ascontiguousarray(row).reshape(-1).view(np.uint8).data)
     return state.hexdigest()

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder process: the one place where a file that somebody sent is opened.
 
-``python -m gencomp_server.exr.decoder MEMORY_BYTES SECONDS`` reads one task per line (JSON) from standard
-input and answers one line each::
+``python -m gencomp_server.exr.decoder MEMORY_BYTES SECONDS`` reads one task per line (JSON) from
+standard input and answers one line each::
 
     {"ready": true}                  once, at the start
     {"source": path, "target": stem, "kind": "exr" | "image", "role": …, "channel": …, …}
     {"header": {…}, "stats": {…}}    or    {"error": {"code": …, "message": …, …}}
 
-It works in a bounded address space, for a bounded time a picture, on one thread. What it does not know how to answer kills it, and
-the pool that asked (``exr/decode.py``) refuses the picture and starts another. It leaves when its
-input closes.
+It works on one thread, in a bounded address space and a bounded time for each picture. What it does
+not know how to answer kills it, and the pool that asked (``exr/decode.py``) refuses the picture and
+starts another. It leaves when its input closes.
 """
 
 import errno
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import DiskFull, GencompError
 from gencomp_server.contract import PictureHeader
-from gencomp_server.exr import pixels
+from gencomp_server.exr import images, pixels
 from gencomp_server.exr.decode import (
     EXR,
     DecodeTask,
@@ -96,11 +96,11 @@ def read_picture(task: DecodeTask) -> pixels.Samples:
         with _suffixed(task, "exr") as path:
             return pixels.read_exr(path, parts[number], number, names, task.label)
     data = task.source.read_bytes()
-    suffix = pixels.image_suffix(data[:16], task.label)
-    pixels.check_whole(data, suffix, task.label)
+    suffix = images.image_suffix(data[:16], task.label)
+    images.check_whole(data, suffix, task.label)
     srgb = task.colourspace == "srgb"
     with _suffixed(task, suffix) as path:
-        return pixels.read_image(path, task.role, task.channel, srgb, task.label)
+        return images.read_image(path, task.role, task.channel, srgb, task.label)
 
 
 @contextmanager

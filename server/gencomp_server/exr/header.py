@@ -31,7 +31,7 @@ _TILED, _DEEP, _MULTIPART = 0x200, 0x800, 0x1000
 # Scanlines per chunk by compression number: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa,
 # dwab, htj2k256, htj2k32.
 _LINES_PER_CHUNK = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256, 256, 32)
-_RENDER_AGAIN = "The file is damaged or was cut short; render it again."
+RENDER_AGAIN = "The file is damaged or was cut short; render it again."
 _Attributes = dict[str, tuple[str, int, int]]
 
 
@@ -100,9 +100,9 @@ def parse_exr(path: Path, label: str) -> tuple[ExrPart, ...]:
             _check_claims(parts, label)
             whole = _all_chunks_there(data, parts, end)
         except (struct.error, ValueError, IndexError, KeyError) as error:
-            raise refuse(label, "has a header that makes no sense", _RENDER_AGAIN) from error
+            raise refuse(label, "has a header that makes no sense", RENDER_AGAIN) from error
         if not whole:
-            raise refuse(label, "ends before its picture does", _RENDER_AGAIN)
+            raise refuse(label, "ends before its picture does", RENDER_AGAIN)
     return parts
 
 
@@ -255,7 +255,9 @@ def _too_large(window: Box, label: str) -> BadPicture:
 def _check_claims(parts: tuple[ExrPart, ...], label: str) -> None:
     for part in parts:
         for window in (part.data_window, part.display_window):
-            if not (0 < window.width <= MAX_SIDE and 0 < window.height <= MAX_SIDE):
+            if window.width < 1 or window.height < 1:
+                raise ValueError("empty window")
+            if max(window.width, window.height) > MAX_SIDE:
                 raise _too_large(window, label)
         if len(part.channels) > MAX_CHANNELS:
             cure = f"At most {MAX_CHANNELS} are taken; write fewer."

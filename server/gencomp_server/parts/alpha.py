@@ -31,8 +31,8 @@ from gencomp_server.parts.calibration import (
     calibrate,
     condition_frame,
     soften,
-    to_display,
 )
+from gencomp_server.parts.changes import find_changes, seen_change
 from gencomp_server.parts.stencil import Problem, layer_colour, solve_jointly
 from gencomp_server.parts.transmission import (
     Shade,
@@ -47,7 +47,7 @@ from gencomp_server.parts.transmission import (
     pairs_without_layer,
     read_texture,
     smoothstep,
-    test_shadow,
+    find_shadow,
 )
 
 __all__ = [
@@ -59,13 +59,13 @@ __all__ = [
     "Solved",
     "calibrate",
     "condition_frame",
+    "seen_change",
     "solve_frame",
 ]
 
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-SMALLEST_CHANGE = 1e-4  # linear; with an exact clean plate anything above is a change
 _TRUST_EFFECT, _TRUST_SHADOW, _TRUST_CORE, _TRUST_EDGE = 0.007, 0.05, 0.01, 0.001
 
 
@@ -113,6 +113,7 @@ def solve_frame(
     matte_any: Array,
     calibration: Calibration = EXACT,
     settings: Settings = STANDARD,
+    restless: Array | None = None,
 ) -> Solved:
     """Return the alpha of everything that stands before the clean plate in one frame.
 
@@ -122,10 +123,14 @@ def solve_frame(
         matte_any: The union of all mattes, 0 to 1. [H,W,1].
         calibration: How well the clean plate fits.
         settings: How the matte is read.
+        restless: What :func:`seen_change` is at each pixel on frames on which no matte is near
+            (the median over time): waves, leaves, traffic. [H,W,1]. Changes below twice
+            that are the scene's own. Without it the frame's own surroundings must tell.
     """
     plate, clean = plate.astype(np.float32), clean.astype(np.float32)
     matte = matte_any[..., 0] > 0.5
-    changed = _find_changes(plate, clean, matte, calibration)
+    moving = None if restless is None else restless[..., 0]
+    changed = find_changes(plate, clean, matte, calibration, moving)
     frame = _Box.around((changed > 0) | matte)
     alpha = np.zeros(matte.shape, np.float32)
     owned, colour = alpha.copy(), np.zeros_like(plate)
@@ -150,46 +155,6 @@ class _Box:
         y0, y1 = max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin
         x0, x1 = max(0, int(columns[0]) - margin), int(columns[-1]) + 1 + margin
         return _Box((slice(y0, y1), slice(x0, x1)))
-
-
-# --- where anything changed ----------------------------------------------------------------------
-
-
-def _find_changes(plate: Array, clean: Array, matte: Mask, calibration: Calibration) -> Array:
-    """Return how sure it is that a pixel changed, 0 to 1. [H,W].
-
-    With an exact clean plate any difference is a change. Else the smoothed difference must rise
-    above the noise (and above what a misfit makes of nearby edges), in a connected piece that
-    somewhere rises high above it or touches a matte.
-    """
-    if calibration.exact:
-        return (np.abs(plate - clean).max(axis=2) >= SMALLEST_CHANGE).astype(np.float32)
-    seen = to_display(soften(plate, calibration.soften_plate))
-    under = to_display(soften(clean, calibration.soften_clean))
-    difference = soften(seen - under, 1.5)
-    rms = np.sqrt((difference * difference).mean(axis=2))
-    quiet = ~grow(matte, 9)
-    floor = float(np.median(rms[quiet])) if quiet.sum() > 64 else calibration.sigma / 4
-    gy, gx = np.gradient(soften(under, 1.0).mean(axis=2))
-    steep = soften(np.hypot(gx, gy).astype(np.float32), 2.0)
-    level = np.hypot(max(1.1 * floor, 2e-4), 0.6 * calibration.misfit * steep)
-    ratio = (rms / level).astype(np.float32)
-    weak = (ratio > 2.0) | matte
-    strong = (ratio > 4.0) | matte
-    kept = _connected(weak, strong, smallest=40)
-    return np.where(grow(matte, 2), 1.0, smoothstep(1.4, 2.8, ratio) * grow(kept, 2)).astype(
-        np.float32
-    )
-
-
-def _connected(weak: Mask, strong: Mask, smallest: int) -> Mask:
-    """Return the pieces of ``weak`` that hold enough of ``strong``."""
-    count, labels = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
-    size = np.bincount(labels.ravel(), minlength=count)
-    held = np.bincount(labels.ravel(), weights=strong.ravel(), minlength=count)
-    good = (size >= smallest) & (held >= max(4, smallest // 8))
-    good[0] = False
-    return np.asarray(good[labels])
 
 
 def _after_blur(sigma: float, radius: float) -> tuple[float, float]:
@@ -231,7 +196,7 @@ class _Frame:
         self.least = np.maximum(self.lowest, bright) * self.changed
         self.pairs = pairs_of(self.plate, self.clean, self.weight)
         tolerance = max(0.002, 2.0 * self.left)
-        self.shade: Shade = test_shadow(self.plate, self.clean, self.weight, tolerance)
+        self.shade: Shade = find_shadow(self.plate, self.clean, self.weight, tolerance)
 
     def solve(self, matte: Mask) -> tuple[Array, Array, Array]:
         """Return alpha [H,W], the object's part of it [H,W] and the colour [H,W,3]."""

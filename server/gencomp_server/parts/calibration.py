@@ -152,7 +152,7 @@ def _find_shift(plate: Array, clean: Array, clear: Mask) -> tuple[float, float]:
         error = error - np.median(error)
         scale = max(_spread(error), 1e-5)
         weight = 1.0 / (1.0 + (error / (2.0 * scale)) ** 2)
-        sx, sy = gx[inner], gy[inner]
+        sx, sy = np.asarray(gx)[inner], np.asarray(gy)[inner]
         normal = np.array(
             [
                 [(weight * sx * sx).sum(), (weight * sx * sy).sum()],

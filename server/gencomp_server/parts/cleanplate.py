@@ -28,6 +28,7 @@ from gencomp_server.parts.register import (
     FLOW_STEP,
     Canvas,
     apply,
+    attached,
     flow_at,
     grey_picture,
     grid,
@@ -72,6 +73,7 @@ _GAIN_SNAP = 0.003
 _STANDS = 0.5
 _SHADOW_WIDTH = 0.03
 _SHADOW_WEAK, _SHADOW_STRONG = 0.85, 0.7
+_PENUMBRA_PX = 4
 # Moving background hides effects: only what is this near to the mattes is suspected there.
 _NEAR_UNSTEADY = 0.05
 _GOOD_ENOUGH = 1.0
@@ -295,14 +297,14 @@ class _Material:
         """Return the union of the mattes. [h,w] bool."""
         return np.asarray(self._covered(n), np.bool_)
 
-    def encoded(self, n: int) -> NDArray[np.float16]:
-        """Return a frame in encoded units. [h,w,3] float16."""
+    def encoded(self, n: int, gain: Floats) -> Floats:
+        """Return a frame in encoded units, brought to the canvas' exposure. [h,w,3] float32."""
         if n in self._encoded:
-            return self._encoded[n]
-        made = encode(self.linear(n)).astype(np.float16)
-        if (len(self._encoded) + 1) * made.nbytes < _CACHE_BYTES:
-            self._encoded[n] = made
-        return made
+            return self._encoded[n].astype(np.float32)
+        made = encode(self.linear(n) * gain)
+        if (len(self._encoded) + 1) * made.nbytes // 2 < _CACHE_BYTES:
+            self._encoded[n] = made.astype(np.float16)
+        return made.astype(np.float16).astype(np.float32)
 
     def away(self, n: int) -> Floats:
         """Return how far from the mattes a pixel is, 0 at them, 1 from ``reach`` on. [h,w]."""
@@ -407,19 +409,12 @@ def _stack(
     away = np.zeros(shape, np.float32)
     for i, n in enumerate(canvas.frames):
         where = positions_in_frame(canvas, i, *rows)
-        values, there = sample(_balanced(shot, n, gains[i]), ~shot.blocked(n), where)
+        values, there = sample(shot.encoded(n, gains[i]), ~shot.blocked(n), where)
         stack[i][there] = values[there]
         away[i], inside = sample(shot.away(n), None, where)
         away[i][~there] = 0.0
         away[i][~inside] = -1.0
     return stack, away
-
-
-def _balanced(shot: _Material, n: int, gain: Floats) -> Floats:
-    """Return a frame in encoded units, brought to the canvas' exposure. [h,w,3] float32."""
-    if (gain == 1.0).all():
-        return shot.encoded(n).astype(np.float32)
-    return np.asarray(encode(shot.linear(n) * gain), np.float32)
 
 
 @dataclass(frozen=True)
@@ -511,10 +506,11 @@ def _standing_shadows(first: _First, shot: _Material) -> Bools:
     ratio = linear / np.maximum(lit, 1e-4)
     darkest, lightest = ratio.min(axis=-1), ratio.max(axis=-1)
     near = (first.furthest < 1.0) & first.visible
-    weak = near & (lightest < _SHADOW_WEAK) & (darkest > 0.5 * lightest)
+    alike = (darkest > 0.35 * lightest) | (lightest < 0.35)
+    weak = near & (lightest < _SHADOW_WEAK) & alike
     weak |= base
     seed = grow(base, 4) & weak & ~base & (lightest < _SHADOW_STRONG)
-    return _attached(weak & ~base, seed, grow_px=3)
+    return grow(attached(weak & ~base, seed), _PENUMBRA_PX)
 
 
 def _slope(picture: Floats) -> Floats:
@@ -540,28 +536,18 @@ def _suspects(
     of a matte: hysteresis follows a soft shadow down to its rim.
     """
     n = canvas.frames[i]
-    where = on_canvas(canvas, i, grid(shot.width, shot.height)).astype(np.float32)
+    where = on_canvas(canvas, i, grid(shot.width, shot.height))
     expected, there = sample(first.picture, first.count > 0, where)
     tolerance, _ = sample(local, None, where)
     moving, _ = sample(unsteady.astype(np.float32), None, where)
-    off = cv2.blur(_balanced(shot, n, gain) - expected, (5, 5))
+    off = cv2.blur(shot.encoded(n, gain) - expected, (5, 5))
     z = np.sqrt((off**2).mean(axis=-1)) / tolerance
-    reach = shot.settings.reach
-    near = shot.away(n) < np.where(moving > 0.0, min(1.0, _NEAR_UNSTEADY / reach), 1.0)
     beyond = there & ~shot.blocked(n) & (z > _SUSPECT)
-    suspects = _attached(beyond & near, beyond & near & (z > _SEED), grow_px=1)
+    away, calm = shot.away(n) * shot.settings.reach, moving == 0.0
+    weak = away < np.where(calm, 0.999 * shot.settings.reach, 3.0 * _NEAR_UNSTEADY)
+    strong = calm | (away < _NEAR_UNSTEADY)
+    suspects = grow(attached(beyond & weak, beyond & weak & strong & (z > _SEED)), 1)
     return suspects, beyond & ~suspects
-
-
-def _attached(weak: Bools, strong: Bools, grow_px: int) -> Bools:
-    """Return the connected parts of ``weak`` that contain some of ``strong``, grown a little."""
-    if not strong.any():
-        return np.zeros_like(weak)
-    _, label = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
-    kept = np.zeros(int(label.max()) + 1, np.bool_)
-    kept[np.unique(label[strong])] = True
-    kept[0] = False
-    return grow(kept[label], grow_px)
 
 
 def _choose(
@@ -652,7 +638,7 @@ def _assemble(
         for i, n in enumerate(ground.canvas.frames):
             t = frames.index(n)
             error[t], features[t] = ground.canvas.error_px[i], ground.canvas.features[i]
-            where = on_canvas(ground.canvas, i, grid(shot.width, shot.height)).astype(np.float32)
+            where = on_canvas(ground.canvas, i, grid(shot.width, shot.height))
             seen, _ = sample(ground.seen.astype(np.float32), None, where)
             never[t] = seen < 0.5
             if shot.settings.keep_unsteady:
@@ -682,7 +668,9 @@ def _own(
 ) -> Bytes:
     """Return where a frame's own moving background is its own clean plate. [h,w] uint8."""
     moving, _ = sample(ground.unsteady.astype(np.float32), None, where)
-    mine = ((moving > 0.5) | grow(strays, 4)) & ~grow(shot.blocked(n) | suspected, 2)
+    seen, _ = sample(ground.seen.astype(np.float32), None, where)
+    theirs = grow(shot.blocked(n) | suspected, 2) | grow(seen < 0.5, 5)
+    mine = ((moving > 0.5) | grow(strays, 4)) & ~theirs
     soft = cv2.blur(cv2.erode(mine.astype(np.float32), np.ones((5, 5), np.uint8)), (5, 5))
     return np.asarray(np.rint(soft * 255), np.uint8)
 
@@ -698,7 +686,9 @@ def _seam(ground: Ground, where: Floats, plate: Floats, own: Bytes, gain: Floats
         return np.zeros((coarse[1], coarse[0], 3), np.float32)
     below, _ = sample(ground.picture, None, where)
     weight = own.astype(np.float32) / 255.0
-    lack = (np.minimum(plate, 4.0) - np.minimum(below / gain, 4.0)) * weight[..., None]
+    below = below / gain
+    # A wave is brighter or darker than its mean by so much; more is something else.
+    lack = np.clip(plate - below, -0.3 * np.abs(below), 0.3 * np.abs(below)) * weight[..., None]
     smooth = spread(
         cv2.resize(lack, coarse, interpolation=cv2.INTER_AREA),
         cv2.resize(weight, coarse, interpolation=cv2.INTER_AREA),
@@ -773,7 +763,7 @@ class _Gather:
         self.canvas = self.ground.canvas
         self.i = self.canvas.frames.index(n)
         # One model pixel of margin all round, so that plate pixels at the rim need no guessing.
-        margin = grid(plan.width + 2, plan.height + 2) - 1.0
+        margin = grid(plan.width + 2, plan.height + 2) - np.float32(1.0)
         self.on_canvas = on_canvas(self.canvas, self.i, margin)
 
     def make(self) -> Floats:
@@ -786,7 +776,7 @@ class _Gather:
         for source, share in self._shares(inner, ~copied):
             self._add(total, weight, share, source)
         if copied.any():
-            for source, share in self._shares(inner + shift, copied):
+            for source, share in self._shares(inner + shift.astype(np.float32), copied):
                 self._add_copied(total, weight, share, source, shift)
         self._fill(total, weight)
         self._paint(total)
@@ -794,13 +784,13 @@ class _Gather:
             self._keep_own(total)
         return total
 
-    def _at(self, picture: NDArray[np.generic], places: NDArray[np.float64]) -> NDArray[Any]:
+    def _at(self, picture: NDArray[np.generic], places: Floats) -> NDArray[Any]:
         """Return a canvas picture at the nearest pixels to some canvas places."""
         x = np.clip(np.rint(places[..., 0]), 0, self.canvas.width - 1).astype(np.intp)
         y = np.clip(np.rint(places[..., 1]), 0, self.canvas.height - 1).astype(np.intp)
         return np.asarray(picture)[y, x]
 
-    def _shares(self, places: NDArray[np.float64], wanted: Bools) -> list[tuple[int, Floats]]:
+    def _shares(self, places: Floats, wanted: Bools) -> list[tuple[int, Floats]]:
         """Return how often each source is used at every wanted model pixel of this frame."""
         chosen = np.stack([self._at(layer, places) for layer in self.ground.sources])
         chosen[:, ~wanted] = NOBODY
@@ -875,7 +865,8 @@ class _Gather:
         for y0, y1 in self._strips(share):
             row = self._nearest(y0, y1, self.height, self.plan.height)
             # Offsets jump from pixel to pixel, so they are taken whole and never interpolated.
-            places = enlarge(self.on_canvas, size, (y0, y1, x0, x1), 1) + shift[row][:, column]
+            places = enlarge(self.on_canvas, size, (y0, y1, x0, x1), 1)
+            places += shift[row][:, column]
             position = self._to_plate(seen_at(self.canvas, source, places))
             values, usable = self._look_up(self.rows, frame, position)
             amount = share[row][:, column] * usable
@@ -886,7 +877,7 @@ class _Gather:
         at = (np.arange(first, last) + 0.5) * (small / big)
         return np.clip(at.astype(np.intp), 0, small - 1)
 
-    def _where(self, share: Floats, move: Callable[[Doubles], Floats]) -> Floats:
+    def _where(self, share: Floats, move: Callable[[Floats], Floats]) -> Floats:
         """Return the positions of this frame's model pixels, with margin, where they are used."""
         used = grow(np.pad(share, 1, mode="edge") > 0, 2)
         ys, xs = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
@@ -965,7 +956,7 @@ class _Gather:
     def _painted_where(self, painted: Painted) -> Floats:
         """Return where this frame's model pixels, with margin, lie in a painted picture."""
         at_plate = seen_at(self.canvas, self.canvas.frames.index(painted.frame), self.on_canvas)
-        where = apply(painted.motion, at_plate).astype(np.float32)
+        where = apply(painted.motion, at_plate)
         return where + flow_at(painted.flow, where) if painted.flow.any() else where
 
     def _paint_strip(

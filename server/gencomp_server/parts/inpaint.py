@@ -181,7 +181,8 @@ def _unlike(
                 np.clip(target[:, 0] + dy, 0, height - 1), np.clip(target[:, 1] + dx, 0, width - 1)
             ]
             heavy = weight[y, x]
-            total += heavy * ((current[y, x] - there) ** 2).sum(axis=-1)
+            off = current[y, x] - there
+            total += heavy * np.einsum("ij,ij->i", off, off)
             amount += heavy
     return np.asarray(total / amount, np.float32)
 

@@ -74,8 +74,8 @@ class NoiseFloor:
             [H,W,1] float32, scene-linear, > 0.
         """
         height, width = plate.shape[:2]
-        limit = sigmas * self.sigma_at(_columns(plate)).max(axis=0)
-        return limit.reshape(height, width, 1).astype(np.float32)
+        limit = np.float32(sigmas) * self.sigma_at(_columns(plate)).max(axis=0)
+        return np.asarray(limit.reshape(height, width, 1), np.float32)
 
 
 def _look_up(levels: Floats, table: Floats, light: Floats) -> Floats:
@@ -84,11 +84,12 @@ def _look_up(levels: Floats, table: Floats, light: Floats) -> Floats:
     found = np.empty_like(light, dtype=np.float32)
     for channel in range(3):
         found[channel] = np.interp(luma, levels, table[:, channel])
-    return np.maximum(found, least, out=found)
+    np.maximum(found, least, out=found)
+    return found
 
 
 def _columns(frame: Floats) -> Floats:
-    return np.ascontiguousarray(frame.reshape(-1, 3).T)
+    return np.ascontiguousarray(frame.reshape(-1, 3).T, dtype=np.float32)
 
 
 def measure_noise(frames: Iterable[tuple[Floats, Floats, Bools]], *, bins: int = 6) -> NoiseFloor:
@@ -136,8 +137,8 @@ def _tabulate(light: Floats, single: Floats, boxed: Floats, bins: int) -> NoiseF
 
 def _spread(x: Floats) -> Floats:
     """Return the robust standard deviation of each column. [n,3] in, [3] out."""
-    spread: Floats = _MAD_TO_SIGMA * np.median(np.abs(x - np.median(x, axis=0)), axis=0)
-    return spread
+    spread = _MAD_TO_SIGMA * np.median(np.abs(x - np.median(x, axis=0)), axis=0)
+    return np.asarray(spread, np.float32)
 
 
 def evidence(plate: Floats, clean: Floats, noise: NoiseFloor) -> Floats:
@@ -201,7 +202,7 @@ def coverage(
     side = 2 * _FEATHER_PX + 1
     soft = np.minimum(cv2.blur(soft, (side, side)) * np.float32(2), 1) * kept
     soft[kept & (strong | held)] = 1
-    return soft[..., None]
+    return np.asarray(soft[..., None], np.float32)
 
 
 def _components_with(region: Bools, seeds: Bools) -> Bools:

@@ -67,7 +67,7 @@ class Ownership:
 
 @dataclass
 class _Clip:
-    """The clip at the reduced size; what one frame gives is made when asked for, and kept a while."""
+    """The clip at the reduced size; what one frame gives is made on demand and kept a while."""
 
     alpha: NDArray[Any]
     mattes: NDArray[Any]
@@ -207,7 +207,8 @@ def object_alphas(alpha: Floats, shares: Floats) -> Floats:
 
 
 def _reduce(frame: NDArray[Any], size: tuple[int, int]) -> Floats:
-    return cv2.resize(frame.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    reduced = cv2.resize(frame.astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    return np.asarray(reduced, np.float32)
 
 
 def _disc(radius: int) -> NDArray[np.uint8]:
@@ -302,12 +303,12 @@ def _learn(clip: _Clip, key: int) -> Floats:
         gathered, chances = np.zeros(shape, np.float32), np.full(shape, 0.5, np.float32)
         for f in frames:
             density, visible, _ = seen[f]
+            share = prior[f] if turn == 0 else _share(maps, clip, f)
             for i in range(objects):
                 if not clip.present[f, i]:
                     continue
-                share = prior[f][i] if turn == 0 else _share(maps, clip, f)[i]
                 place = _window(clip, i, f)
-                gathered[i][place] += np.float32(weights[f]) * share * density
+                gathered[i][place] += np.float32(weights[f]) * share[i] * density
                 chances[i][place] += np.float32(weights[f]) * visible
         maps = gathered / chances
     return np.stack([cv2.GaussianBlur(m, (0, 0), 1.0) for m in maps])
@@ -330,14 +331,16 @@ def _connected(density: Floats, mattes: Floats) -> Floats:
     changed = density > 0
     for body in bodies:
         changed |= body
-    _, labels = cv2.connectedComponents(changed.astype(np.uint8), connectivity=8)
+    components, labels = cv2.connectedComponents(changed.astype(np.uint8), connectivity=8)
     far = np.float32(1e6)
     reach = np.full((objects, *density.shape), far, np.float32)
     for number, body in enumerate(bodies):
         if body.any():
             reach[number] = cv2.distanceTransform((~body).astype(np.uint8), cv2.DIST_L2, 3)
-            linked = np.isin(labels, np.unique(labels[cv2.dilate(body.astype(np.uint8), _disc(2)) > 0]))
-            reach[number][~linked | (labels == 0)] += far / 2
+            linked = np.zeros(components, bool)
+            linked[labels[cv2.dilate(body.astype(np.uint8), _disc(2)) > 0]] = True
+            linked[0] = False
+            reach[number][~linked[labels]] += far / 2
     owner = reach.argmin(axis=0)
     return np.stack([owner == number for number in range(objects)]).astype(np.float32)
 

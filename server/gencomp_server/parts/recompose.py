@@ -230,7 +230,7 @@ def _gather(
     index = np.flatnonzero(inner)
     if index.size == 0:
         return None
-    limit = np.float32(np.finfo(plate.dtype).max / 4 if plate.dtype == np.float32 else 65504)
+    limit = np.float32(float(np.finfo(plate.dtype).max) / (4 if plate.dtype == np.float32 else 1))
     pixels = _Pixels(
         plate=_columns(p, index),
         background=round_to(np.clip(_columns(clean[rows], index), -limit, limit), plate.dtype),
@@ -282,7 +282,7 @@ def _smooth_difference(
     Returns:
         Smooth difference [3,n] and the half-transparent zone [n], at ``index``.
     """
-    through: Floats = np.prod(1 - alphas, axis=0, dtype=np.float32)
+    through = _transmission(alphas)
     zone: Bools = on & (through >= HALF_TRANSPARENT)
     picked = zone.ravel()[index]
     smooth = np.zeros((3, index.size), np.float32)
@@ -311,11 +311,17 @@ def _smooth_difference(
 
 def _is_grain(pixels: _Pixels, noise: NoiseFloor) -> Bools:
     """Tell where the difference from the smooth one is no larger than grain. [n] bool."""
-    through = np.prod(1 - pixels.alphas, axis=0, dtype=np.float32)
+    through = _transmission(pixels.alphas)
     expected = through * pixels.background + pixels.smooth
     limit = np.float32(GRAIN_SIGMAS) * noise.sigma_at(expected)
-    near: Bools = (np.abs(pixels.plate - expected) <= limit).all(axis=0)
-    return pixels.zone & near
+    far: Bools = np.any(np.abs(pixels.plate - expected) > limit, axis=0)
+    return pixels.zone & ~far
+
+
+def _transmission(alphas: Floats) -> Floats:
+    """Return what all layers together let through. [N,...] in, [...] out, float32."""
+    through: Floats = np.prod(1 - alphas, axis=0, dtype=np.float32)
+    return through
 
 
 def _hide(alphas: Floats, counts: _Counts) -> None:
@@ -348,7 +354,7 @@ def _solve_folded(
         under[:, kept], layers[..., kept] = back[:, done], fronts[..., done]
         rest[kept] = False
         counts.grain += kept.size
-        counts.raised += int((fronts[:, 3] > part.alphas).any(axis=0)[done].sum())
+        counts.raised += int(np.any(fronts[:, 3] > part.alphas, axis=0, where=done).sum())
     for number, alpha in enumerate(pixels.alphas):  # opaque in front: the plate's own pixel
         solid = rest & (alpha == 1)
         solid &= ~(pixels.alphas[:number] > 0).any(axis=0)
@@ -369,8 +375,8 @@ def _front(alphas: Floats) -> NDArray[np.intp]:
 
 def _shared_colour(visible: Floats, alphas: Floats) -> Floats:
     """Return the straight colour that all layers of a pixel share. [3,n]."""
-    covered: Floats = 1 - np.prod(1 - alphas, axis=0, dtype=np.float32)
-    return visible / np.maximum(covered, np.float32(LEAST_ALPHA))
+    covered = np.maximum(1 - _transmission(alphas), np.float32(LEAST_ALPHA))
+    return np.asarray(visible / covered, np.float32)
 
 
 def _give_to_background(pixels: _Pixels, kind: np.dtype[Any]) -> tuple[Floats, Floats, Bools]:
@@ -380,7 +386,7 @@ def _give_to_background(pixels: _Pixels, kind: np.dtype[Any]) -> tuple[Floats, F
         Background [3,n], layers [N,4,n] and which pixels closed [n].
     """
     plate, alphas = pixels.plate, pixels.alphas.copy()
-    lit: Floats = np.prod(1 - alphas, axis=0, dtype=np.float32) * pixels.background
+    lit = _transmission(alphas) * pixels.background
     # Where the picture is darker than the alphas say even after smoothing, alpha is too low.
     low = (pixels.smooth < 0) & (lit > 0)
     ratio = np.where(low, 1 + pixels.smooth / np.where(low, lit, 1), np.float32(1))
@@ -392,7 +398,8 @@ def _give_to_background(pixels: _Pixels, kind: np.dtype[Any]) -> tuple[Floats, F
     visible = np.maximum(pixels.smooth + lit * (1 - keep), 0)
     layers = _colour_layers(pixels, alphas, _shared_colour(visible, alphas), kind)
     seen, through = see_through(layers)
-    under = round_to((plate - seen) / np.maximum(through, np.float32(LEAST_ALPHA)), kind)
+    lifted = (plate - seen) / np.maximum(through, np.float32(LEAST_ALPHA))
+    under = round_to(np.asarray(lifted, np.float32), kind)
     result = over_columns(layers, under)
     negative = ((under < 0) & (plate >= 0)).any(axis=0)
     done = (through >= HALF_TRANSPARENT) & ~negative & ~is_beyond(result, plate, kind)
@@ -431,7 +438,7 @@ def _layers_behind(
     if deep.size == 0:
         return layers, below
     part = pixels.only(deep)
-    through = np.prod(1 - part.alphas, axis=0, dtype=np.float32)
+    through = _transmission(part.alphas)
     visible = np.maximum(part.plate - through * part.background, 0)
     made = _colour_layers(part, part.alphas, _shared_colour(visible, part.alphas), kind)
     made[front[deep], :, np.arange(deep.size)] = 0
@@ -509,20 +516,22 @@ def _solve_apart(
 ) -> tuple[Floats, Floats, Floats]:
     """Return background [3,n], layers [N,4,n] and the residual [3,n] on top of them.
 
-    The residual may take away no more than the plate has left: where a layer's alpha is so low
-    that it would have to, that layer is closed as if there were no residual.
+    It holds the grain that the background would have taken, and what the front-most layer would
+    have had to raise its alpha for; with known colours, whatever these leave open. It may take
+    away no more than the plate has left: where a layer's alpha is so low that it would have to,
+    that layer is closed as if there were no residual.
     """
     plate, under = pixels.plate, pixels.background
-    through = np.prod(1 - pixels.alphas, axis=0, dtype=np.float32)
+    through = _transmission(pixels.alphas)
     raw = plate - through * under
-    visible = np.maximum(np.where(pixels.zone, pixels.smooth, raw), 0)
+    visible = np.maximum(np.where(pixels.grain, pixels.smooth, raw), 0)
     layers = _colour_layers(pixels, pixels.alphas, _shared_colour(visible, pixels.alphas), kind)
     front, every = _front(pixels.alphas), np.arange(plate.shape[1])
     modelled = layers[front, :3, every].T
     layers[front, :, every] = 0
     below = over_columns(layers, under)
     alpha = pixels.alphas[front, every]
-    known = pixels.zone if pixels.colours is None else pixels.zone | (alpha < 1)
+    known = pixels.grain if pixels.colours is None else pixels.grain | (alpha < 1)
     own = np.where(known, modelled, np.maximum(plate - below * (1 - alpha), 0))
     own = round_to(own, kind)
     stacked = own + below * (1 - alpha)

@@ -21,7 +21,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
 import numpy as np
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     Doubles = NDArray[np.float64]
     Bytes = NDArray[np.uint8]
     Bools = NDArray[np.bool_]
+    F = TypeVar("F", np.float32, np.float64)
 
 FLOW_STEP = 4
 """The flow is kept for every so many model pixels."""
@@ -75,6 +76,7 @@ class Canvas:
         to_frame: Canvas to frame, model pixels. [T,3,3] float64.
         flow: What the homography leaves over, in frame coordinates, on a grid of every
             ``FLOW_STEP`` pixels. [T,h',w',2] float32, model pixels.
+        back: The way back, x to y: ``y = x - back(x)``. [T,h',w',2] float32.
         features: Points that agreed on the homography, per frame. [T] int32.
         error_px: Upper quartile over the picture's parts of the median miss. [T] float32.
         unsteady: Background that moves by itself (waves, leaves). [H,W] bool.
@@ -85,6 +87,7 @@ class Canvas:
     height: int
     to_frame: Doubles
     flow: Floats
+    back: Floats
     features: NDArray[np.int32]
     error_px: Floats
     unsteady: Bools
@@ -117,21 +120,26 @@ def _one_thread() -> Iterator[None]:
 # --- one motion ----------------------------------------------------------------------------------
 
 
-def apply(homography: Doubles, points: NDArray[np.floating]) -> Doubles:
-    """Return points (x, y) sent through a homography. [...,2] -> [...,2] float64."""
+def apply(homography: Doubles, points: NDArray[F]) -> NDArray[F]:
+    """Return points (x, y) sent through a homography, in their own precision. [...,2]."""
     x, y = points[..., 0], points[..., 1]
-    h = np.asarray(homography, np.float64)
-    scale = h[2, 0] * x + h[2, 1] * y + h[2, 2]
-    out = np.empty((*np.shape(x), 2))
-    out[..., 0] = (h[0, 0] * x + h[0, 1] * y + h[0, 2]) / scale
-    out[..., 1] = (h[1, 0] * x + h[1, 1] * y + h[1, 2]) / scale
+    h = [[float(value) for value in row] for row in homography]
+    out = np.empty_like(points)
+    if h[2][0] == 0.0 and h[2][1] == 0.0:
+        scale: Any = h[2][2]
+    else:
+        scale = h[2][0] * x + h[2][1] * y + h[2][2]
+    out[..., 0] = (h[0][0] * x + h[0][1] * y + h[0][2]) / scale
+    out[..., 1] = (h[1][0] * x + h[1][1] * y + h[1][2]) / scale
     return out
 
 
-def grid(width: int, height: int) -> Doubles:
-    """Return the coordinates of every pixel. [h,w,2] float64, (x, y)."""
-    out = np.empty((height, width, 2))
+@functools.lru_cache(maxsize=8)
+def grid(width: int, height: int) -> Floats:
+    """Return the coordinates of every pixel, read-only. [h,w,2] float32, (x, y)."""
+    out = np.empty((height, width, 2), np.float32)
     out[..., 0], out[..., 1] = np.arange(width), np.arange(height)[:, None]
+    out.flags.writeable = False
     return out
 
 
@@ -152,7 +160,7 @@ def track(start: Bytes, end: Bytes, usable: Bools, guess: Doubles | None = None)
         return np.empty((0, 2, 2))
     flags, begin = 0, None
     if guess is not None:
-        flags, begin = cv2.OPTFLOW_USE_INITIAL_FLOW, apply(guess, found).astype(np.float32)
+        flags, begin = cv2.OPTFLOW_USE_INITIAL_FLOW, apply(guess, found)
     with _one_thread():
         there, good, _ = cv2.calcOpticalFlowPyrLK(start, end, found, begin, flags=flags, **_TRACK)
         back, returned, _ = cv2.calcOpticalFlowPyrLK(
@@ -386,7 +394,7 @@ def _refine(
 
 
 def _render_mask(canvas: Canvas, i: int, mask: Bools, shape: tuple[int, ...]) -> Floats:
-    points = on_canvas(canvas, i, grid(shape[1], shape[0])).astype(np.float32)
+    points = on_canvas(canvas, i, grid(shape[1], shape[0]))
     return sample(mask.astype(np.float32), None, points)[0]
 
 
@@ -403,11 +411,23 @@ def _place(
     if extent is None:
         middle = to_frame[len(frames) // 2]
         extent = _extent(middle[None], shape) or (0, 0, shape[1], shape[0])
+    return _place_at(frames, extent, to_frame, flow, features, errors)
+
+
+def _place_at(
+    frames: tuple[int, ...],
+    extent: tuple[int, int, int, int],
+    to_frame: Doubles,
+    flow: Floats,
+    features: NDArray[np.int32],
+    errors: Floats,
+) -> Canvas:
     left, top, right, bottom = extent
     move = np.array([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
     moved = np.stack([_unit(h @ move) for h in to_frame])
     calm = np.zeros((bottom - top, right - left), np.bool_)
-    return Canvas(frames, right - left, bottom - top, moved, flow, features, errors, calm)
+    back = np.stack([_turned_round(one) for one in flow])
+    return Canvas(frames, right - left, bottom - top, moved, flow, back, features, errors, calm)
 
 
 @dataclass(frozen=True)
@@ -459,10 +479,22 @@ def moves_by_itself(
     edges = cv2.blur(np.hypot(slope_x, slope_y), (9, 9))
     many = count >= _ENOUGH_TO_VARY
     noise = min(float(np.median(varied[many])), _NOISE_MOST) if many.any() else 0.0
-    unsteady = many & (varied > 2.0 * noise + 1.0 + 2.0 * slack_px * edges)
+    allowed = noise + 0.5 + slack_px * edges
+    unsteady = attached(many & (varied > 1.4 * allowed), many & (varied > 2.0 * allowed))
     if (count > 0).any() and unsteady[count > 0].mean() > _UNSTEADY_MOST:
         return np.zeros_like(unsteady)
     return np.asarray(unsteady)
+
+
+def attached(weak: Bools, strong: Bools) -> Bools:
+    """Return the connected parts of ``weak`` that contain some of ``strong`` [h,w] bool."""
+    if not strong.any():
+        return np.zeros_like(weak)
+    _, label = cv2.connectedComponents(weak.astype(np.uint8), connectivity=8)
+    kept = np.zeros(int(label.max()) + 1, np.bool_)
+    kept[np.unique(label[strong & weak])] = True
+    kept[0] = False
+    return np.asarray(kept[label])
 
 
 def span(sorted_stack: Floats, count: NDArray[np.int32], tail: float) -> Floats:
@@ -504,41 +536,39 @@ def masked_median(stack: Floats) -> tuple[Floats, NDArray[np.int32]]:
 
 def positions_in_frame(canvas: Canvas, i: int, y0: int, y1: int) -> Floats:
     """Return where canvas rows are seen in the i-th frame. [y1-y0,W,2] float32, model pixels."""
-    points = grid(canvas.width, y1 - y0)
-    points[..., 1] += y0
-    return seen_at(canvas, i, points)
+    return seen_at(canvas, i, grid(canvas.width, canvas.height)[y0:y1])
 
 
-def seen_at(canvas: Canvas, i: int, points: NDArray[np.floating]) -> Floats:
-    """Return where canvas points are seen in the i-th frame. [...,2] -> [...,2] float32."""
-    y = apply(canvas.to_frame[i], points).astype(np.float32)
-    if not canvas.flow[i].any():
-        return y
-    return y + flow_at(canvas.flow[i], y)
+def seen_at(canvas: Canvas, i: int, points: Floats) -> Floats:
+    """Return where canvas points are seen in the i-th frame. [h,w,2] -> [h,w,2] float32."""
+    y = apply(canvas.to_frame[i], points)
+    return y + flow_at(canvas.flow[i], y) if canvas.flow[i].any() else y
 
 
-def on_canvas(canvas: Canvas, i: int, points: NDArray[np.floating]) -> Doubles:
-    """Return the canvas points that the i-th frame sees at some positions. [...,2] float64."""
-    x = np.asarray(points, np.float64)
-    y = x
-    if canvas.flow[i].any():
-        # x = y + flow(y) turned round by repeated insertion: the flow is smooth, so it settles.
-        for _ in range(6):
-            y = x - flow_at(canvas.flow[i], y.astype(np.float32))
+def on_canvas(canvas: Canvas, i: int, points: Floats) -> Floats:
+    """Return the canvas points that the i-th frame sees at some positions. [h,w,2] float32."""
+    y = points - flow_at(canvas.back[i], points) if canvas.back[i].any() else points
     return apply(np.linalg.inv(canvas.to_frame[i]), y)
 
 
 def flow_at(flow: Floats, where: Floats) -> Floats:
-    """Return the flow at model positions, extended level beyond the picture. [...,2]."""
-    position = ((where + 0.5) / FLOW_STEP - 0.5).reshape(-1, *where.shape[-2:])
-    found = cv2.remap(
-        flow,
-        np.ascontiguousarray(position[..., 0], np.float32),
-        np.ascontiguousarray(position[..., 1], np.float32),
-        cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_REPLICATE,
-    )
-    return np.asarray(found, np.float32).reshape(where.shape)
+    """Return a coarse flow at model positions, held level beyond the picture. [h,w,2] float32."""
+    x, y = ((where[..., k] + 0.5) * (1.0 / FLOW_STEP) - 0.5 for k in (0, 1))
+    found = cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(found, np.float32)
+
+
+def _turned_round(flow: Floats) -> Floats:
+    """Return what to take off ``x = y + flow(y)`` to find y again, on the same coarse grid."""
+    if not flow.any():
+        return np.zeros_like(flow)
+    height, width = flow.shape[:2]
+    x = (grid(width, height) + 0.5) * FLOW_STEP - 0.5
+    back = flow
+    # Inserting again and again settles quickly, because the flow is smooth.
+    for _ in range(10):
+        back = flow_at(flow, x - back)
+    return back
 
 
 def sample(
@@ -580,7 +610,7 @@ def render_ground(
         seen: Where it is known. [H,W] bool.
         shape: Height and width of a frame.
     """
-    points = on_canvas(canvas, i, grid(shape[1], shape[0])).astype(np.float32)
+    points = on_canvas(canvas, i, grid(shape[1], shape[0]))
     picture, there = sample(ground.astype(np.float32), seen, points)
     return np.clip(np.rint(picture), 0, 255).astype(np.uint8), there
 
@@ -605,7 +635,7 @@ def _flow_votes(ground: Bytes, picture: Bytes, usable: Bools) -> tuple[Floats, F
         dis.setFinestScale(2)
         there = np.asarray(dis.calc(ground, filled, None), np.float32)
         back = np.asarray(dis.calc(filled, ground, None), np.float32)
-    landed = grid(width, height).astype(np.float32) + there
+    landed = grid(width, height) + there
     returned, inside = sample(back, usable, landed)
     moved, _ = sample(filled.astype(np.float32), None, landed)
     before = cv2.blur(np.abs(filled.astype(np.float32) - ground), (9, 9))
@@ -638,8 +668,8 @@ def _smooth_flow(value: Floats, weight: Floats) -> Floats:
 def spread(value: Floats, weight: Floats, sigma: float) -> Floats:
     """Smooth weighted samples and carry them on to where there are none.
 
-    Normalised convolution at doubling widths, the widest first; towards zero where no sample is
-    near at any width.
+    Normalised convolution at doubling widths, on a pyramid; where samples are dense the narrow
+    width decides, where there are none the wide.
 
     Args:
         value: Samples times weights. [h,w,C] float32.
@@ -647,19 +677,24 @@ def spread(value: Floats, weight: Floats, sigma: float) -> Floats:
         sigma: Least smoothing, pixels.
 
     Returns:
-        Smooth field. [h,w,C] float32.
+        Smooth field. [h,w,C] float32; all zero where there is no sample at all.
     """
-    out = np.zeros_like(value)
-    widths = [sigma]
-    while widths[-1] < max(value.shape[:2]) / 2:
-        widths.append(widths[-1] * 2)
-    for width in reversed(widths):
-        over = cv2.GaussianBlur(value, (0, 0), width, borderType=cv2.BORDER_CONSTANT)
-        under = cv2.GaussianBlur(weight, (0, 0), width, borderType=cv2.BORDER_CONSTANT)
-        trust = np.clip(under / 0.2, 0.0, 1.0)[..., None]
-        over = over.reshape(value.shape) / np.maximum(under, 1e-6)[..., None]
-        out = trust * over + (1.0 - trust) * out
-    return np.asarray(out, np.float32)
+    over = cv2.GaussianBlur(value, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    under = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
+    over = over.reshape(value.shape)
+    near = over / np.maximum(under, 1e-6)[..., None]
+    height, width = weight.shape
+    if min(height, width) < 4:
+        return np.asarray(near, np.float32)
+    half = ((width + 1) // 2, (height + 1) // 2)
+    far = spread(
+        cv2.resize(over, half, interpolation=cv2.INTER_AREA).reshape(half[1], half[0], -1),
+        cv2.resize(under, half, interpolation=cv2.INTER_AREA),
+        sigma,
+    )
+    wide = cv2.resize(far, (width, height), interpolation=cv2.INTER_LINEAR).reshape(value.shape)
+    trust = np.clip(under / 0.2, 0.0, 1.0)[..., None]
+    return np.asarray(trust * near + (1.0 - trust) * wide, np.float32)
 
 
 # --- how far off ---------------------------------------------------------------------------------
@@ -701,30 +736,30 @@ def register_to(
     usable = ~grow(covered, _MATTE_MARGIN_PX)
     motion, _ = _measure(a, b, usable)
     shape = a.shape
+    coarse = (-(-shape[0] // FLOW_STEP), -(-shape[1] // FLOW_STEP))
+    bend = np.zeros((*coarse, 2), np.float32)
     for _ in range(2):
-        pair = _pair(motion, shape)
-        below, there = render_ground(pair, 1, a, usable, shape)
+        below, there = render_ground(_pair(motion, bend, shape), 1, a, usable, shape)
         closer, _ = fit_motion(track(below, b, there))
         motion = _unit(closer @ motion)
-    pair = _pair(motion, shape)
-    below, there = render_ground(pair, 1, a, usable, shape)
+    below, there = render_ground(_pair(motion, bend, shape), 1, a, usable, shape)
     if flow:
-        pair.flow[1] = _smooth_flow(*_flow_votes(below, b, there))
-        below, there = render_ground(pair, 1, a, usable, shape)
-    return motion, pair.flow[1], miss_px(below, b, there)
+        bend = _smooth_flow(*_flow_votes(below, b, there))
+        below, there = render_ground(_pair(motion, bend, shape), 1, a, usable, shape)
+    return motion, bend, miss_px(below, b, there)
 
 
-def _pair(motion: Doubles, shape: tuple[int, ...]) -> Canvas:
-    coarse = (-(-shape[0] // FLOW_STEP), -(-shape[1] // FLOW_STEP))
-    return Canvas(
+def _pair(motion: Doubles, bend: Floats, shape: tuple[int, ...]) -> Canvas:
+    """Return a canvas that is one frame, with a second picture laid over it."""
+    flows = np.stack([np.zeros_like(bend), bend])
+    nothing = np.zeros(2, np.int32)
+    return _place_at(
         (0, 1),
-        shape[1],
-        shape[0],
+        (0, 0, shape[1], shape[0]),
         np.stack([np.eye(3), motion]),
-        np.zeros((2, *coarse, 2), np.float32),
-        np.zeros(2, np.int32),
+        flows,
+        nothing,
         np.zeros(2, np.float32),
-        np.zeros(shape, np.bool_),
     )
 
 

@@ -129,12 +129,12 @@ def _descend(
     diagonal: Array, right: Array, links: _Links, start: Array, active: Mask, steps: int
 ) -> Array:
     """Run conjugate gradients on the active pixels; the others keep ``start``."""
-    x = start.astype(np.float32)
+    x: Array = start.astype(np.float32)
     inverse = active / diagonal
-    residual = (right - _apply(diagonal, links, x)) * active
+    residual: Array = (right - _apply(diagonal, links, x)) * active
     towards = inverse * residual
     energy = float(np.vdot(residual, towards))
-    direction = towards
+    direction: Array = towards
     for _ in range(steps):
         image = _apply(diagonal, links, direction) * active
         curvature = float(np.vdot(direction, image))

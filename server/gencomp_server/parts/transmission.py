@@ -189,7 +189,7 @@ class Shade:
     certain: Array
 
 
-def test_shadow(plate: Array, clean: Array, weight: Array, tolerance: float) -> Shade:
+def find_shadow(plate: Array, clean: Array, weight: Array, tolerance: float) -> Shade:
     """Find where the plate is the clean plate with less light, the same in all channels."""
     under = (weight * clean * clean).sum(axis=2) + 1e-12
     left = (weight * plate * clean).sum(axis=2) / under

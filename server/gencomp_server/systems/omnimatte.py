@@ -62,8 +62,8 @@ NOISE_FRAMES = 3
 """Frames, evenly spread, from which the noise floor is measured."""
 REGISTRATION_PX = 1.5
 """Registration error, in plate pixels at model size, from which the artist is told."""
-HIDDEN_SHARE = 0.01
-"""Share of a layer's pixels hidden behind others from which a frame is listed as hidden."""
+TOUCH_PX = 2
+"""Mattes this near, in model pixels, touch: the hind object may be hidden by the front one."""
 
 
 @dataclass(frozen=True)
@@ -455,10 +455,11 @@ class _Material:
 def deliver(material: _Material, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     """Yield every frame's layers, exact against the plate, and report how they came out."""
     order = front_to_back(material.shot.request)
-    tally = _Tally(order)
+    tally = _Tally()
+    ctx.report("hidden_frames", _hidden_frames(material, order))
     for n in material.scene.frames:
         made, splits = _stack_frame(material, n, order, params)
-        tally.add(n, made, _error(material.shot, n, made))
+        tally.add(made, _error(material.shot, n, made))
         named = [(BACKGROUND, made.background), *zip(order, made.layers, strict=True), *splits]
         if made.residual is not None:
             named.append((RESIDUAL, made.residual))
@@ -564,19 +565,36 @@ def _layer_frame(shot: Shot, n: int, name: str, pixels: Any) -> LayerFrame:
     )
 
 
+def _hidden_frames(material: _Material, order: tuple[str, ...]) -> dict[str, list[int]]:
+    """Return on which frames something in front meets an object, whose layer ends there.
+
+    Without a transformer nothing is known of what is hidden: it is transparent.
+    """
+    import cv2
+    import numpy as np
+
+    scene, names = material.scene, material.shot.request.named(MATTE_PREFIX)
+    kernel = np.ones((2 * TOUCH_PX + 1, 2 * TOUCH_PX + 1), np.uint8)
+    hidden: dict[str, list[int]] = {name: [] for name in order}
+    for i, n in enumerate(scene.frames):
+        front = np.zeros(scene.mattes.shape[1:3], np.uint8)
+        for name in order:
+            matte = (scene.mattes[i, ..., names.index(name)] > 0.5).astype(np.uint8)
+            if (matte & cv2.dilate(front, kernel)).any():
+                hidden[name].append(n)
+            front |= matte
+    return hidden
+
+
 class _Tally:
     """Figures of the delivered layers, for the manifest."""
 
-    def __init__(self, order: tuple[str, ...]) -> None:
-        self._order = order
-        self._frames: list[int] = []
-        self._made: list[tuple[float, float, float, tuple[float, ...]]] = []
+    def __init__(self) -> None:
+        self._made: list[tuple[float, float, float]] = []
         self._errors: list[StackError] = []
 
-    def add(self, n: int, made: Recomposed, error: StackError) -> None:
-        self._frames.append(n)
-        shares = (made.covered_share, made.raised_share, made.opaque_share, made.hidden_share)
-        self._made.append(shares)
+    def add(self, made: Recomposed, error: StackError) -> None:
+        self._made.append((made.covered_share, made.raised_share, made.opaque_share))
         self._errors.append(error)
 
     def report(self, ctx: Context) -> None:
@@ -584,15 +602,6 @@ class _Tally:
         ctx.report("covered_share_per_frame", _rounded([one[0] for one in self._made]))
         ctx.report("alpha_raised_share_per_frame", _rounded([one[1] for one in self._made]))
         ctx.report("made_opaque_share_per_frame", _rounded([one[2] for one in self._made]))
-        hidden = {
-            name: [
-                n
-                for n, one in zip(self._frames, self._made, strict=True)
-                if one[3][k] > HIDDEN_SHARE
-            ]
-            for k, name in enumerate(self._order)
-        }
-        ctx.report("hidden_frames", hidden)
         ctx.report("max_ulp", max(error.max_ulp for error in self._errors))
         beyond = sum(error.beyond for error in self._errors)
         differing = sum(error.differing for error in self._errors)

@@ -161,7 +161,7 @@ def test_an_error_for_the_artist_crosses_as_it_is(talk):
 def test_an_unknown_exception_becomes_an_internal_error_without_its_words(talk):
     error = talk.run("raise")[-1]["error"]
     assert error["code"] == "internal-error"
-    assert error["details"]["id"] in error["message"]
+    assert error["details"]["id"] in error["hint"]
     assert "secret" not in json.dumps(error)
     assert kinds(talk.run("copy", job="j2"))[-1] == "done"
 
@@ -177,6 +177,7 @@ def test_no_memory_is_told_as_that(talk):
 def test_a_system_that_does_not_keep_its_word_fails(talk, system, words):
     error = talk.run(system)[-1]["error"]
     assert (error["code"], words in error["message"]) == ("internal-error", True)
+    assert error["details"]["id"] in error["hint"]
     assert talk.tiny.spool.read_manifest("j1") is None
 
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import psutil
@@ -91,6 +92,8 @@ def test_closing_in_a_hurry_drops_what_waits_and_kills_what_hangs(picture, pipe,
     pool = DecodePool(1)
     hung = pool.submit(task(pipe, tmp_path, kind="image"))
     waiting = pool.submit(task(picture, tmp_path))
+    while not hung.running():
+        time.sleep(0.01)
     pool.close(timeout_s=0.0)
     with pytest.raises(BadPicture):
         hung.result()

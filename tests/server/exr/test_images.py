@@ -7,7 +7,7 @@ import pytest
 
 from gencomp_protocol.errors import BadPicture
 from gencomp_protocol.frames import Box
-from gencomp_server.exr.pixels import srgb_to_linear
+from gencomp_server.exr.images import srgb_to_linear
 
 
 def encode_srgb(light):
@@ -103,6 +103,13 @@ def test_premultiplied_codes_are_divided_before_the_curve(decode, tmp_path):
     data = library_file(tmp_path / "a.tif", codes, "uint8")
     pixels, _ = decode(data, "image", colourspace="srgb")
     assert pixels[0, 0] == pytest.approx([0.2, 0.0, 0.0, 0.2], rel=5e-4)  # half
+
+
+def test_every_row_of_a_tall_picture_is_converted(handmade, decode):
+    rows = np.repeat(np.arange(300, dtype=np.uint16)[:, None, None] * 218, 3, axis=2)
+    pixels, _ = decode(handmade.png(rows), "image", colourspace="srgb")
+    codes = np.rint(encode_srgb(pixels[:, 0, 2]) * 65535).astype(int)
+    assert codes.tolist() == [218 * row for row in range(300)]
 
 
 def test_a_grey_picture_is_no_plate(handmade, decode):

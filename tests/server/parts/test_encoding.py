@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+
 from gencomp_server.parts import encoding
 
 # Published points of the curve (knee 0.5, white 16), rounded to three decimals.

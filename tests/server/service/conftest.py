@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A server in a thread or in a process of its own, small pictures, and clients of both."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -51,9 +52,9 @@ def write_exr(path, pixels, channels=("R", "G", "B"), compression="zip"):
 
 
 def ramp(seed, height=18, width=32):
-    """Return a picture that no other seed has. [H,W,3] float16, scene-linear."""
-    x = np.arange(height * width * 3, dtype=np.float32).reshape(height, width, 3)
-    return (0.01 * seed + x / x.size).astype(np.float16)
+    """Return a picture that no other seed below 1728 has. [H,W,3] float16, scene-linear."""
+    x = np.roll(np.arange(height * width * 3, dtype=np.float32), seed)
+    return (x / x.size).astype(np.float16).reshape(height, width, 3)
 
 
 def read_exr(path):
@@ -107,10 +108,13 @@ class Shot:
         return outcome, events, job
 
 
+_seeds = itertools.count(0, 10)
+
+
 @pytest.fixture
 def shot(tmp_path):
-    """Three frames of a plate."""
-    return Shot(tmp_path / "in")
+    """Three frames of a plate that no other test has: the server keeps pictures by content."""
+    return Shot(tmp_path / "in", seed=next(_seeds))
 
 
 class Running:
@@ -247,7 +251,7 @@ def until(fact, process=None, most_s=30.0):
 @pytest.fixture
 def make_shot(tmp_path):
     """Make a shot in a folder of its own."""
-    return lambda name, **more: Shot(tmp_path / name, **more)
+    return lambda name, **more: Shot(tmp_path / name, seed=next(_seeds), **more)
 
 
 @pytest.fixture

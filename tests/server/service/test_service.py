@@ -120,7 +120,7 @@ def test_a_truncated_picture_is_refused_and_the_server_lives_on(client, shot, ma
     assert outcome.state == "refused"
     assert isinstance(outcome.error, BadPicture)
     assert "Input 'plate' frame 1002" in outcome.error.message
-    assert make_shot("good", seed=40).run(client)[0].state == "done"
+    assert make_shot("good").run(client)[0].state == "done"
 
 
 def test_a_warning_of_the_gate_reaches_the_artist(client, shot, exr):
@@ -206,7 +206,7 @@ def test_cancel_from_the_callback_ends_a_running_job(client, shot, tmp_path):
 
 
 def test_a_queued_job_is_cancelled_and_the_running_one_goes_on(server, client, make_shot):
-    slow, waiting = make_shot("slow", seed=10), make_shot("waiting", seed=20)
+    slow, waiting = make_shot("slow"), make_shot("waiting")
     request, pictures = slow.request(wait_s=0.3), slow.pictures()
     first = client.submit(request, pictures, "slow")
     second_pictures = waiting.pictures()
@@ -218,7 +218,7 @@ def test_a_queued_job_is_cancelled_and_the_running_one_goes_on(server, client, m
 
 
 def test_a_worker_that_is_killed_fails_its_job_and_nobody_elses(server, make_shot, tmp_path):
-    doomed, other = make_shot("doomed", seed=30), make_shot("other", seed=50)
+    doomed, other = make_shot("doomed"), make_shot("other")
     outcomes = {}
 
     def go(name, shot, **knobs):

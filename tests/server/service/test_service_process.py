@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -11,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from gencomp_protocol.client import StateChanged, request_key
+from gencomp_protocol.client import Sent, StateChanged, request_key
 from gencomp_protocol.errors import ServerUnreachable
+from gencomp_protocol.frames import FrameRange
 
 ROOT = Path(__file__).parents[3]
 
@@ -118,7 +120,7 @@ def test_while_draining_new_work_is_turned_away(process, shot, make_shot, wait_u
         server.signal(signal.SIGTERM)
         wait_until(lambda: "draining" in server.log.read_text() or server.process.poll() == 0)
         with pytest.raises(ServerUnreachable, match="leave"):
-            submit(client, make_shot("late", seed=5))
+            submit(client, make_shot("late"))
     assert follower.end().state == "done"
 
 
@@ -167,3 +169,52 @@ def test_a_finished_job_can_be_fetched_after_a_kill(process, shot, tmp_path):
 def test_a_server_without_clients_leaves_after_idling(process):
     server = process(idle_exit_s=0.2).start()
     assert server.process.wait(60) == 0
+
+
+@pytest.mark.parametrize("after", [1, 5, 9])
+def test_a_server_killed_while_pictures_arrive_goes_on_receiving(process, make_shot, after):
+    server = process().start()
+    shot = make_shot("long", frames=FrameRange(1001, 1010))
+    sent, killed = [], threading.Event()
+    with server.client() as client:
+        job, pictures = submit(client, shot)
+
+        def watch(event):
+            if isinstance(event, Sent):
+                sent.append(event.frame)
+                if len(sent) == after and not killed.is_set():
+                    killed.set()
+                    server.kill()
+                    server.start()
+
+        outcome = client.follow(job, pictures=pictures, on_event=watch)
+    assert outcome.state == "done"
+    assert killed.is_set()
+    assert set(sent) >= set(range(1001, 1011)) - {1001 + after}
+
+
+def test_killed_at_any_moment_a_server_loses_and_doubles_nothing(process, make_shot):
+    server = process().start()
+    shots = [make_shot(f"shot{i}") for i in range(3)]
+    outcomes = {}
+
+    def go(index):
+        with server.client() as client:
+            outcomes[index] = shots[index].run(client, wait_s=0.2)[0].state
+
+    threads = [threading.Thread(target=go, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for pause_s in (0.2, 0.5, 0.9):
+        threads[0].join(pause_s)
+        server.kill()
+        server.start()
+    for thread in threads:
+        thread.join(90)
+    assert outcomes == {0: "done", 1: "done", 2: "done"}
+    with server.client() as client:
+        assert sorted(entry["state"] for entry in client.jobs()) == ["done"] * 3
+    server.kill()
+    db = sqlite3.connect(server.folder / "spool" / "gencomp.db")
+    assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    db.close()

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a manifest says, and what every delivered file says of where it comes from.
+
+Plain data, keyed by text throughout, and without a path or a person in it.
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+import gencomp_protocol
+from gencomp_protocol.request import Request
+from gencomp_server.contract import System, knob_fields
+from gencomp_server.engine.context import JobContext, as_plain
+from gencomp_server.engine.encode import Written
+from gencomp_server.exr.decode import Decoded
+
+
+def provenance(system: System, request: Request, params: Any) -> dict[str, Any]:
+    """Return the attributes that say where a layer comes from; no path and no person in them."""
+    return {
+        "gencomp:system": system.name,
+        "gencomp:version": gencomp_protocol.__version__,
+        "gencomp:seed": params.seed,
+        "gencomp:working_space": request.working_space,
+    }
+
+
+def describe_job(system: System, request: Request, params: Any, device: str) -> dict[str, Any]:
+    """Return what a manifest says of the job itself."""
+    knobs = {field.name: getattr(params, field.name) for field in knob_fields(type(params))}
+    return {
+        "system": system.name,
+        "version": gencomp_protocol.__version__,
+        "protocol": list(gencomp_protocol.PROTOCOL_VERSION),
+        "versions": versions(),
+        "seed": params.seed,
+        "knobs": as_plain(knobs),
+        "frames": str(request.frames),
+        "device": device,
+        "working_space": request.working_space,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that may decide a bit: Python, numpy, and what a part has imported."""
+    found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
+    for name in ("torch", "cv2", "OpenImageIO"):
+        if name in sys.modules:
+            found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
+    return found
+
+
+def describe_inputs(
+    request: Request, pictures: Mapping[str, Mapping[int, Decoded]]
+) -> dict[str, Any]:
+    """Return what a manifest says of every input: its frames, what was read, bad samples."""
+    table = {}
+    for entry in request.inputs:
+        own = pictures[entry.name]
+        header = own[min(own)].header
+        bad = {str(n): one.header.nan_count for n, one in own.items() if one.header.nan_count}
+        table[entry.name] = {
+            "cover": entry.cover,
+            "colourspace": entry.colourspace,
+            "channels": list(header.channels),
+            "pixel_type": header.pixel_type,
+            "format": [header.display_window.width, header.display_window.height],
+            "digests": {str(n): entry_digest(one) for n, one in sorted(own.items())},
+            "not_finite": bad,
+        }
+    return table
+
+
+def entry_digest(one: Decoded) -> str:
+    """Return the digest of the file that a decoded picture was made of."""
+    return one.path.name.partition("-")[0]
+
+
+def describe_layers(
+    system: System, request: Request, written: Mapping[tuple[str, int], Written]
+) -> dict[str, Any]:
+    """Return what a manifest says of every layer: channels, and each file's digest and size."""
+    return {
+        spec.name: {
+            "channels": list(spec.channels),
+            "frames": {str(n): _file_facts(written[spec.name, n]) for n in request.frames},
+        }
+        for spec in system.layers(request)
+    }
+
+
+def _file_facts(one: Written) -> dict[str, Any]:
+    return {"digest": one.digest, "bytes": one.bytes}
+
+
+def describe_run(ctx: JobContext, seconds: float) -> dict[str, Any]:
+    """Return what a manifest says of how it went: stages, warnings, figures, seconds."""
+    return {
+        "stages": [asdict(row) for row in ctx.rows],
+        "warnings": list(ctx.warnings),
+        "report": dict(ctx.figures),
+        "timings": {"run_s": round(seconds, 3)},
+    }

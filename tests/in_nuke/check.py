@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same checks for a real Nuke: ``nuke -t tests/in_nuke/check.py``.
+
+Needs gencomp on the plug-in path (docs/artist/install-nuke.md), pyzmq and msgpack, and no server:
+a fake one answers from EXRs that Nuke itself renders here. Prints ``ok`` or ``FAILED`` with a
+sentence per check; ends with 1 where one failed. What the stand-in cannot prove is proven here:
+that this Nuke takes every knob, link and expression of the gizmo, and computes what we think.
+Please report what fails, with the version of Nuke that is printed first.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import nuke
+
+TESTS = Path(__file__).resolve().parent.parent
+FRAMES = (1001, 1002, 1003)
+# plate = a + background * (1 - 0.5), without rounding.
+PLATE, BACKGROUND, LAYER = "0.5 0.5 0.5 1", "0.25 0.25 0.25 1", "0.375 0.375 0.375 0.5"
+
+
+class Checks:
+    """Counts what failed, and says so."""
+
+    def __init__(self):
+        self.failed = 0
+
+    def that(self, fact, sentence):
+        """Note one fact."""
+        self.failed += not fact
+        nuke.tprint(f"{'ok' if fact else 'FAILED'}: {sentence}")
+
+    def equal(self, found, wanted, sentence):
+        """Note that two values are equal."""
+        self.that(found == wanted, sentence if found == wanted else f"{sentence} ({found!r})")
+
+
+def render(folder, name, colour):
+    """Let Nuke render a constant colour as a sequence; return a Read of it."""
+    constant = nuke.createNode("Constant", f"color {{{colour}}} channels rgba", False)
+    write = nuke.createNode("Write", "raw true file_type exr create_directories true", False)
+    write.setInput(0, constant)
+    write["channels"].setValue("rgba")
+    write["file"].setValue((folder / name / f"{name}.%04d.exr").as_posix())
+    nuke.execute(write, FRAMES[0], FRAMES[-1], 1)
+    read = nuke.createNode("Read", "raw true", False)
+    read["file"].setValue(write["file"].value())
+    read["first"].setValue(FRAMES[0])
+    read["last"].setValue(FRAMES[-1])
+    nuke.delete(write)
+    nuke.delete(constant)
+    return read
+
+
+def sample(node, channel, frame=FRAMES[1]):
+    """Return one sample near the lower left corner."""
+    return node.sample(channel, 8, 8, 1, 1, frame)
+
+
+def check_node(checks):
+    """Check the gizmo before anything is connected."""
+    gizmo = nuke.createNode("Omnimatte", "", False)
+    checks.equal(gizmo.Class(), "Group", "the node is a Group")
+    checks.equal(gizmo.maxInputs(), 11, "it has eleven pipes")
+    missing = [n for n in str(gizmo["gc_params"].value()).split() if n not in gizmo.knobs()]
+    checks.equal(missing, [], "it has every knob that is sent")
+    writes = [n for n in gizmo.nodes() if n.Class() == "Write"]
+    checks.that(all(w["disable"].value() for w in writes), "its Writes are off")
+    reads = [n for n in gizmo.nodes() if n.Class() == "Read"]
+    checks.that(all(r["raw"].value() for r in reads), "its Reads are raw")
+    checks.equal(gizmo.node("Write_plate")["datatype"].value(), "32 bit float", "it writes float")
+    checks.equal(str(gizmo["gc_channel1"].value()), "rgba.alpha", "a link shows the channel")
+    checks.that(bool(gizmo["gc_id"].value()), "it has an identity")
+    return gizmo
+
+
+def check_empty(checks, gizmo):
+    """Check that nothing generated means the plate, whatever is chosen."""
+    wrong = []
+    for name in gizmo["gc_output"].values():
+        gizmo["gc_output"].setValue(name)
+        if sample(gizmo, "rgba.red") != 0.5:
+            wrong.append(name)
+    checks.equal(wrong, [], "before Generate every output is the plate")
+
+
+def check_result(checks, gizmo, when):
+    """Check what the node plays."""
+    for output, value in (("background", 0.25), ("a", 0.375), ("plate", 0.5)):
+        gizmo["gc_output"].setValue(output)
+        found = [sample(gizmo, "rgba.red", frame) for frame in FRAMES]
+        checks.equal(found, [value] * len(FRAMES), f"{when}: output {output}")
+    gizmo["gc_output"].setValue("recomposed")
+    checks.equal(sample(gizmo, "rgba.green"), 0.5, f"{when}: over of the layers is the plate")
+    checks.equal(sample(gizmo, "a.alpha"), 0.5, f"{when}: the layer is in the stream by name")
+    checks.equal(sample(gizmo, "background.blue"), 0.25, f"{when}: so is the background")
+    gizmo["gc_output"].setValue("background")
+
+
+def run(checks, folder):
+    """Run every check in a folder of its own."""
+    os.environ["GENCOMP_HOME"] = str(folder / "home")
+    for name in ("GENCOMP_SERVER", "GENCOMP_SECRET_FILE"):
+        os.environ.pop(name, None)
+    sys.path.append(str(TESTS))
+    from fakes.server import FakeServer
+    from gencomp_nuke import batch
+
+    script = folder / "check.nk"
+    nuke.scriptSaveAs(script.as_posix(), 1)
+    plate = render(folder / "shot", "plate", PLATE)
+    render(folder / "layers", "background", BACKGROUND)
+    render(folder / "layers", "a", LAYER)
+    gizmo = check_node(checks)
+    gizmo.setInput(0, plate)
+    gizmo.setInput(1, plate)
+    gizmo["gc_name1"].setValue("a")
+    check_empty(checks, gizmo)
+    with FakeServer(folder / "layers", folder / "home") as server:
+        batch.generate(gizmo)
+        names = sorted({name for name, _ in server.jobs["job1"].pictures})
+        checks.equal(names, ["matte.a", "plate"], "both inputs were rendered and sent")
+    check_result(checks, gizmo, "after Generate")
+    checks.equal(gizmo.format().width(), plate.format().width(), "the format is the plate's")
+    nuke.scriptSave("")
+    nuke.scriptClear()
+    nuke.scriptOpen(script.as_posix())
+    check_result(checks, nuke.toNode(gizmo_name()), "opened again, server away")
+
+
+def gizmo_name():
+    """Return the name of the one node of ours in the script."""
+    return next(n.name() for n in nuke.allNodes() if "gc_system" in n.knobs())
+
+
+def main():
+    """Run the checks; end with 1 where one failed."""
+    nuke.tprint(f"Nuke {nuke.NUKE_VERSION_STRING}, Python {sys.version.split()[0]}")
+    checks, folder = Checks(), Path(tempfile.mkdtemp(prefix="gencomp_check_"))
+    try:
+        run(checks, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    nuke.tprint(f"{checks.failed} failed")
+    if checks.failed:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

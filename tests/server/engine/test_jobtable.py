@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a server still knows after it was killed."""
+
+import sqlite3
+
+import pytest
+
+from gencomp_protocol.errors import BadMatte
+from gencomp_protocol.frames import Format, FrameRange
+from gencomp_protocol.messages import InputPictures, PictureEntry
+from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.engine.jobtable import JobTable, LayerRow
+
+REQUEST = Request(
+    "copy",
+    FrameRange(1001, 1002),
+    (InputHeader("plate", (1001, 1002), format=Format(32, 18)),),
+    {"gain": 2.0, "warn": "é"},
+)
+INPUTS = (
+    InputPictures("plate", (PictureEntry(1001, 10, "a" * 64), PictureEntry(1002, 11, "b" * 64))),
+)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def table(tmp_path, clock):
+    made = JobTable(tmp_path / "jobs.db", clock)
+    yield made
+    made.close()
+
+
+def reopen(table, tmp_path, clock):
+    """Return the table as the next server finds it."""
+    table.close()
+    return JobTable(tmp_path / "jobs.db", clock)
+
+
+def queued(table, key="k"):
+    """Enter a job and queue it."""
+    job = table.add(key, REQUEST, INPUTS)
+    assert table.move(job.id, "queued")
+    return job.id
+
+
+def test_a_job_is_the_same_after_a_restart(table, tmp_path, clock):
+    job = table.add("k", REQUEST, INPUTS)
+    again = reopen(table, tmp_path, clock)
+    found = again.get(job.id)
+    again.close()
+    assert found == job
+    assert found.request == REQUEST
+    assert found.pictures() == {"plate": {1001: "a" * 64, 1002: "b" * 64}}
+    assert found.digests == {"a" * 64, "b" * 64}
+    assert found.kinds() == {"plate": "exr"}
+
+
+def test_the_queue_is_first_come_first_served(table):
+    first, second = queued(table, "1"), queued(table, "2")
+    assert table.next_queued().id == first
+    assert table.position(table.get(second)) == 2
+    table.move(first, "running")
+    assert table.next_queued().id == second
+    assert table.position(table.get(second)) == 1
+    assert table.position(table.get(first)) == 0
+
+
+def test_an_illegal_move_does_nothing(table):
+    job = table.add("k", REQUEST, INPUTS)
+    assert table.move(job.id, "done") is False
+    assert table.get(job.id).state == "receiving"
+    assert table.move("nobody", "queued") is False
+
+
+def test_times_and_errors_are_noted(table, clock):
+    job = queued(table)
+    clock.now = 1005.0
+    table.move(job, "running")
+    clock.now = 1009.5
+    table.move(job, "failed", BadMatte("It is empty.", frame=3).to_wire())
+    found = table.get(job)
+    assert (found.created_s, found.started_s, found.ended_s) == (1000.0, 1005.0, 1009.5)
+    assert found.error["details"] == {"frame": 3}
+
+
+def test_a_key_means_the_job_under_way_or_done(table):
+    job = table.add("k", REQUEST, INPUTS)
+    for state in ("queued", "running", "done"):
+        assert table.standing("k").id == job.id
+        table.move(job.id, state)
+    assert table.standing("k").id == job.id
+    assert table.standing("other") is None
+
+
+@pytest.mark.parametrize("end", ["cancelled", "refused"])
+def test_a_key_of_a_job_that_came_to_nothing_means_a_new_one(table, end):
+    job = table.add("k", REQUEST, INPUTS)
+    table.move(job.id, end)
+    assert table.standing("k") is None
+
+
+def test_a_released_job_offers_no_layers_and_its_key_is_free(table):
+    job = queued(table)
+    table.move(job, "running")
+    table.add_layer(job, LayerRow("a", 1001, 5, "c" * 64))
+    table.move(job, "done")
+    table.release(job)
+    assert table.layers(job) == []
+    assert table.standing("k") is None
+    assert table.get(job).released is True
+
+
+def test_a_job_that_ran_goes_back_to_the_queue_and_forgets_what_it_delivered(
+    table, tmp_path, clock
+):
+    done, ran = queued(table, "1"), queued(table, "2")
+    for job in (done, ran):
+        table.move(job, "running")
+        table.add_layer(job, LayerRow("a", 1001, 5, "c" * 64))
+    table.move(done, "done")
+    again = reopen(table, tmp_path, clock)
+    assert again.recover() == [ran]
+    assert again.get(ran).state == "queued"
+    assert again.layers(ran) == []
+    assert again.layers(done) == [LayerRow("a", 1001, 5, "c" * 64)]
+    again.close()
+
+
+def test_a_layer_delivered_again_replaces_the_first(table):
+    job = queued(table)
+    table.add_layer(job, LayerRow("a", 1001, 5, "c" * 64))
+    table.add_layer(job, LayerRow("a", 1001, 6, "d" * 64))
+    assert table.layers(job) == [LayerRow("a", 1001, 6, "d" * 64)]
+    assert table.layer(job, "a", 1001).bytes == 6
+    assert table.layer(job, "a", 1002) is None
+
+
+def test_a_warning_is_noted_once_and_in_order(table):
+    job = queued(table)
+    given = [table.add_warning(job, text) for text in ("one", "two", "one")]
+    assert given == [True, True, False]
+    assert table.warnings(job) == ["one", "two"]
+
+
+def test_old_jobs_are_forgotten_with_all_that_hangs_on_them(table, clock, tmp_path):
+    old, kept = queued(table, "1"), queued(table, "2")
+    table.add_layer(old, LayerRow("a", 1, 5, "c" * 64))
+    table.add_warning(old, "one")
+    table.move(old, "cancelled")
+    clock.now = 2000.0
+    assert table.forget_before(1500.0) == [old]
+    assert [job.id for job in table.all()] == [kept]
+    with sqlite3.connect(tmp_path / "jobs.db") as db:
+        counts = [
+            db.execute(f"SELECT COUNT(*) FROM {t}").fetchone()[0] for t in ("layers", "warnings")
+        ]
+    db.close()
+    assert counts == [0, 0]
+
+
+def test_more_jobs_than_are_kept_in_memory_are_all_there(table):
+    made = [queued(table, f"k{i}") for i in range(70)]
+    assert [job.id for job in table.all()] == made[::-1]
+    assert {job.request.system for job in table.all()} == {"copy"}
+
+
+def test_the_database_is_in_wal_mode_and_sound(table, tmp_path):
+    queued(table)
+    db = sqlite3.connect(tmp_path / "jobs.db")
+    assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    db.close()

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keeping a worker alive, on a worker that is only a pipe."""
+
+import multiprocessing
+
+import pytest
+
+from gencomp_protocol.codec import request_to_plain
+from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.request import Request
+from gencomp_server.engine.job import Job
+from gencomp_server.engine.supervisor import Supervisor, spell_exit
+
+JOB = Job("j1", "k", "queued", Request("copy", FrameRange(1, 1), ()), (), 0.0)
+
+
+class PipeWorker:
+    """A worker whose other end the test holds."""
+
+    def __init__(self):
+        self.starts, self.code, self.ended = 0, None, []
+        self.connection = self.theirs = None
+
+    def start(self):
+        self.starts += 1
+        self.connection, self.theirs = multiprocessing.Pipe()
+
+    def send(self, message):
+        self.connection.send(message)
+
+    def exit_code(self):
+        return self.code
+
+    def kill(self):
+        self.ended.append("kill")
+        self._close()
+
+    def stop(self, timeout_s=5.0):
+        self.ended.append("stop")
+        self._close()
+
+    def die(self, code):
+        """End as a process that crashed."""
+        self.code = code
+        self.theirs.close()
+
+    def _close(self):
+        self.connection.close()
+        self.theirs.close()
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def worker():
+    made = PipeWorker()
+    yield made
+    made._close()
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def supervisor(worker, clock):
+    made = Supervisor(worker, request_to_plain, clock=clock)
+    made.start()
+    return made
+
+
+@pytest.fixture
+def ready(supervisor, worker):
+    worker.theirs.send({"is": "ready"})
+    supervisor.read()
+    return supervisor
+
+
+def test_a_worker_is_ready_when_it_says_so(supervisor, worker):
+    assert supervisor.state == "starting"
+    worker.theirs.send({"is": "ready"})
+    assert supervisor.read() == [{"is": "ready"}]
+    assert supervisor.state == "ready"
+
+
+def test_a_job_is_handed_over_and_the_worker_free_after_it(ready, worker):
+    ready.run(JOB)
+    assert (ready.state, ready.job) == ("busy", "j1")
+    sent = worker.theirs.recv()
+    assert (sent["do"], sent["job"], sent["request"]["system"]) == ("run", "j1", "copy")
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}})
+    ready.read()
+    assert (ready.state, ready.job) == ("ready", None)
+
+
+def test_a_worker_that_dies_fails_its_job_and_another_is_started(ready, worker):
+    ready.run(JOB)
+    worker.theirs.send({"is": "progress", "job": "j1", "stage": "s", "step": 1, "total": 2})
+    worker.die(-9)
+    said = ready.read()
+    assert [message["is"] for message in said] == ["progress", "failed"]
+    assert said[1]["error"]["code"] == "worker-lost"
+    assert "ended by SIGKILL" in said[1]["error"]["message"]
+    assert (worker.starts, ready.state, ready.job) == (2, "starting", None)
+
+
+def test_a_worker_that_dies_without_a_job_harms_nobody(ready, worker):
+    worker.die(1)
+    assert ready.read() == []
+    assert worker.starts == 2
+
+
+def test_a_worker_that_never_comes_up_is_given_up_after_three_times(supervisor, worker):
+    for _ in range(3):
+        assert supervisor.state == "starting"
+        worker.die(1)
+        supervisor.read()
+    assert (supervisor.state, worker.starts) == ("lost", 3)
+    assert supervisor.connection is None
+
+
+def test_cancel_reaches_the_worker_once(ready, worker):
+    ready.run(JOB)
+    worker.theirs.recv()
+    ready.cancel("j1")
+    ready.cancel("j1")
+    ready.cancel("another")
+    assert worker.theirs.recv() == {"do": "cancel", "job": "j1"}
+    assert not worker.theirs.poll()
+
+
+def test_a_worker_that_does_not_listen_is_killed_when_its_grace_is_over(ready, worker, clock):
+    ready.run(JOB)
+    ready.cancel("j1")
+    clock.now = 4.9
+    assert ready.overdue() == []
+    clock.now = 5.0
+    assert ready.overdue() == [{"is": "cancelled", "job": "j1"}]
+    assert (worker.ended, worker.starts, ready.job) == (["kill"], 2, None)
+    assert ready.overdue() == []
+
+
+def test_a_worker_that_dies_of_a_cancel_leaves_the_job_cancelled(ready, worker):
+    ready.run(JOB)
+    ready.cancel("j1")
+    worker.die(-15)
+    assert ready.read() == [{"is": "cancelled", "job": "j1"}]
+
+
+@pytest.mark.parametrize(("busy", "how"), [(False, "stop"), (True, "kill")])
+def test_at_the_end_an_idle_worker_is_stopped_and_a_busy_one_cut_off(ready, worker, busy, how):
+    if busy:
+        ready.run(JOB)
+    ready.stop(1.0)
+    assert worker.ended == [how]
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (-9, "by SIGKILL"),
+        (-11, "by SIGSEGV"),
+        (3, "with exit code 3"),
+        (None, "without saying how"),
+    ],
+)
+def test_how_a_process_ended_is_spelt(code, words):
+    assert spell_exit(code) == words

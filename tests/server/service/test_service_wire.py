@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The server against peers that do not follow the protocol, and links that end midway."""
+
+import os
+
+import numpy as np
+import pytest
+import zmq
+
+from gencomp_protocol import messages as m
+from gencomp_protocol.client import Sent, request_key
+from gencomp_protocol.codec import decode, encode
+from gencomp_protocol.errors import MissingFrame
+from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.sockets import client_socket
+from gencomp_protocol.transfer import read_stretch
+
+
+class Peer:
+    """A DEALER that says whatever a test wants."""
+
+    def __init__(self, server):
+        self._context = zmq.Context()
+        self._socket = client_socket(self._context, server.here.address)
+        self._secret = server.here.secret
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def send(self, message):
+        self.send_raw(encode(message))
+
+    def send_raw(self, frames):
+        self._socket.send_multipart(frames)
+
+    def receive(self):
+        """Return the next message; a generous limit only ends a hang."""
+        assert self._socket.poll(20_000), "nothing arrived"
+        return decode(self._socket.recv_multipart())
+
+    def await_(self, kind):
+        """Return the next message of a type, passing over others."""
+        while True:
+            message = self.receive()
+            if isinstance(message, kind):
+                return message
+
+    def hello(self):
+        self.send(m.Hello(1, (1, 0), self._secret))
+        return self.await_(m.Welcome)
+
+
+@pytest.fixture
+def peer(server):
+    with Peer(server) as made:
+        yield made
+
+
+def submission(shot, key, **knobs):
+    """Return the submit of a shot's job."""
+    inputs = tuple(
+        m.InputPictures(
+            name, tuple(m.PictureEntry(n, p.bytes, p.digest) for n, p in frames.items())
+        )
+        for name, frames in shot.pictures().items()
+    )
+    return m.Submit(2, key, shot.request(**knobs), inputs)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        m.Jobs(5),
+        m.Ping(5),
+        m.Follow(5, "0" * 16, True),
+        m.Want("0" * 16, "layer", "copy", 1, 0, 1),
+    ],
+    ids=lambda message: message.TYPE,
+)
+def test_before_a_hello_everything_is_unauthorised(peer, message):
+    peer.send(message)
+    refusal = peer.await_(m.Refusal)
+    assert refusal.error.code == "unauthorised"
+    assert refusal.error.details == {"hello": True}
+    assert refusal.id == getattr(message, "id", 0)
+
+
+def test_a_client_of_another_major_version_is_told_both(peer):
+    peer.send(m.Hello(1, (2, 0), "irrelevant"))
+    refusal = peer.await_(m.Refusal)
+    assert refusal.error.code == "version-mismatch"
+    assert "2.0" in refusal.error.message
+    assert "1.0" in refusal.error.message
+
+
+def test_a_client_of_a_newer_minor_version_is_welcome(peer, server):
+    peer.send(m.Hello(1, (1, 9), server.here.secret))
+    assert peer.await_(m.Welcome).protocol == (1, 0)
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        pytest.param([b""], id="nothing"),
+        pytest.param([b"\xc1" * 100], id="noise"),
+        pytest.param([os.urandom(1 << 20)], id="a megabyte of noise"),
+        pytest.param([b"\x91" * 100_000], id="very deep"),
+        pytest.param([b"\xdd\xff\xff\xff\xff"], id="a false count"),
+        pytest.param([b"\x80"] * 500, id="five hundred parts"),
+    ],
+)
+def test_garbage_is_refused_and_the_connection_still_works(peer, frames):
+    peer.hello()
+    peer.send_raw(frames)
+    assert peer.await_(m.Refusal).error.code == "malformed-message"
+    peer.send(m.Ping(9))
+    assert peer.await_(m.Pong).id == 9
+
+
+def test_a_message_of_the_servers_own_is_not_taken_from_a_client(peer):
+    peer.hello()
+    peer.send(m.Pong(9))
+    assert "does not send pong" in peer.await_(m.Refusal).error.message
+
+
+def test_a_chunk_that_nobody_wanted_is_refused(peer):
+    peer.hello()
+    peer.send(m.Chunk("0" * 16, "input", "plate", 1001, 0, b"surprise"))
+    assert "was not wanted" in peer.await_(m.Refusal).error.message
+
+
+def test_a_layer_that_is_not_there_is_withheld(peer):
+    peer.hello()
+    peer.send(m.Want("../../etc", "layer", "../passwd", 1, 0, 100))
+    withheld = peer.await_(m.Withheld)
+    assert (withheld.name, withheld.error.code) == ("../passwd", "missing-frame")
+
+
+def test_wants_beyond_the_credit_are_refused_and_not_served(peer, client, shot):
+    _, _, job = shot.run(client)
+    peer.hello()
+    for _ in range(8):
+        peer.send(m.Want(job, "layer", "copy", 1001, 0, 8_000_000))
+    peer.send(m.Want(job, "layer", "copy", 1001, 0, 1))
+    refusals = [peer.await_(m.Refusal) for _ in range(9)]
+    assert "credit of 64000000" in refusals[-1].error.message
+
+
+def test_a_job_that_has_not_ended_cannot_be_released(peer, shot):
+    peer.hello()
+    peer.send(submission(shot, "unreleased"))
+    job = peer.await_(m.Accepted).job
+    peer.send(m.Release(3, job))
+    assert "has not ended" in peer.await_(m.Refusal).error.message
+    peer.send(m.Cancel(4, job))
+    assert peer.await_(m.Acknowledged).id == 4
+
+
+def test_pictures_are_not_wanted_of_a_follower_that_does_not_serve(peer, shot):
+    peer.hello()
+    peer.send(submission(shot, "unserved"))
+    job = peer.await_(m.Accepted).job
+    peer.send(m.Follow(3, job, serves=False))
+    assert [type(peer.receive()) for _ in range(2)] == [m.Accepted, m.StateEvent]
+    peer.send(m.Ping(4))
+    assert peer.receive() == m.Pong(4)
+    peer.send(m.Cancel(5, job))
+    assert peer.await_(m.CancelledEvent).job == job
+
+
+def test_a_picture_withheld_refuses_the_job_with_the_owners_reason(peer, shot):
+    peer.hello()
+    peer.send(submission(shot, "withheld"))
+    job = peer.await_(m.Accepted).job
+    peer.send(m.Follow(3, job, serves=True))
+    want = peer.await_(m.Want)
+    gone = MissingFrame("'plate' frame 1001 is gone.")
+    peer.send(m.Withheld(job, "input", want.name, want.frame, gone))
+    assert peer.await_(m.FailedEvent).error.message == "'plate' frame 1001 is gone."
+
+
+def test_what_one_client_began_another_goes_on_with_at_the_offset(
+    server, client, exr, make_shot, tmp_path
+):
+    write, _ = exr
+    shot = make_shot("resumed", frames=FrameRange(1001, 1001))
+    pixels = np.arange(1500 * 2000 * 3, dtype=np.float32).reshape(1500, 2000, 3)
+    path = shot.files["plate"][1001] = write(shot.folder / "big.exr", pixels, compression="none")
+    size = path.stat().st_size
+    with Peer(server) as first:
+        first.hello()
+        first.send(submission(shot, "resumed"))
+        job = first.await_(m.Accepted).job
+        first.send(m.Follow(3, job, serves=True))
+        for _ in range(2):
+            want = first.await_(m.Want)
+            first.send(read_stretch(path, size, want))
+        first.await_(m.Want)
+        first.send(m.Ping(9))
+        first.await_(m.Pong)
+    with Peer(server) as second:
+        second.hello()
+        second.send(m.Follow(3, job, serves=True))
+        assert second.await_(m.Want).offset == 2 * 8 * 1024 * 1024
+    outcome = client.follow(job, pictures=shot.pictures(), folder=tmp_path / "out")
+    assert outcome.state == "done"
+
+
+def test_a_picture_that_another_client_owes_is_asked_of_us_once_it_is_gone(server, client, shot):
+    request, pictures = shot.request(gain=1.125), shot.pictures()
+    job = client.submit(request, pictures, request_key(request, pictures))
+    with Peer(server) as peer:
+        peer.hello()
+        peer.send(submission(shot, "same-pictures"))
+        other = peer.await_(m.Accepted).job
+        peer.send(m.Follow(3, other, serves=True))
+        peer.await_(m.Want)  # It is asked first, and does not answer.
+        events = []
+        peer.send(m.Cancel(4, other))
+        peer.await_(m.CancelledEvent)
+        outcome = client.follow(job, pictures=pictures, on_event=events.append)
+    assert outcome.state == "done"
+    assert sorted(e.frame for e in events if isinstance(e, Sent)) == [1001, 1002, 1003]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``gencomp doctor``: what is wrong is said with its cure."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from gencomp_server.cli import main
+from gencomp_server.doctor import (
+    check_disk,
+    check_home,
+    check_opencv,
+    check_packages,
+    check_ports,
+    check_python,
+    check_server,
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "good", "words"),
+    [
+        ((3, 9, 18), False, "install Python 3.11"),
+        ((3, 11, 7), True, "python 3.11.7."),
+        ((3, 13, 0), True, "tested is 3.11"),
+    ],
+)
+def test_the_python_is_told_and_judged(version, good, words):
+    found = check_python(version)
+    assert found.is_good is good
+    assert words in found.sentence
+
+
+def test_a_package_that_is_missing_is_named_with_the_cure():
+    found = check_packages({"json": "pytest", "no_such_module": "no-such-package"})
+    assert not found.is_good
+    assert "no-such-package" in found.sentence
+    assert "constraints.txt" in found.sentence
+
+
+def test_two_builds_of_opencv_are_one_too_many():
+    both = frozenset({"opencv-python", "opencv-python-headless", "numpy"})
+    assert not check_opencv(both).is_good
+    assert check_opencv(frozenset({"opencv-python-headless"})).is_good
+
+
+@pytest.mark.parametrize(("free", "good"), [(4_999_999_999, False), (5_000_000_000, True)])
+def test_a_full_disk_is_wrong(monkeypatch, tmp_path, free, good):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    assert check_disk(tmp_path).is_good is good
+
+
+def test_a_loopback_port_can_be_had():
+    assert check_ports().is_good
+
+
+def test_a_home_folder_that_is_not_there_yet_is_fine(tmp_path):
+    assert check_home(tmp_path / "none").is_good
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o700, True), (0o755, True), (0o777, False)])
+def test_a_home_folder_that_others_can_write_is_wrong(tmp_path, mode, good):
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(mode)
+    assert check_home(home).is_good is good
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o600, True), (0o644, False)])
+def test_a_secret_that_others_can_read_is_wrong(tmp_path, mode, good):
+    (tmp_path / "server.json").write_text("{}")
+    (tmp_path / "server.json").chmod(mode)
+    assert check_home(tmp_path).is_good is good
+
+
+def test_no_server_is_fine_and_a_dead_one_is_wrong(tmp_path):
+    environ = {"GENCOMP_HOME": str(tmp_path)}
+    assert check_server(environ).is_good
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    secret.chmod(0o600)
+    environ |= {"GENCOMP_SERVER": "tcp://127.0.0.1:9", "GENCOMP_SECRET_FILE": str(secret)}
+    found = check_server(environ)
+    assert not found.is_good
+    assert "tcp://127.0.0.1:9" in found.sentence
+
+
+def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    assert main(["doctor"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 7
+    assert [line.split()[0] for line in lines].count("WRONG") == 1
