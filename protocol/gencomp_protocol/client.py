@@ -18,6 +18,7 @@ import zmq
 from gencomp_protocol import sockets
 from gencomp_protocol.codec import decode, digest_of, encode, request_to_plain
 from gencomp_protocol.errors import (
+    Cancelled,
     GencompError,
     LinkTimeout,
     MalformedMessage,
@@ -340,6 +341,7 @@ class Client:
         Raises:
             UnknownJob: The server has no such job.
             ServerUnreachable: The server went away and did not come back.
+            Cancelled: ``cancelled`` said so while it was away.
             UnwritableOutput, DiskFull: A layer cannot be written.
         """
         following = _Following(self, job, pictures, folder, on_event, cancelled, set(have))
@@ -468,10 +470,15 @@ class Client:
         except ServerUnreachable as error:
             raise _LinkDown from error
 
-    def _reconnect(self) -> Welcome:
-        """Make the link again, trying for as long as ``timeout_s``."""
+    def _reconnect(self, cancelled: Optional[Callable[[], bool]] = None) -> Welcome:
+        """Make the link again, trying for as long as ``timeout_s`` and nobody cancels."""
         deadline = time.monotonic() + self._timeout_s
         while True:
+            if cancelled is not None and cancelled():
+                raise Cancelled(
+                    "Cancelled while the server was away.",
+                    hint="The job goes on when it comes back; cancel it there by its id.",
+                )
             try:
                 self._look_up()
                 return self.connect()
@@ -561,7 +568,7 @@ class _Following:
         """Make the link again; what was on its way is announced again and goes on where it was."""
         for expected in self._client._receiver.unfinished():
             self._known.pop((expected.name, expected.frame), None)
-        self._client._reconnect()
+        self._client._reconnect(self._cancelled)
 
     def _loop(self) -> Outcome:
         while self._outcome is None or not (self._client._receiver.is_idle or self._is_over_early):

@@ -652,7 +652,6 @@ class Service:
         if end is not None:
             self._tell(job_id, end)
         self._spool.trim_decoded()
-        self._spool.trim_stages()
 
 
 def _layer_event(job: str, row: LayerRow) -> m.LayerEvent:

@@ -2,6 +2,7 @@
 """Pressing Generate, against a fake server: what the artist sees, and what is left on disk."""
 
 import json
+import shutil
 import threading
 from pathlib import Path
 
@@ -372,3 +373,47 @@ def test_nothing_of_ours_touches_nuke_from_another_thread(app):
     thread.start()
     thread.join()
     assert failures == ["'name' was touched outside Nuke's main thread"]
+
+
+def test_split_effects_and_the_residual_are_in_the_stream_too(app, shot, home, comp, tmp_path):
+    folder = tmp_path / "more"
+    shutil.copytree(shot / "layers", folder)
+    for layer in ("a_object", "a_effects", "b_object", "b_effects", "residual"):
+        shutil.copytree(shot / "layers" / "a", folder / layer)
+        for path in sorted((folder / layer).iterdir()):
+            path.rename(path.with_name(path.name.replace("a.", f"{layer}.")))
+    gizmo = comp(app)
+    with FakeServer(folder, home):
+        press(app, gizmo)
+    truth = reading(app, shot, "layers/a/a")
+    for layer in ("a_object", "a_effects", "residual"):
+        named = [f"{layer}.{part}" for part in ("red", "green", "blue", "alpha")]
+        assert app.pixels.compare(gizmo, truth, 1002, named, RGBA)["differing"] == 0
+    gizmo["gc_output"].setValue("recomposed")
+    # The plate is 0.375 there (0.25 over half of 0.25), and the residual adds 0.25.
+    assert gizmo.sample("rgba.red", 16, 48 - 16, frame=1002) == 0.375 + 0.25
+
+
+def test_the_order_knob_decides_what_lies_in_front_in_recomposed(app, server, comp):
+    gizmo = comp(app)
+    gizmo["order"].setValue("b, a")
+    press(app, gizmo)
+    assert gizmo.node("Over_2").input(0).name() == "Over_1"
+    assert gizmo.node("Over_2").input(1).name() == "Layer_2"
+    gizmo["order"].setValue("")
+    press(app, gizmo)
+    assert gizmo.node("Over_1").input(0).name() == "Over_2"
+    assert gizmo.node("Add_residual").input(0).name() == "Over_1"
+
+
+def test_a_result_of_fewer_objects_leaves_no_layer_of_the_last_one(app, server, comp):
+    gizmo = comp(app)
+    press(app, gizmo)
+    gizmo.setInput(2, None)
+    shutil.rmtree(gizmo["gc_folder"].evaluate() + "/b")
+    server.folder, kept = server.folder.parent / "one", server.folder
+    shutil.copytree(kept, server.folder, ignore=shutil.ignore_patterns("b"))
+    press(app, gizmo)
+    assert gizmo["gc_has2"].value() is False
+    assert "b.red" not in gizmo.channels()
+    assert gizmo["gc_output"].values()[:4] == ["plate", "background", "a", "object2"]

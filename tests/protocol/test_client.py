@@ -14,6 +14,7 @@ from gencomp_protocol.client import Client, LayerReady, Picture, Sent, Warned, r
 from gencomp_protocol.codec import decode, encode
 from gencomp_protocol.errors import (
     BadPicture,
+    Cancelled,
     LinkTimeout,
     MalformedMessage,
     ServerUnreachable,
@@ -328,6 +329,24 @@ def test_a_server_that_never_comes_back_is_unreachable(script, monkeypatch):
         client.connect()
         with pytest.raises(ServerUnreachable):
             client.follow(JOB)
+
+
+def test_cancel_is_heard_while_the_server_is_away(script, monkeypatch):
+    monkeypatch.setattr(client_module, "_QUIET_S", 0.05)
+    monkeypatch.setattr(client_module, "_LOST_S", 0.1)
+    script.answers[m.Ping] = lambda ping: []
+    script.answers[m.Cancel] = lambda cancel: []
+    gone = ServerFile("tcp://127.0.0.1:1", "t")
+    away = threading.Event()
+
+    def find():
+        away.set()
+        return gone
+
+    with Client(script.address, "s", timeout_s=60.0, find=find) as client:
+        client.connect()
+        with pytest.raises(Cancelled, match="while the server was away"):
+            client.follow(JOB, cancelled=away.is_set)
 
 
 def test_the_key_of_equal_work_is_equal(tmp_path):

@@ -141,7 +141,8 @@ class JobContext:
         found = self._store.load(key)
         made: T = found[0] if found else self._run_stage(key, fn, given, settings)
         row = StageRow(name, key, round(self._clock() - started, 3), found is not None)
-        self.rows.append(row)
+        if key not in {one.key for one in self.rows}:  # asked for again within the run
+            self.rows.append(row)
         self.log.info("stage %s %s %.3f s", name, "found" if row.reused else "made", row.seconds)
         return made
 

@@ -44,7 +44,8 @@ def find_changes(
     somewhere rises high above it or touches a matte.
     """
     if calibration.exact:
-        return (np.abs(plate - clean).max(axis=2) >= SMALLEST_CHANGE).astype(np.float32)
+        differs = np.abs(plate - clean).max(axis=2) >= SMALLEST_CHANGE
+        return np.asarray(differs, dtype=np.float32)
     rms = seen_change(plate, clean, calibration)[..., 0]
     under = to_display(soften(clean, calibration.soften_clean))
     quiet = ~grow(matte, 9)

@@ -315,6 +315,7 @@ def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
     import numpy as np
 
     from gencomp_server.parts.fit import model_format, to_model_frame
+    from gencomp_server.parts.pictures import coverage_of, linear
 
     window = shot.header(PLATE).display_window
     size = model_format(window.width, window.height, long_edge)
@@ -323,9 +324,9 @@ def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
     stacked = np.empty((len(frames), size[1], size[0], len(mattes)), np.float16)
     for i, n in enumerate(frames):
         ctx.progress("scene", i, len(frames))
-        plate[i] = to_model_frame(_linear(shot, PLATE, n), size)
+        plate[i] = to_model_frame(linear(shot, PLATE, n), size)
         for k, name in enumerate(mattes):
-            stacked[i, ..., k] = to_model_frame(_matte(shot, name, n), size)[..., 0]
+            stacked[i, ..., k] = to_model_frame(coverage_of(shot, name, n), size)[..., 0]
     return Scene(frames, plate, stacked)
 
 
@@ -333,9 +334,10 @@ def find_clean_plate(ctx: Context, shot: Shot, scene: Scene, *, register: bool) 
     """Decide at model size how the clean plate is gathered from the other frames."""
     from gencomp_server.parts.cleanplate import CleanPlateSettings, plan_clean_plate
     from gencomp_server.parts.fit import to_model_frame
+    from gencomp_server.parts.pictures import linear
 
     painted = {
-        at: to_model_frame(_linear(shot, CLEAN_PLATE, n), scene.size)
+        at: to_model_frame(linear(shot, CLEAN_PLATE, n), scene.size)
         for at, n in _painted_frames(shot).items()
     }
     return plan_clean_plate(
@@ -354,21 +356,22 @@ def clean_frame(
     """Make one frame of the clean plate at plate size, fitted to the plate, in its type."""
     from gencomp_server.parts.cleanfit import fit_clean
     from gencomp_server.parts.cleanplate import gather_frame
+    from gencomp_server.parts.pictures import in_type, linear, row_reader
 
-    plate = _linear(shot, PLATE, n)
+    plate = linear(shot, PLATE, n)
     covered = scene.covered(n)
     if plan_ is None:
-        clean = _linear(shot, CLEAN_PLATE, n)
+        clean = linear(shot, CLEAN_PLATE, n)
     else:
-        rows = _rows_of(shot, PLATE)
+        rows = row_reader(shot, PLATE)
         size = (plate.shape[1], plate.shape[0])
         painted = _painted_frames(shot)
-        looked_up = _rows_of(shot, CLEAN_PLATE, painted) if painted else None
+        looked_up = row_reader(shot, CLEAN_PLATE, painted) if painted else None
         clean = gather_frame(plan_, n, rows, size, looked_up)
         covered = covered | (plan_.own[scene.frames.index(n)] > 0)
     move = register and plan_ is None
     fitted = fit_clean(plate, clean, covered, scene.size, register=move)
-    return replace(fitted, pixels=_in_type(fitted.pixels, shot.header(PLATE, n).pixel_type))
+    return replace(fitted, pixels=in_type(fitted.pixels, shot.header(PLATE, n).pixel_type))
 
 
 def solve_alpha(
@@ -379,6 +382,7 @@ def solve_alpha(
 
     from gencomp_server.parts.alpha import ROUGH, STANDARD, solve_frame
     from gencomp_server.parts.fit import to_model_frame
+    from gencomp_server.parts.pictures import linear
 
     i, settings = scene.frames.index(n), ROUGH if mattes == "rough" else STANDARD
     under = to_model_frame(clean.pixels, scene.size)
@@ -387,7 +391,7 @@ def solve_alpha(
         return FrameAlpha(found.alpha, found.object_alpha)
     each = []
     for k, name in enumerate(solos.names):
-        solo = to_model_frame(_linear(solos, name, n), scene.size)
+        solo = to_model_frame(linear(solos, name, n), scene.size)
         matte = scene.mattes[i, ..., k : k + 1].astype(np.float32)
         each.append(solve_frame(solo, under, matte, clean.calibration, settings))
     return FrameAlpha(
@@ -410,10 +414,11 @@ def measure_floor(
 
     from gencomp_server.parts.fit import from_model_frame
     from gencomp_server.parts.noise import measure_noise
+    from gencomp_server.parts.pictures import linear
 
     def samples() -> Iterator[tuple[Any, Any, Any]]:
         for n, clean in zip(at, cleans, strict=True):
-            i, plate = scene.frames.index(n), _linear(shot, PLATE, n)
+            i, plate = scene.frames.index(n), linear(shot, PLATE, n)
             hidden = scene.covered(n)
             if plan_ is not None:
                 hidden = hidden | plan_.suspected[i] | (plan_.own[i] > 0)
@@ -476,14 +481,15 @@ def _stack_frame(
 
     from gencomp_server.parts.fit import upsample_steered
     from gencomp_server.parts.noise import coverage
+    from gencomp_server.parts.pictures import coverage_of, linear, native
     from gencomp_server.parts.recompose import APART, FOLDED, recompose_frame
 
     shot, scene, i = material.shot, material.scene, material.scene.frames.index(n)
-    native, plate = _native(shot, PLATE, n), _linear(shot, PLATE, n)
+    own, plate = native(shot, PLATE, n), linear(shot, PLATE, n)
     clean = material.clean(n).pixels.astype(np.float32)
     names = shot.request.named(MATTE_PREFIX)
-    mattes = np.concatenate([_matte(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
-    solos = [_linear(shot, SOLO_PREFIX + name, n) for name in order if _has_solos(shot)]
+    mattes = np.concatenate([coverage_of(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
+    solos = [linear(shot, SOLO_PREFIX + name, n) for name in order if _has_solos(shot)]
     found = material.solved[i].together
     alphas = []
     for k in range(found.shape[2]):
@@ -494,7 +500,7 @@ def _stack_frame(
         matte = mattes[..., k : k + 1] if solos else mattes.max(axis=2, keepdims=True)
         alphas.append(alpha * coverage(alpha, guide, clean, material.noise, matte=matte))
     if KEEP in shot.names:
-        free = 1.0 - _matte(shot, KEEP, n)
+        free = 1.0 - coverage_of(shot, KEEP, n)
         alphas = [alpha * free for alpha in alphas]
     colours = None
     if solos:
@@ -505,9 +511,7 @@ def _stack_frame(
     elif len(order) > 1:
         alphas = _split(material, n, order, alphas[0], mattes)
     kind = APART if params.residual == "layer" else FOLDED
-    made = recompose_frame(
-        native, clean, alphas, noise=material.noise, colours=colours, residual=kind
-    )
+    made = recompose_frame(own, clean, alphas, noise=material.noise, colours=colours, residual=kind)
     return made, []
 
 
@@ -516,12 +520,13 @@ def _split(
 ) -> list[Any]:
     """Share one alpha out among the objects, front to back. Each [H,W,1] float32."""
     from gencomp_server.parts.ownership import object_alphas, shares_at
+    from gencomp_server.parts.pictures import coverage_of
 
     assert material.owned is not None
     request, i = material.shot.request, material.scene.frames.index(n)
     places = [request.named(MATTE_PREFIX).index(name) for name in order]
     named = {
-        k: _matte(material.shot, EFFECTS_PREFIX + name, n)
+        k: coverage_of(material.shot, EFFECTS_PREFIX + name, n)
         for k, name in enumerate(order)
         if EFFECTS_PREFIX + name in material.shot.names
     }
@@ -532,37 +537,21 @@ def _split(
 
 
 def _error(shot: Shot, n: int, made: Recomposed) -> StackError:
+    from gencomp_server.parts.pictures import native
     from gencomp_server.parts.stack import stack_error
 
-    return stack_error(_native(shot, PLATE, n), made.background, made.layers, made.residual)
+    return stack_error(native(shot, PLATE, n), made.background, made.layers, made.residual)
 
 
 def _layer_frame(shot: Shot, n: int, name: str, pixels: Any) -> LayerFrame:
-    """Lay a display-window picture into the plate's own data window."""
-    import numpy as np
-
-    from gencomp_server.parts.window import fill_from_display
+    """Wrap a display-window picture as the plate's frame; overscan stays in the background."""
+    from gencomp_server.parts.pictures import over_data_window
 
     header = shot.header(PLATE, n)
-    if header.data_window != header.display_window:
-        height, width = header.data_window.height, header.data_window.width
-        laid = np.zeros((height, width, 4), pixels.dtype)
-        if name == BACKGROUND:
-            own = shot.frame(PLATE, n)
-            laid[..., 3] = 1.0
-            laid[..., : own.shape[2]] = own
-        fill_from_display(laid, header.data_window, pixels, header.display_window)
-        pixels = laid
-    return LayerFrame(
-        name,
-        n,
-        pixels,
-        RGBA,
-        header.display_window,
-        header.data_window,
-        header.pixel_aspect,
-        header.metadata,
-    )
+    rim = shot.frame(PLATE, n) if name == BACKGROUND else None
+    laid = over_data_window(pixels, header, rim)
+    windows = (header.display_window, header.data_window, header.pixel_aspect)
+    return LayerFrame(name, n, laid, RGBA, *windows, header.metadata)
 
 
 def _hidden_frames(material: _Material, order: tuple[str, ...]) -> dict[str, list[int]]:
@@ -650,50 +639,6 @@ def _painted_frames(shot: Shot) -> dict[int, int]:
     if entry.cover == STILL:
         return {shot.frames.first: shot.frames.first}
     return {n: n for n in shot.frames_of(CLEAN_PLATE)}
-
-
-def _native(shot: Shot, name: str, n: int) -> Any:
-    """Return a picture's own samples over its display window."""
-    from gencomp_server.parts.window import onto_display
-
-    header = shot.header(name, n)
-    return onto_display(shot.frame(name, n), header.data_window, header.display_window)
-
-
-def _linear(shot: Shot, name: str, n: int) -> Any:
-    """Return colour for computing: finite, over the display window. [H,W,3] float32."""
-    from gencomp_server.parts.window import finite
-
-    return finite(_native(shot, name, n)[..., :3])
-
-
-def _matte(shot: Shot, name: str, n: int) -> Any:
-    """Return a matte over the display window. [H,W,1] float32, 0..1."""
-    import numpy as np
-
-    return np.clip(_native(shot, name, n).astype(np.float32), 0.0, 1.0)
-
-
-def _rows_of(shot: Shot, name: str, own: dict[int, int] | None = None) -> Callable[..., Any]:
-    """Return a reader of rows over the display window: ``rows(n, y0, y1)`` -> [y1-y0,W,3]."""
-
-    def rows(n: int, y0: int, y1: int) -> Any:
-        n = n if own is None else own[n]
-        header = shot.header(name, n)
-        if header.data_window == header.display_window:
-            return shot.rows(name, n, y0, y1)[..., :3]
-        return _native(shot, name, n)[y0:y1, :, :3]
-
-    return rows
-
-
-def _in_type(pixels: Any, pixel_type: str) -> Any:
-    """Return a clean plate in the plate's type; what half cannot hold stays at its greatest."""
-    import numpy as np
-
-    if pixel_type != "half":
-        return pixels
-    return np.clip(pixels, -65504.0, 65504.0).astype(np.float16)
 
 
 def _has_solos(shot: Shot) -> bool:

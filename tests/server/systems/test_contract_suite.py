@@ -95,7 +95,7 @@ def test_when_nothing_is_touched_then_every_knob_is_within_its_own_range(system)
 
 @SYSTEMS
 def test_when_the_whole_plate_is_kept_then_the_background_is_the_plate_bit_for_bit(system, new_job):
-    job, shot = new_job(objects=2, frames=1)
+    job, _ = new_job(objects=2, frames=1)
     job.add("keep", 1001, np.ones((96, 160, 1), np.float16), cover="still")
     check_request(system, Request(system.name, job.frames, tuple(job.entries.values())))
     made = job.run()

@@ -171,3 +171,19 @@ def test_a_file_that_is_not_toml_is_refused_by_name(tmp_path):
     (tmp_path / "bad.toml").write_text("seed = = 1")
     with pytest.raises(BadKnob, match=r"bad\.toml"):
         load_spec(tmp_path / "bad.toml")
+
+
+def test_a_written_shot_reads_back_as_half_floats_under_its_frame_numbers(tmp_path):
+    oiio = pytest.importorskip("OpenImageIO")
+    from gencomp_server.training.shots import write_shot
+
+    spec = ShotSpec(seed=11, width=64, height=48, frames=1)
+    write_shot(spec, tmp_path)
+    written = oiio.ImageInput.open(str(tmp_path / "plate" / "plate.1001.exr"))
+    assert str(written.spec().format) == "half"
+    pixels = written.read_image("half")
+    written.close()
+    expected = ProceduralShot(spec).plate(1001).astype(np.float16)
+    assert np.array_equal(np.asarray(pixels), expected)
+    assert (tmp_path / "matte_a" / "matte_a.1001.exr").is_file()
+    assert (tmp_path / "truth" / "a" / "a.1001.exr").is_file()
