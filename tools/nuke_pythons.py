@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.13")
@@ -52,29 +53,47 @@ def environment(version: str, python: str) -> Path:
     return own
 
 
-def run_tests(python: Path, arguments: list[str]) -> bool:
-    """Run the tests of the Nuke room; the server's own interpreter evaluates pixels for them."""
+def run_tests(version: str, python: str, arguments: list[str]) -> tuple[bool, str]:
+    """Run the tests of the Nuke room; return whether they pass, and what was said.
+
+    The server's own interpreter, which runs this, evaluates pixels for them.
+    """
     tests = [folder for folder in TESTS if (ROOT / folder).is_dir()]
     environ = {**os.environ, "GENCOMP_TEST_SERVER_PYTHON": sys.executable, "PYTHONPATH": ""}
-    command = [str(python), "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *tests]
-    return subprocess.run(command, cwd=ROOT, env=environ, check=False).returncode == 0
+    own = str(environment(version, python))
+    command = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *tests]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environ,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    return done.returncode == 0, done.stdout
 
 
 def main(arguments: list[str]) -> int:
-    """Run everything and return the exit code."""
-    passed, failed, missing = [], [], []
-    for version in VERSIONS:
-        python = find_python(version)
-        if python is None:
-            missing.append(version)
-            continue
-        print(f"== Python {version}: {', '.join(TESTS)}", flush=True)
-        good = run_tests(environment(version, python), arguments)
-        (passed if good else failed).append(version)
+    """Run everything, an interpreter to a core, and return the exit code."""
+    pythons = {version: find_python(version) for version in VERSIONS}
+    found = {version: python for version, python in pythons.items() if python}
+    passed, failed = [], []
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        runs = {v: pool.submit(run_tests, v, python, arguments) for v, python in found.items()}
+        for version, run in runs.items():
+            good, said = run.result()
+            print(f"== Python {version}: {', '.join(TESTS)}\n{said}", flush=True)
+            (passed if good else failed).append(version)
     print("== Nuke-side tests")
-    for what, versions in (("passed", passed), ("failed", failed), ("not found", missing)):
+    missing = [version for version in VERSIONS if version not in found]
+    for what, versions in (
+        ("passed under", passed),
+        ("failed under", failed),
+        ("not found:", missing),
+    ):
         if versions:
-            print(f"{what} under Python {', '.join(versions)}".replace("found under", "found:"))
+            print(f"{what} Python {', '.join(versions)}")
     return 1 if failed else 0
 
 

@@ -23,9 +23,27 @@ RECONNECT_MS = 100
 RECONNECT_MAX_MS = 2000
 
 
-def client_socket(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "zmq.Socket[bytes]":
+Socket = zmq.Socket[bytes]
+Context = zmq.Context[Socket]
+
+
+def new_context() -> Context:
+    """Return a ZeroMQ context of one's own; whoever makes it terminates it."""
+    return zmq.Context()
+
+
+def try_send(made: Socket, frames: "list[bytes]") -> bool:
+    """Send a message without waiting; False where its queue is full."""
+    try:
+        made.send_multipart(frames, flags=zmq.NOBLOCK, copy=False)
+    except zmq.Again:
+        return False
+    return True
+
+
+def client_socket(context: Context, address: str) -> Socket:
     """Return a DEALER on its way to ``address``; connecting goes on in the background."""
-    made: zmq.Socket[bytes] = context.socket(zmq.DEALER)
+    made: Socket = context.socket(zmq.DEALER)
     _agree(made)
     made.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     made.setsockopt(zmq.RECONNECT_IVL_MAX, RECONNECT_MAX_MS)
@@ -33,15 +51,13 @@ def client_socket(context: "zmq.Context[zmq.Socket[bytes]]", address: str) -> "z
     return made
 
 
-def server_socket(
-    context: "zmq.Context[zmq.Socket[bytes]]", host: str, port: int
-) -> "tuple[zmq.Socket[bytes], str]":
+def server_socket(context: Context, host: str, port: int) -> "tuple[Socket, str]":
     """Return a bound ROUTER and its address; port 0 takes a free one.
 
     Raises:
         ServerUnreachable: The port cannot be had.
     """
-    made: zmq.Socket[bytes] = context.socket(zmq.ROUTER)
+    made: Socket = context.socket(zmq.ROUTER)
     _agree(made)
     made.setsockopt(zmq.ROUTER_MANDATORY, 1)
     try:
@@ -55,7 +71,7 @@ def server_socket(
     return made, made.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
 
 
-def _agree(made: "zmq.Socket[bytes]") -> None:
+def _agree(made: Socket) -> None:
     for option, value in (
         (zmq.LINGER, LINGER_MS),
         (zmq.SNDHWM, QUEUE_MESSAGES),

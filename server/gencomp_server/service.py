@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import fcntl
 import hmac
-import importlib
 import logging
 import os
 import secrets
-import signal
-import socket as plain_sockets
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 import zmq
@@ -30,28 +25,24 @@ import zmq
 from gencomp_protocol import messages as m
 from gencomp_protocol.codec import decode, encode, request_id_of, request_to_plain, to_plain
 from gencomp_protocol.errors import (
-    BadKnob,
     GencompError,
     InternalError,
     MalformedMessage,
     MissingFrame,
-    MissingInput,
     ServerUnreachable,
     Unauthorised,
     UnknownJob,
-    UnwritableOutput,
     VersionMismatch,
     WorkerLost,
     error_from_wire,
 )
-from gencomp_protocol.frames import spell_frames
-from gencomp_protocol.locate import ServerFile, read_server_file, write_server_file
+from gencomp_protocol.locate import ServerFile
 from gencomp_protocol.request import Request
 from gencomp_protocol.sockets import server_socket
 from gencomp_protocol.transfer import Arrived, Credit, Receiver, read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION, __version__
 from gencomp_server.config import ServerConfig
-from gencomp_server.contract import System, check_request, find_system, schema
+from gencomp_server.contract import System, schema
 from gencomp_server.engine.intake import Intake, Passed
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import JobTable, LayerRow
@@ -60,6 +51,8 @@ from gencomp_server.engine.spool import Spool
 from gencomp_server.engine.supervisor import LOST, READY, Supervisor
 from gencomp_server.engine.worker import Worker
 from gencomp_server.exr.decode import DecodePool
+from gencomp_server.gate import check_pictures, load_registry, open_system
+from gencomp_server.lifetime import Notice, announced, claimed
 from gencomp_server.logs import job_named
 from gencomp_server.sessions import Session, Sessions
 
@@ -71,19 +64,6 @@ _MESSAGES_A_TURN = 64
 _CLOSE_S = 5.0
 _DAY_S = 86400.0
 LOCK_FILE = "server.lock"
-
-
-def load_registry(place: str) -> tuple[System, ...]:
-    """Return the systems that ``"module:attribute"`` names.
-
-    Raises:
-        BadKnob: There is no such thing.
-    """
-    module, _, attribute = place.partition(":")
-    try:
-        return tuple(getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadKnob(f"Setting 'registry' names no systems: {place} ({error}).") from error
 
 
 class Service:
@@ -106,7 +86,7 @@ class Service:
         self._registry = registry or config.registry
         self._systems = load_registry(self._registry)
         self._secret = secrets.token_hex(32)
-        self._leave = self._draining = False
+        self._notice = Notice()
         self._drain_by_s = float("inf")
         self._busy_s = clock()
         self._answers: dict[type[m.Message], Callable[[Session, Any], None]] = {
@@ -137,44 +117,25 @@ class Service:
             UnwritableOutput: Spool or server file cannot be written.
         """
         self._spool = Spool(self._config.spool)
-        with (
-            _claimed(self._spool.root / LOCK_FILE),
-            self._wakeful(),
-            self._signals(),
-            self._parts(),
-        ):
+        with claimed(self._spool.root / LOCK_FILE), self._notice.heard(), self._parts():
             self._recover()
             here = ServerFile(self._address, self._secret, os.getpid(), __version__)
-            write_server_file(self._config.state_file, here)
-            log.info("ready at %s", self._address)
-            try:
+            with announced(self._config.state_file, here):
+                log.info("ready at %s", self._address)
                 if on_ready is not None:
                     on_ready(here)
                 while not self._is_over():
                     self._turn()
-            finally:
-                self._withdraw()
         log.info("left")
         return 0
 
     def stop(self) -> None:
         """Leave now; a running job goes back to the queue. Any thread may call this."""
-        self._leave = True
-        self._wake()
+        self._notice.stop()
 
     def drain(self) -> None:
         """Take no more work, let the running job end, then leave. Any thread may call this."""
-        self._draining = True
-        self._wake()
-
-    @contextmanager
-    def _wakeful(self) -> Iterator[None]:
-        """Open the pair of sockets that ends the wait of a turn."""
-        self._wake_in, self._wake_out = plain_sockets.socketpair()
-        with self._wake_in, self._wake_out:
-            self._wake_in.setblocking(False)
-            self._wake_out.setblocking(False)
-            yield
+        self._notice.drain()
 
     @contextmanager
     def _parts(self) -> Iterator[None]:
@@ -183,7 +144,7 @@ class Service:
         self._socket, self._address = server_socket(context, self._config.host, self._config.port)
         pool = DecodePool(self._config.decode_processes, timeout_s=self._config.decode_timeout_s)
         self._table = JobTable(self._spool.database)
-        self._intake = Intake(self._spool, pool, self._wake)
+        self._intake = Intake(self._spool, pool, self._notice.wake)
         self._sessions = Sessions(self._intake.lacking)
         self._meter = ProgressMeter(self._clock)
         worker = Worker(
@@ -196,7 +157,7 @@ class Service:
         self._supervisor.start()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
-        self._poller.register(self._wake_out.fileno(), zmq.POLLIN)
+        self._poller.register(self._notice.fileno(), zmq.POLLIN)
         self._polled_fd: int | None = None
         try:
             yield
@@ -212,26 +173,6 @@ class Service:
             self._socket.close()
             context.term()
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        """Let SIGTERM drain and SIGINT stop, where this is the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def hear(number: int, frame: object) -> None:
-            if number == signal.SIGTERM and not self._draining:
-                self.drain()
-            else:
-                self.stop()
-
-        before = {number: signal.signal(number, hear) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _recover(self) -> None:
         """Go on where the last server stopped, and clear out what nobody needs."""
         for job_id in self._table.recover():
@@ -243,23 +184,11 @@ class Service:
         for job in self._table.in_state(m.RECEIVING):
             self._open_intake(job)
 
-    def _withdraw(self) -> None:
-        """Remove the server file, if it is still ours."""
-        with suppress(GencompError):
-            if read_server_file(self._config.state_file).secret == self._secret:
-                Path(self._config.state_file).unlink(missing_ok=True)
-
-    def _wake(self) -> None:
-        """End the wait of the present turn; any thread, and a signal handler, may call this."""
-        # Full is as good as sent; before the start and after the end there is no turn to end.
-        with suppress(OSError, AttributeError):
-            self._wake_in.send(b"!")
-
     def _is_over(self) -> bool:
         now = self._clock()
-        if self._leave:
+        if self._notice.is_over:
             return True
-        if self._draining:
+        if self._notice.is_draining:
             return self._is_drained(now)
         if len(self._sessions) or self._supervisor.job or self._table.next_queued():
             self._busy_s = now
@@ -283,9 +212,7 @@ class Service:
     def _turn(self) -> None:
         self._watch_worker()
         ready = dict(self._poller.poll(_TURN_MS))
-        with suppress(BlockingIOError):
-            while self._wake_out.recv(4096):
-                pass
+        self._notice.clear()
         for step in (self._hear_clients, self._hear_worker, self._hear_intake, self._go_on):
             self._guard(step, ready)
 
@@ -411,11 +338,9 @@ class Service:
 
     def _system(self, request: Request) -> System:
         """Return the system asked for, where the header of the request is in order."""
-        if self._draining:
+        if self._notice.is_draining:
             raise ServerUnreachable("The server is about to leave.", hint="Try again in a minute.")
-        system = find_system(self._systems, request.system)
-        check_request(system, request)
-        return system
+        return open_system(self._systems, request)
 
     def _check(self, session: Session, message: m.Check) -> None:
         system = self._system(message.request)
@@ -427,7 +352,7 @@ class Service:
         job = self._table.standing(message.key)
         if job is None:
             system = self._system(message.request)
-            _check_pictures(message.request, message.inputs)
+            check_pictures(message.request, message.inputs)
             job = self._table.add(message.key, message.request, message.inputs)
             with job_named(job.id):
                 log.info("%s %s from %s", system.name, job.request.frames, session.name)
@@ -441,8 +366,7 @@ class Service:
     def _open_intake(self, job: Job) -> None:
         """Go on receiving a job after a restart; one that is no longer taken is refused."""
         try:
-            system = find_system(self._systems, job.request.system)
-            check_request(system, job.request)
+            system = open_system(self._systems, job.request)
         except GencompError as error:
             self._end(job.id, m.REFUSED, error)
             return
@@ -581,7 +505,7 @@ class Service:
     # --- the worker ------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
-        if self._draining or self._supervisor.state not in (READY, LOST):
+        if self._notice.is_draining or self._supervisor.state not in (READY, LOST):
             return
         job = self._table.next_queued()
         if job is None:
@@ -656,53 +580,3 @@ class Service:
 
 def _layer_event(job: str, row: LayerRow) -> m.LayerEvent:
     return m.LayerEvent(job, row.layer, row.frame, row.bytes, row.digest)
-
-
-def _check_pictures(request: Request, inputs: tuple[m.InputPictures, ...]) -> None:
-    """Refuse a submit whose pictures are not those that its header names.
-
-    Raises:
-        MissingInput: Pictures of an input that the header does not have, or none of one it has.
-        MissingFrame: Frames that differ from the header's.
-    """
-    named = {one.name: {entry.frame for entry in one.pictures} for one in inputs}
-    headers = {entry.name: set(entry.frames) for entry in request.inputs}
-    for name in sorted(named.keys() ^ headers.keys()):
-        raise MissingInput(
-            f"Input '{name}' stands only in the {'header' if name in headers else 'pictures'}.",
-            hint="Name every input in both.",
-            input=name,
-        )
-    for name, frames in headers.items():
-        if named[name] != frames:
-            odd = spell_frames(named[name] ^ frames)
-            raise MissingFrame(
-                f"Input '{name}' has other pictures than its header says, at frame {odd}.",
-                hint="Give the frames that the header names.",
-                input=name,
-            )
-
-
-@contextmanager
-def _claimed(lock: Path) -> Iterator[None]:
-    """Keep other servers out of a spool.
-
-    Raises:
-        ServerUnreachable: Another one is in it.
-        UnwritableOutput: The lock cannot be made.
-    """
-    try:
-        held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UnwritableOutput(f"The spool cannot be written ({error.strerror}).") from error
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(held)
-        raise ServerUnreachable(
-            f"Another server uses the spool {lock.parent}.", hint="Name another with --spool."
-        ) from error
-    try:
-        yield
-    finally:
-        os.close(held)

@@ -8,7 +8,7 @@ from hashlib import blake2b
 import pytest
 import zmq
 
-from gencomp_protocol import client as client_module
+from gencomp_protocol import link as link_module
 from gencomp_protocol import messages as m
 from gencomp_protocol.client import Client, LayerReady, Picture, Sent, Warned, request_key
 from gencomp_protocol.codec import decode, encode
@@ -301,8 +301,8 @@ def test_events_of_other_jobs_are_not_ours(script, client):
 def test_a_link_that_drops_is_made_again_and_the_layer_goes_on_where_it_was(
     script, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(client_module, "_QUIET_S", 0.1)
-    monkeypatch.setattr(client_module, "_LOST_S", 0.2)
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.1)
+    monkeypatch.setattr(link_module, "_LOST_S", 0.2)
     second = Script()
     script.answers[m.Follow] = announce(layer())
     # The first server sends one chunk and then falls silent, listening still.
@@ -321,8 +321,8 @@ def test_a_link_that_drops_is_made_again_and_the_layer_goes_on_where_it_was(
 
 
 def test_a_server_that_never_comes_back_is_unreachable(script, monkeypatch):
-    monkeypatch.setattr(client_module, "_QUIET_S", 0.05)
-    monkeypatch.setattr(client_module, "_LOST_S", 0.1)
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.05)
+    monkeypatch.setattr(link_module, "_LOST_S", 0.1)
     script.answers[m.Ping] = lambda ping: []
     gone = ServerFile("tcp://127.0.0.1:1", "t")
     with Client(script.address, "s", timeout_s=0.2, find=lambda: gone) as client:
@@ -332,8 +332,8 @@ def test_a_server_that_never_comes_back_is_unreachable(script, monkeypatch):
 
 
 def test_cancel_is_heard_while_the_server_is_away(script, monkeypatch):
-    monkeypatch.setattr(client_module, "_QUIET_S", 0.05)
-    monkeypatch.setattr(client_module, "_LOST_S", 0.1)
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.05)
+    monkeypatch.setattr(link_module, "_LOST_S", 0.1)
     script.answers[m.Ping] = lambda ping: []
     script.answers[m.Cancel] = lambda cancel: []
     gone = ServerFile("tcp://127.0.0.1:1", "t")

@@ -66,6 +66,8 @@ __all__ = [
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
+_CERTAIN = 20.0  # weight from which on an alpha from the object's colour is believed
+_MISSED = 4  # pixels by which a matte may be too small without being called rough
 _TRUST_EFFECT, _TRUST_SHADOW, _TRUST_CORE, _TRUST_EDGE = 0.007, 0.05, 0.01, 0.001
 
 
@@ -238,7 +240,7 @@ class _Frame:
         pairs = pairs_without_layer(self.plate, self.clean, self.weight, alpha, colour)
         effect = self.effect_alpha(pairs, matte, alpha, 1.5)
         bounded = np.clip(effect, self.lowest, view.highest)
-        return np.where(matte, view.prior, bounded).astype(np.float32)
+        return np.where(view.held, view.prior, bounded).astype(np.float32)
 
     def effect_alpha(self, pairs: Any, matte: Mask, start: Array, radius: float) -> Array:
         """Return the alpha that texture and shadow test see outside the matte. [H,W]."""
@@ -284,12 +286,14 @@ class _View:
         trust: Weight of it. [H,W].
         opaque: Pixels that are 1 without solving. [H,W].
         highest: Greatest alpha allowed. [H,W].
+        held: Pixels whose expectation comes from the object, not from effects. [H,W].
     """
 
     prior: Array
     trust: Array
     opaque: Mask
     highest: Array
+    held: Mask
 
     @staticmethod
     def of(frame: _Frame, matte: Mask, settings: Settings) -> _View:
@@ -309,12 +313,14 @@ class _View:
         rim = np.minimum(1.0, 2.0 * np.clip(1.0 - deep / settings.edge, 0.0, 1.0))
         inside = inside + rim * (edge - inside)
         outside = frame.effect_alpha(frame.pairs, matte, frame.least, 2.0)
+        missed = grow(matte, _MISSED) & ~matte & (mixed > 0.9) & (certainty > _CERTAIN)
+        missed &= frame.shade.certain < 0.5
+        outside = np.where(missed, np.maximum(mixed, outside), outside)
         prior = np.clip(np.where(matte, inside, outside), frame.lowest, highest)
         sure = (deep > settings.sure) | ((deep > settings.sure / 2) & (mixed > 0.9) & (known > 0.3))
         opaque = solid & sure & (highest > 0.999) & matte
-        return _View(
-            prior.astype(np.float32), _trust(frame.shade, matte, deep, settings), opaque, highest
-        )
+        trust = _trust(frame.shade, matte, deep, settings)
+        return _View(prior.astype(np.float32), trust, opaque, highest, matte | missed)
 
 
 def _trust(shade: Shade, matte: Mask, deep: Array, settings: Settings) -> Array:

@@ -44,6 +44,7 @@ from gencomp_server.parts.register import (
     span,
     spread,
 )
+from gencomp_server.parts.veil import HALO_PX, bare_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -77,6 +78,7 @@ _PENUMBRA_PX = 4
 # Moving background hides effects: only what is this near to the mattes is suspected there.
 _NEAR_UNSTEADY = 0.05
 _GOOD_ENOUGH = 1.0
+_VEIL_ROUNDS = 2
 _STRIP_PIXELS = 1_000_000
 _SMALL_SHARE = 0.05
 
@@ -433,8 +435,7 @@ class _First:
 def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
     """Take the median of the samples that were taken while the objects were far away.
 
-    A sample takes part if the objects were at least half as far away as they ever were. With it
-    come the spread of these samples, that of their 5 by 5 means (texture that moves does not
+    Which take part: see :func:`_trusted`. With it come the spread of these samples, that of their 5 by 5 means (texture that moves does not
     average out as noise does), their number, how far the objects ever were, in what share of
     the frames no background was seen, and where any frame looks at all.
     """
@@ -444,15 +445,17 @@ def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
     count, furthest = np.zeros(shape, np.int32), np.zeros(shape, np.float32)
     hidden, visible = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
     for y0, y1 in _strips(canvas):
-        stack, away = _stack(canvas, shot, gains, (y0, y1))
-        looks = (away >= 0.0).sum(axis=0)
-        visible[y0:y1] = looks > 0
-        hidden[y0:y1] = (away == 0.0).sum(axis=0) / np.maximum(looks, 1)
-        furthest[y0:y1] = away.max(axis=0)
-        near = away < 0.5 * furthest[y0:y1]
+        top, bottom = max(0, y0 - HALO_PX), min(canvas.height, y1 + HALO_PX)
+        stack, away = _stack(canvas, shot, gains, (top, bottom))
         means = _means(stack)
-        means[near] = np.nan
-        stack[near] = np.nan
+        left_out = ~_trusted(stack, away)
+        stack[left_out], means[left_out] = np.nan, np.nan
+        core = np.s_[y0 - top : y1 - top]
+        looks = (away[:, core] >= 0.0).sum(axis=0)
+        visible[y0:y1] = looks > 0
+        hidden[y0:y1] = (away[:, core] == 0.0).sum(axis=0) / np.maximum(looks, 1)
+        furthest[y0:y1] = away[:, core].max(axis=0)
+        stack, means = stack[:, core], means[:, core]
         found, left = masked_median(stack)
         picture[y0:y1] = np.nan_to_num(found)
         count[y0:y1] = left[..., 0]
@@ -462,6 +465,24 @@ def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
         coarse[y0:y1] = np.nan_to_num(span(means, left_means, 0.1) / 2.56)
     filled = fill_smooth(picture, count > 0)
     return _First(filled, fine, coarse, count, furthest, hidden, visible)
+
+
+def _trusted(stack: Floats, away: Floats) -> Bools:
+    """Tell which samples may say what the background is. [T,h,W] bool.
+
+    Those that show its texture as fully as any and, of these, those taken while the objects were
+    at least half as far away as they ever were.
+    """
+    valid = np.isfinite(stack[..., 0])
+    chosen = valid & (away >= 0.5 * away.max(axis=0))
+    for _ in range(_VEIL_ROUNDS):
+        pick = stack.copy()
+        pick[~chosen] = np.nan
+        middle, _ = masked_median(pick)
+        bare = bare_samples(stack, np.nan_to_num(middle))
+        furthest = np.where(bare, away, np.float32(-1.0)).max(axis=0)
+        chosen = bare & (away >= 0.5 * furthest)
+    return chosen
 
 
 def _means(stack: Floats) -> Floats:
@@ -544,8 +565,8 @@ def _suspects(
     z = np.sqrt((off**2).mean(axis=-1)) / tolerance
     beyond = there & ~shot.blocked(n) & (z > _SUSPECT)
     away, calm = shot.away(n) * shot.settings.reach, moving == 0.0
-    weak = away < np.where(calm, 0.999 * shot.settings.reach, 3.0 * _NEAR_UNSTEADY)
-    strong = calm | (away < _NEAR_UNSTEADY)
+    weak = calm | (away < 3.0 * _NEAR_UNSTEADY)
+    strong = away < np.where(calm, 0.999 * shot.settings.reach, _NEAR_UNSTEADY)
     suspects = grow(attached(beyond & weak, beyond & weak & strong & (z > _SEED)), 1)
     return suspects, beyond & ~suspects
 

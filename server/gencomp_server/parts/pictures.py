@@ -63,7 +63,7 @@ def in_type(pixels: NDArray[Any], pixel_type: str) -> NDArray[Any]:
     """Return pixels in a plate's type; what half cannot hold stays at its greatest value."""
     if pixel_type != "half":
         return pixels
-    return np.clip(pixels, -GREATEST_HALF, GREATEST_HALF).astype(np.float16)
+    return np.asarray(np.clip(pixels, -GREATEST_HALF, GREATEST_HALF), np.float16)
 
 
 def over_data_window(

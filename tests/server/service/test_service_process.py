@@ -218,3 +218,14 @@ def test_killed_at_any_moment_a_server_loses_and_doubles_nothing(process, make_s
     db = sqlite3.connect(server.folder / "spool" / "gencomp.db")
     assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     db.close()
+
+
+def test_when_no_worker_comes_up_jobs_fail_with_a_sentence_and_the_server_stays(process, shot):
+    server = process(registry="stub_broken:REGISTRY").start()
+    with server.client() as client:
+        outcome, _, _ = shot.run(client)
+        assert outcome.state == "failed"
+        assert outcome.error.code == "worker-lost"
+        assert "cannot start its worker" in outcome.error.message
+        assert [entry["state"] for entry in client.jobs()] == ["failed"]
+    assert server.process.poll() is None

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client's link to a server: hello, requests and their answers, silence, and making it again.
+
+Everything blocks and belongs to the thread that calls it. A link that is gone raises
+:class:`LinkDown` to whoever follows a job, which makes it again; nobody else sees that.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Optional
+
+from gencomp_protocol import sockets
+from gencomp_protocol.codec import decode, encode
+from gencomp_protocol.errors import (
+    Cancelled,
+    LinkTimeout,
+    MalformedMessage,
+    ServerUnreachable,
+    Unauthorised,
+)
+from gencomp_protocol.locate import ServerFile
+from gencomp_protocol.messages import (
+    CHUNK_BYTES,
+    CREDIT_BYTES,
+    Chunk,
+    Hello,
+    Message,
+    Ping,
+    Refusal,
+    Welcome,
+    Withheld,
+)
+from gencomp_protocol.transfer import Credit, Receiver
+from gencomp_protocol.version import PROTOCOL_VERSION
+
+_POLL_S = 0.05
+_QUIET_S = 1.0  # Silence after which the server is asked whether it is there.
+_LOST_S = 5.0  # Silence after asking, after which the link is made again.
+_RETRY_S = 0.25
+
+
+class LinkDown(Exception):
+    """The server is silent; the link has to be made again. Never leaves this package."""
+
+
+class Link:
+    """One link to one server.
+
+    Args:
+        address: ``tcp://HOST:PORT``.
+        secret: What opens the server.
+        name: Kind and version of the program, for the server's log.
+        timeout_s: How long to wait for an answer, and for a server that went away to come back.
+        credit_bytes: Most bytes of layers that are wanted and not yet here.
+        find: Asked for the server's whereabouts each time the link is made again.
+
+    Attributes:
+        receiver: Layers on their way here.
+        owed: The server's credit for pictures of ours.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        secret: str,
+        name: str,
+        timeout_s: float,
+        credit_bytes: int,
+        find: Optional[Callable[[], Optional[ServerFile]]],
+    ) -> None:
+        self._address, self._secret, self._name = address, secret, name
+        self._timeout_s, self._credit_bytes, self._find = timeout_s, credit_bytes, find
+        self._context: Optional[sockets.Context] = None
+        self._socket: Optional[sockets.Socket] = None
+        self._inbox: deque[Message] = deque()
+        self._last_id = 0
+        self._ping_s: Optional[float] = None
+        self._knock_s = self._heard_s = 0.0
+        self.owed = Credit(CREDIT_BYTES)
+        self.receiver = Receiver(credit_bytes)
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether the link was made and not closed."""
+        return self._socket is not None
+
+    def connect(self) -> Welcome:
+        """Make the link and say hello.
+
+        Returns:
+            What the server says of itself: ``server_version``, ``protocol``, ``limits``,
+            ``systems`` (their schemas) and ``worker``.
+
+        Raises:
+            ServerUnreachable: Nobody answers at the address.
+            Unauthorised: The secret is wrong.
+            VersionMismatch: The server speaks another major version of the protocol.
+        """
+        self.close()
+        sockets.knock(self._address, self._timeout_s)
+        self._context = sockets.new_context()
+        self._socket = sockets.client_socket(self._context, self._address)
+        hello = Hello(self.next_id(), PROTOCOL_VERSION, self._secret, self._name)
+        try:
+            answer: Welcome = self.exchange(hello, Welcome)
+        except (LinkTimeout, LinkDown) as error:
+            raise ServerUnreachable(
+                f"What listens at {self._address} does not answer as a gencomp server.",
+                hint="Check the address.",
+            ) from error
+        # Both sides count from hello on, so both counts live as long as the link.
+        credit = answer.limits.get("credit_bytes", CREDIT_BYTES)
+        self.owed = Credit(credit)
+        chunk = answer.limits.get("chunk_bytes", CHUNK_BYTES)
+        self.receiver = Receiver(min(self._credit_bytes, credit), chunk)
+        return answer
+
+    def next_id(self) -> int:
+        """Return the id of the next request."""
+        self._last_id += 1
+        return self._last_id
+
+    def ask(self, message: Any, wanted: type) -> Any:
+        """Send a request and return its answer; make the link again, once, where it is gone.
+
+        Every request may be sent twice: doing it again changes nothing.
+        """
+        if self._socket is None:
+            self.connect()
+        try:
+            return self.exchange(message, wanted)
+        except LinkDown:
+            pass
+        except Unauthorised as error:
+            if not error.details.get("hello"):
+                raise
+        self.reconnect()
+        try:
+            return self.exchange(message, wanted)
+        except LinkDown as error:
+            raise ServerUnreachable(f"The server at {self._address} went away.") from error
+
+    def exchange(self, message: Any, wanted: type) -> Any:
+        """Send a request, wait for the answer of its id, keep what else arrives meanwhile."""
+        self.send(message)
+        deadline = time.monotonic() + self._timeout_s
+        aside: deque[Message] = deque()
+        try:
+            while time.monotonic() < deadline:
+                answer = self.receive()
+                if answer is None:
+                    if not isinstance(message, Hello):
+                        self.watch_silence()
+                    continue
+                if isinstance(answer, Refusal) and _concerns(answer, message.id):
+                    raise answer.error
+                if getattr(answer, "id", None) != message.id:
+                    aside.extend([] if isinstance(answer, (Chunk, Withheld)) else [answer])
+                    continue
+                if not isinstance(answer, wanted):
+                    raise MalformedMessage(f"{answer.TYPE}: does not answer {message.TYPE}.")
+                return answer
+        finally:
+            self._inbox.extendleft(reversed(aside))
+        raise LinkTimeout(
+            f"The server at {self._address} did not answer within {self._timeout_s:g} s.",
+            hint="It may be overloaded; try again.",
+        )
+
+    def send(self, message: Message) -> None:
+        """Send a message; raise LinkDown where nobody takes it."""
+        if self._socket is None:
+            raise ServerUnreachable("The link to the server is closed.")
+        if not sockets.try_send(self._socket, encode(message)):
+            raise LinkDown
+
+    def receive(self, wait_s: float = _POLL_S) -> Optional[Message]:
+        """Return the next message, or None where none arrived in time."""
+        if self._inbox:
+            return self._inbox.popleft()
+        if self._socket is None or not self._socket.poll(int(wait_s * 1000)):
+            return None
+        self._heard_s, self._ping_s = time.monotonic(), None
+        message = decode(self._socket.recv_multipart())
+        if isinstance(message, (Chunk, Withheld)):
+            # Even of a job that is not followed any more: it frees the credit.
+            self.receiver.take(message)
+        return message
+
+    def watch_silence(self) -> None:
+        """Ask a silent server whether it is there; raise where it is not."""
+        now = time.monotonic()
+        if self._ping_s is None:
+            if now - self._heard_s > _QUIET_S:
+                self._ping_s = self._knock_s = now
+                self.send(Ping(self.next_id()))
+            return
+        if now - self._ping_s > _LOST_S:
+            raise LinkDown
+        if now - self._knock_s > _QUIET_S:
+            self._knock_s = now
+            self._knock()
+
+    def _knock(self) -> None:
+        """Find out at once that a server is gone; one that only takes its time still listens."""
+        try:
+            sockets.knock(self._address, _QUIET_S)
+        except ServerUnreachable as error:
+            raise LinkDown from error
+
+    def reconnect(self, cancelled: Optional[Callable[[], bool]] = None) -> Welcome:
+        """Make the link again, trying for as long as ``timeout_s`` and nobody cancels."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            if cancelled is not None and cancelled():
+                raise Cancelled(
+                    "Cancelled while the server was away.",
+                    hint="The job goes on when it comes back; cancel it there by its id.",
+                )
+            try:
+                self._look_up()
+                return self.connect()
+            except ServerUnreachable:
+                if time.monotonic() > deadline:
+                    raise
+            except Unauthorised:
+                # A server that was started again writes its new secret a moment later.
+                if self._find is None or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_S)
+
+    def _look_up(self) -> None:
+        found = self._find() if self._find is not None else None
+        if found is not None:
+            self._address, self._secret = found.address, found.secret
+
+    def close(self) -> None:
+        """Close the link. Closing twice does nothing."""
+        self._inbox.clear()
+        self._ping_s, self._heard_s = None, time.monotonic()
+        if self._socket is not None:
+            self._socket.close(linger=sockets.LINGER_MS)
+            self._socket = None
+        if self._context is not None:
+            self._context.term()
+            self._context = None
+
+
+def _concerns(refusal: Refusal, request_id: int) -> bool:
+    """Tell whether a refusal ends a request: it is its answer, or the server forgot us."""
+    return refusal.id == request_id or bool(refusal.error.details.get("hello"))

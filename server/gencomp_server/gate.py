@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first gate: what is refused from headers alone, before any picture travels."""
+
+from __future__ import annotations
+
+import importlib
+
+from gencomp_protocol.errors import BadKnob, MissingFrame, MissingInput
+from gencomp_protocol.frames import spell_frames
+from gencomp_protocol.messages import InputPictures
+from gencomp_protocol.request import Request
+from gencomp_server.contract import System, check_request, find_system
+
+
+def load_registry(place: str) -> tuple[System, ...]:
+    """Return the systems that ``"module:attribute"`` names.
+
+    Raises:
+        BadKnob: There is no such thing.
+    """
+    module, _, attribute = place.partition(":")
+    try:
+        return tuple(getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError, ValueError) as error:
+        raise BadKnob(f"Setting 'registry' names no systems: {place} ({error}).") from error
+
+
+def open_system(systems: tuple[System, ...], request: Request) -> System:
+    """Return the system that a request asks for, where its header is in order.
+
+    Raises:
+        ArtistError: Why it is not.
+    """
+    system = find_system(systems, request.system)
+    check_request(system, request)
+    return system
+
+
+def check_pictures(request: Request, inputs: tuple[InputPictures, ...]) -> None:
+    """Refuse a submit whose pictures are not those that its header names.
+
+    Raises:
+        MissingInput: Pictures of an input that the header does not have, or none of one it has.
+        MissingFrame: Frames that differ from the header's.
+    """
+    named = {one.name: {entry.frame for entry in one.pictures} for one in inputs}
+    headers = {entry.name: set(entry.frames) for entry in request.inputs}
+    for name in sorted(named.keys() ^ headers.keys()):
+        raise MissingInput(
+            f"Input '{name}' stands only in the {'header' if name in headers else 'pictures'}.",
+            hint="Name every input in both.",
+            input=name,
+        )
+    for name, frames in headers.items():
+        if named[name] != frames:
+            odd = spell_frames(named[name] ^ frames)
+            raise MissingFrame(
+                f"Input '{name}' has other pictures than its header says, at frame {odd}.",
+                hint="Give the frames that the header names.",
+                input=name,
+            )
