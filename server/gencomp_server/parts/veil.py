@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 HALO_PX = 16
 """Rows around that an answer depends on."""
 
-_WINDOW_PX = 4.0
+_WINDOW_PX = 6.0
 _FINE_PX, _COARSE_PX = 0.8, 2.5
 _GRAIN_PX = 6.0
 # Resampling between pixels and misses of a fraction of a pixel cost gradients about this much.

@@ -185,11 +185,12 @@ def test_a_removed_shadow_shows_this_frames_own_grain():
     plate = (0.35 + rng.normal(0, 0.01, (40, 40, 3))).astype(HALF)
     clean, alpha = np.full((40, 40, 3), 0.5, FLOAT), np.full((40, 40), 0.3, FLOAT)
     made = recompose_frame(plate, clean, [alpha], noise=flat_noise(0.01))
-    grain = made.background[..., :3].astype(FLOAT)[made.layers[0][..., :3].max(axis=2) == 0]
+    black = ~made.layers[0][..., :3].any(axis=2)
+    grain = made.background[..., :3].astype(FLOAT)[black]
     # 0.01 of the shadowed plate is 0.01 / 0.7 of the lit one.
     assert made.grain_share > 0.99
     assert grain.std() == pytest.approx(0.01 / 0.7, rel=0.05)
-    assert float(made.layers[0][..., :3].max()) < 0.01
+    assert black.mean() > 0.99
     assert (made.layers[0][..., 3] == HALF(0.3)).mean() > 0.99
 
 
@@ -303,8 +304,8 @@ def test_same_inputs_give_same_bits():
 
 
 def test_temporary_memory_does_not_grow_with_height():
-    plate, clean = np.full((2160, 1024, 3), 0.35, HALF), np.full((2160, 1024, 3), 0.5, FLOAT)
-    alphas = [np.full((2160, 1024), a, FLOAT) for a in (0.3, 0.2)]
+    plate, clean = np.full((1080, 1024, 3), 0.35, HALF), np.full((1080, 1024, 3), 0.5, FLOAT)
+    alphas = [np.full((1080, 1024), a, FLOAT) for a in (0.3, 0.2)]
     tracemalloc.start()
     made = recompose_frame(plate, clean, alphas, noise=flat_noise(0.01))
     _, peak = tracemalloc.get_traced_memory()
