@@ -48,6 +48,7 @@ from gencomp_server.parts.transmission import (
     read_texture,
     smoothstep,
     find_shadow,
+    fine_detail,
 )
 
 __all__ = [
@@ -67,6 +68,7 @@ Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
 _CERTAIN = 20.0  # weight from which on an alpha from the object's colour is believed
+_FINE = 1.2  # pixels: shading wider than this may resemble the background's by chance
 _MISSED = 4  # pixels by which a matte may be too small without being called rough
 _TRUST_EFFECT, _TRUST_SHADOW, _TRUST_CORE, _TRUST_EDGE = 0.007, 0.05, 0.01, 0.001
 
@@ -253,7 +255,9 @@ class _Frame:
     def object_reading(self, matte: Mask) -> tuple[Array, Array]:
         """Return how much a matte's inside lets through, and how sure that is. [H,W] each."""
         tolerance = max(0.003, 2.0 * self.left)
-        reading = read_texture(self.pairs, matte, 3.0, tolerance, self.ripple)
+        fine = [fine_detail(picture, matte, _FINE) for picture in (self.plate, self.clean)]
+        pairs = pairs_of(fine[0], fine[1], self.weight)
+        reading = read_texture(pairs, matte, 3.0, tolerance, self.ripple)
         gate = smoothstep(0.1, 0.25, reading.through - 2.0 * reading.doubt)
         hot = np.maximum(self.plate, self.clean).max(axis=2) > 1.0
         gate = soften(np.where(grow(hot, 3), 0.0, gate).astype(np.float32), 1.0)

@@ -78,7 +78,7 @@ _PENUMBRA_PX = 4
 # Moving background hides effects: only what is this near to the mattes is suspected there.
 _NEAR_UNSTEADY = 0.05
 _GOOD_ENOUGH = 1.0
-_VEIL_ROUNDS = 2
+_VEIL_ROUNDS = 3
 _STRIP_PIXELS = 1_000_000
 _SMALL_SHARE = 0.05
 

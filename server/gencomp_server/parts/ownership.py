@@ -291,34 +291,61 @@ def _learn(clip: _Clip, key: int) -> Floats:
     Returns:
         [N,2h,2w] float32, each with its object in the middle.
     """
-    count, objects = clip.places.shape[:2]
-    frames = range(max(0, key - KEY_REACH), min(count, key + KEY_REACH + 1))
-    weights = {f: 1 - abs(f - key) / (KEY_REACH + 1) for f in frames}
-    seen = {f: clip.density(f) for f in frames}
-    width, height = clip.size
-    shape = (objects, 2 * height, 2 * width)
-    maps = np.zeros(shape, np.float32)
-    prior = {f: _connected(seen[f][0], seen[f][2]) for f in frames}
+    objects = clip.places.shape[1]
+    chances = _chances(clip, key)
+    found = [_Sample(clip, f, _weight(f, key)) for f in _reach(clip, key)]
+    maps = np.zeros_like(chances).reshape(objects, -1)
     for turn in range(_ROUNDS):
-        gathered, chances = np.zeros(shape, np.float32), np.full(shape, 0.5, np.float32)
-        for f in frames:
-            density, visible, _ = seen[f]
-            share = prior[f] if turn == 0 else _share(maps, clip, f)
+        gathered = np.zeros_like(maps)
+        for sample in found:
+            share = sample.linked if turn == 0 else sample.share(maps)
             for i in range(objects):
-                if not clip.present[f, i]:
-                    continue
-                place = _window(clip, i, f)
-                gathered[i][place] += np.float32(weights[f]) * share[i] * density
-                chances[i][place] += np.float32(weights[f]) * visible
-        maps = gathered / chances
-    return np.stack([cv2.GaussianBlur(m, (0, 0), 1.0) for m in maps])
+                if clip.present[sample.frame, i]:
+                    gathered[i][sample.at[i]] += share[i] * sample.density
+        maps = gathered / chances.reshape(objects, -1)
+    return np.stack([cv2.GaussianBlur(m, (0, 0), 1.0) for m in maps.reshape(chances.shape)])
 
 
-def _share(maps: Floats, clip: _Clip, index: int) -> Floats:
-    """Return the shares of a frame that maps speak for. [N,h,w] float32."""
-    found = np.stack([_view(m, clip, i, index) for i, m in enumerate(maps)])
-    share: Floats = found / np.maximum(found.sum(axis=0), np.float32(1e-6))
-    return share
+def _reach(clip: _Clip, key: int) -> range:
+    """Return the frames that a key frame's maps are learnt from."""
+    return range(max(0, key - KEY_REACH), min(len(clip.places), key + KEY_REACH + 1))
+
+
+def _weight(index: int, key: int) -> np.float32:
+    return np.float32(1 - abs(index - key) / (KEY_REACH + 1))
+
+
+def _chances(clip: _Clip, key: int) -> Floats:
+    """Return how often each place of a map could be seen, a little more than never. [N,2h,2w]."""
+    objects, (width, height) = clip.places.shape[1], clip.size
+    chances = np.full((objects, 2 * height, 2 * width), 0.5, np.float32)
+    for f in _reach(clip, key):
+        visible = clip.density(f)[1]
+        for i in range(objects):
+            if clip.present[f, i]:
+                chances[i][_window(clip, i, f)] += _weight(f, key) * visible
+    return chances
+
+
+class _Sample:
+    """The pixels of one frame that hold any density, and where each object's map meets them."""
+
+    def __init__(self, clip: _Clip, frame: int, weight: np.float32) -> None:
+        density, _, mattes = clip.density(frame)
+        rows, cols = np.nonzero(density)
+        self.frame = frame
+        self.density = density[rows, cols] * weight
+        self.linked = _connected(density, mattes)[:, rows, cols]
+        self.at = []
+        for number in range(len(mattes)):
+            down, across = _window(clip, number, frame)
+            self.at.append((rows + down.start) * (2 * clip.size[0]) + cols + across.start)
+
+    def share(self, maps: Floats) -> Floats:
+        """Return the shares that maps [N,m] speak for. [N,n] float32."""
+        found = np.stack([m[at] for m, at in zip(maps, self.at, strict=True)])
+        share: Floats = found / np.maximum(found.sum(axis=0), np.float32(1e-6))
+        return share
 
 
 # --- connection ----------------------------------------------------------------------------------

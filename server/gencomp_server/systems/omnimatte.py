@@ -114,7 +114,13 @@ class Params(CommonParams):
 
 INPUTS = (
     Input(PLATE, "rgb", "The photographed sequence, scene-linear."),
-    Input(MATTE_PREFIX + "*", "matte", "One roto per object, 1 on the object.", most=MOST_OBJECTS),
+    Input(
+        MATTE_PREFIX + "*",
+        "matte",
+        "One roto per object, 1 on the object.",
+        most=MOST_OBJECTS,
+        covers=(SEQUENCE, STILL),
+    ),
     Input(
         CLEAN_PLATE,
         "rgb",
