@@ -44,7 +44,7 @@ from gencomp_server.parts.register import (
     span,
     spread,
 )
-from gencomp_server.parts.veil import HALO_PX, bare_samples
+from gencomp_server.parts.veil import HALO_PX, agreeing_samples, bare_samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -78,7 +78,7 @@ _PENUMBRA_PX = 4
 # Moving background hides effects: only what is this near to the mattes is suspected there.
 _NEAR_UNSTEADY = 0.05
 _GOOD_ENOUGH = 1.0
-_VEIL_ROUNDS = 3
+_VEIL_ROUNDS = 2
 _STRIP_PIXELS = 1_000_000
 _SMALL_SHARE = 0.05
 
@@ -448,7 +448,7 @@ def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
         top, bottom = max(0, y0 - HALO_PX), min(canvas.height, y1 + HALO_PX)
         stack, away = _stack(canvas, shot, gains, (top, bottom))
         means = _means(stack)
-        left_out = ~_trusted(stack, away)
+        left_out = ~_trusted(stack, means, away)
         stack[left_out], means[left_out] = np.nan, np.nan
         core = np.s_[y0 - top : y1 - top]
         looks = (away[:, core] >= 0.0).sum(axis=0)
@@ -467,22 +467,30 @@ def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
     return _First(filled, fine, coarse, count, furthest, hidden, visible)
 
 
-def _trusted(stack: Floats, away: Floats) -> Bools:
+def _trusted(stack: Floats, means: Floats, away: Floats) -> Bools:
     """Tell which samples may say what the background is. [T,h,W] bool.
 
-    Those that show its texture as fully as any and, of these, those taken while the objects were
-    at least half as far away as they ever were.
+    Those that show its texture as fully as any and that repeat one another, the more to be
+    believed the further away the objects were.
     """
-    valid = np.isfinite(stack[..., 0])
-    chosen = valid & (away >= 0.5 * away.max(axis=0))
+    trust = np.where(np.isfinite(means), np.maximum(away, np.float32(0.0)), np.float32(0.0))
+    chosen = trust > 0
     for _ in range(_VEIL_ROUNDS):
         pick = stack.copy()
         pick[~chosen] = np.nan
-        middle, _ = masked_median(pick)
-        bare = bare_samples(stack, np.nan_to_num(middle))
-        furthest = np.where(bare, away, np.float32(-1.0)).max(axis=0)
-        chosen = bare & (away >= 0.5 * furthest)
+        middle = np.nan_to_num(masked_median(pick)[0])
+        bare = bare_samples(stack, middle)
+        noise = _noise(*_spread_of(means))
+        tolerance = 3.0 * noise + _SLACK_PX * _slope(middle)
+        chosen = agreeing_samples(means, np.where(bare, trust, np.float32(0.0)), tolerance)
     return chosen
+
+
+def _spread_of(means: Floats) -> tuple[Floats, NDArray[np.int32]]:
+    """Return what samples vary by from frame to frame, and how many there were. [h,W]."""
+    ordered = means[:, ::4, ::4].copy()
+    _, count = masked_median(ordered)
+    return np.nan_to_num(span(ordered, count, 0.25) / 1.349), count
 
 
 def _means(stack: Floats) -> Floats:

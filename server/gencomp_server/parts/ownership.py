@@ -203,6 +203,24 @@ def object_alphas(alpha: Floats, shares: Floats) -> Floats:
     return split
 
 
+def split_bodies(body: Floats, mattes: Floats) -> Floats:
+    """Give what the mattes show, soft edges included, to the object whose matte is nearest.
+
+    Args:
+        body: Alpha of all objects without their effects. [H,W,1] float32, 0..1.
+        mattes: Front to back. [H,W,N] float32, 0..1; where two meet the front one has it.
+
+    Returns:
+        [H,W,N] float32, 0..1; sums to ``body``.
+    """
+    far = [
+        cv2.distanceTransform((mattes[..., k] <= 0.5).astype(np.uint8), cv2.DIST_L2, 3)
+        for k in range(mattes.shape[2])
+    ]
+    nearest = np.argmin(np.stack(far, axis=2), axis=2)
+    return np.where(nearest[..., None] == np.arange(mattes.shape[2]), body, np.float32(0))
+
+
 # --- following the objects -----------------------------------------------------------------------
 
 

@@ -1,10 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling a veiled sample of the background from a bare one by its texture.
+"""Telling a veiled sample of the background from a bare one.
 
-Smoke, reflections and shadows let the background through only in part, and with it its texture:
+Two signs, neither of which needs an idea of what the effect looks like.
+
+Texture: smoke, reflections and shadows let the background through only in part:
 where the fine detail of a sample is the background's detail times less than in other samples,
 something lies over it. This sees lingering smoke that a median over time takes for the background,
-and needs no idea of what the effect looks like. On flat background it is silent.
+and is silent on flat background.
+
+Agreement: bare samples repeat one another to within the noise, and an effect that moves does not
+repeat itself. Samples that many others agree with count, the more so the further the objects were.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ _GRAIN_PX = 6.0
 # Resampling between pixels and misses of a fraction of a pixel cost gradients about this much.
 _TOLERANCE = 0.07
 _BARE = 2.0
+_PARTNERS = 32
+_ENOUGH_SUPPORT = 0.6
 
 
 def bare_samples(stack: Floats, middle: Floats) -> Bools:
@@ -83,3 +90,37 @@ def _slope(values: Floats, middle: Floats, ground: Floats) -> tuple[Floats, Floa
     error = np.sqrt(left / amount / count)
     slope[weight < 0.25] = np.nan
     return slope, np.asarray(error, np.float32)
+
+
+def agreeing_samples(means: Floats, trust: Floats, tolerance: Floats) -> Bools:
+    """Tell which samples repeat what the trusted ones say.
+
+    Every sample is given the trust of all samples within the tolerance of it, averaged over a
+    window; those stay that have a good part of the most that any has. Background that moves by
+    itself agrees with nothing in particular: there all samples stay.
+
+    Args:
+        means: Local means of the samples, NaN where there is none. [T,H,W] float32.
+        trust: Weight of each sample. [T,H,W] float32, >= 0; 0 leaves it out.
+        tolerance: How far samples of the same may differ. [H,W] float32.
+
+    Returns:
+        [T,H,W] bool, False where there is no sample or no trust.
+    """
+    count = len(means)
+    partners = sorted(set(np.linspace(0, count - 1, _PARTNERS).round().astype(int)))
+    # Local means are smooth: half the size is enough, and a quarter of the work.
+    small = np.nan_to_num(means[:, ::2, ::2], nan=-9.0)
+    weight = np.where(small > -8.0, trust[:, ::2, ::2], np.float32(0.0))
+    limit = tolerance[::2, ::2]
+    support = np.zeros_like(small)
+    for t in range(count):
+        for other in partners:
+            support[t] += weight[other] * (np.abs(small[t] - small[other]) < limit)
+        there = (weight[t] > 0).astype(np.float32)
+        around = cv2.GaussianBlur(support[t] * there, (0, 0), _WINDOW_PX / 2)
+        around /= np.maximum(cv2.GaussianBlur(there, (0, 0), _WINDOW_PX / 2), np.float32(1e-3))
+        support[t] = around * there
+    enough = support >= _ENOUGH_SUPPORT * support.max(axis=0)
+    full = enough.repeat(2, axis=1).repeat(2, axis=2)[:, : means.shape[1], : means.shape[2]]
+    return np.asarray(full & np.isfinite(means) & (trust > 0))

@@ -482,64 +482,143 @@ def deliver(material: _Material, params: Params, ctx: Context) -> Iterator[Layer
 def _stack_frame(
     material: _Material, n: int, order: tuple[str, ...], params: Params
 ) -> tuple[Recomposed, list[tuple[str, Any]]]:
-    """Make one frame's layers over the display window."""
+    """Make one frame's layers over the display window; the second are the split ones."""
+    import numpy as np
+
+    from gencomp_server.parts.pictures import native
+    from gencomp_server.parts.recompose import APART, FOLDED, recompose_frame
+    from gencomp_server.parts.split import split_effects
+
+    own = native(material.shot, PLATE, n)
+    clean = material.clean(n).pixels.astype(np.float32)
+    fronts = (_solo_fronts if _has_solos(material.shot) else _shared_fronts)(
+        material, n, order, clean
+    )
+    made = recompose_frame(
+        own,
+        clean,
+        fronts.alphas,
+        noise=material.noise,
+        colours=fronts.colours,
+        residual=APART if params.residual == "layer" else FOLDED,
+    )
+    if not params.split_effects:
+        return made, []
+    pairs = split_effects(own, made.background, made.layers, fronts.objects, made.residual)
+    splits = [
+        (name + suffix, pixels)
+        for name, pair in zip(order, pairs, strict=True)
+        for suffix, pixels in zip((OBJECT_SUFFIX, EFFECTS_SUFFIX), pair, strict=True)
+    ]
+    return made, splits
+
+
+@dataclass(frozen=True)
+class _Fronts:
+    """What stands before the background in one frame, front to back, at plate size.
+
+    Attributes:
+        alphas: Of object and effects together. Each [H,W,1] float32.
+        objects: The part that the mattes show. Each [H,W,1] float32.
+        colours: Premultiplied, where solos tell them. Each [H,W,3] float32.
+    """
+
+    alphas: list[Any]
+    objects: list[Any]
+    colours: list[Any] | None = None
+
+
+def _shared_fronts(material: _Material, n: int, order: tuple[str, ...], clean: Any) -> _Fronts:
+    """Share the one alpha of all objects out among them."""
+    from gencomp_server.parts.ownership import object_alphas, shares_at, split_bodies
+    from gencomp_server.parts.pictures import linear
+
+    scene, i = material.scene, material.scene.frames.index(n)
+    mattes = _mattes(material.shot, order, n)
+    plate = linear(material.shot, PLATE, n)
+    matte = mattes.max(axis=2, keepdims=True)
+    alpha, body = _at_plate(material, n, 0, scene.plate[i], plate, clean, matte)
+    if material.owned is None:
+        return _Fronts([alpha], [body])
+    names = material.shot.request.named(MATTE_PREFIX)
+    places = [names.index(name) for name in order]
+    ordered = replace(material.owned, shares=material.owned.shares[..., places])
+    named = _named_effects(material.shot, order, n)
+    shares = shares_at(ordered, i, mattes, alpha=alpha, named=named)
+    each, bodies = object_alphas(alpha, shares), split_bodies(body, mattes)
+    parts = range(len(order))
+    return _Fronts([each[..., k : k + 1] for k in parts], [bodies[..., k : k + 1] for k in parts])
+
+
+def _solo_fronts(material: _Material, n: int, order: tuple[str, ...], clean: Any) -> _Fronts:
+    """Take each object's alpha and colour from its own solo."""
+    import numpy as np
+
+    from gencomp_server.parts.fit import to_model_frame
+    from gencomp_server.parts.pictures import coverage_of, linear
+
+    shot, names = material.shot, material.shot.request.named(MATTE_PREFIX)
+    alphas, bodies, colours = [], [], []
+    for name in order:
+        solo = linear(shot, SOLO_PREFIX + name, n)
+        low, matte = (
+            to_model_frame(solo, material.scene.size),
+            coverage_of(shot, MATTE_PREFIX + name, n),
+        )
+        alpha, body = _at_plate(material, n, names.index(name), low, solo, clean, matte)
+        alphas.append(alpha)
+        bodies.append(body)
+        colours.append(np.maximum(solo - (1.0 - alpha) * clean, 0.0) * (alpha > 0))
+    return _Fronts(alphas, bodies, colours)
+
+
+def _at_plate(
+    material: _Material, n: int, k: int, guide_low: Any, guide: Any, clean: Any, matte: Any
+) -> tuple[Any, Any]:
+    """Bring a solved alpha, and the object's part of it, to plate size, above the noise floor.
+
+    Args:
+        material: What the layers are made of.
+        n: Timeline frame.
+        k: Which of the solved alphas.
+        guide_low: What it was solved on, at model size. [h,w,3] float32.
+        guide: The same at plate size. [H,W,3] float32.
+        clean: Clean plate. [H,W,3] float32.
+        matte: The objects' mattes together. [H,W,1] float32.
+    """
     import numpy as np
 
     from gencomp_server.parts.fit import upsample_steered
     from gencomp_server.parts.noise import coverage
-    from gencomp_server.parts.pictures import coverage_of, linear, native
-    from gencomp_server.parts.recompose import APART, FOLDED, recompose_frame
-
-    shot, scene, i = material.shot, material.scene, material.scene.frames.index(n)
-    own, plate = native(shot, PLATE, n), linear(shot, PLATE, n)
-    clean = material.clean(n).pixels.astype(np.float32)
-    names = shot.request.named(MATTE_PREFIX)
-    mattes = np.concatenate([coverage_of(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
-    solos = [linear(shot, SOLO_PREFIX + name, n) for name in order if _has_solos(shot)]
-    found = material.solved[i].together
-    alphas = []
-    for k in range(found.shape[2]):
-        at = names.index(order[k]) if solos else k
-        guide = solos[k] if solos else plate
-        low = np.asarray(found[..., at : at + 1])
-        alpha = upsample_steered(low, scene.plate[i], guide)
-        matte = mattes[..., k : k + 1] if solos else mattes.max(axis=2, keepdims=True)
-        alphas.append(alpha * coverage(alpha, guide, clean, material.noise, matte=matte))
-    if KEEP in shot.names:
-        free = 1.0 - coverage_of(shot, KEEP, n)
-        alphas = [alpha * free for alpha in alphas]
-    colours = None
-    if solos:
-        colours = [
-            np.maximum(solo - (1.0 - alpha) * clean, 0.0) * (alpha > 0)
-            for solo, alpha in zip(solos, alphas, strict=True)
-        ]
-    elif len(order) > 1:
-        alphas = _split(material, n, order, alphas[0], mattes)
-    kind = APART if params.residual == "layer" else FOLDED
-    made = recompose_frame(own, clean, alphas, noise=material.noise, colours=colours, residual=kind)
-    return made, []
-
-
-def _split(
-    material: _Material, n: int, order: tuple[str, ...], alpha: Any, mattes: Any
-) -> list[Any]:
-    """Share one alpha out among the objects, front to back. Each [H,W,1] float32."""
-    from gencomp_server.parts.ownership import object_alphas, shares_at
     from gencomp_server.parts.pictures import coverage_of
 
-    assert material.owned is not None
-    request, i = material.shot.request, material.scene.frames.index(n)
-    places = [request.named(MATTE_PREFIX).index(name) for name in order]
-    named = {
-        k: coverage_of(material.shot, EFFECTS_PREFIX + name, n)
+    found = material.solved[material.scene.frames.index(n)]
+    low, low_body = (np.asarray(x[..., k : k + 1]) for x in (found.together, found.objects))
+    alpha = upsample_steered(low, guide_low, guide)
+    alpha *= coverage(alpha, guide, clean, material.noise, matte=matte)
+    if KEEP in material.shot.names:
+        alpha *= 1.0 - coverage_of(material.shot, KEEP, n)
+    return alpha, np.minimum(upsample_steered(low_body, guide_low, guide), alpha)
+
+
+def _mattes(shot: Shot, order: tuple[str, ...], n: int) -> Any:
+    """Return all mattes of a frame, front to back. [H,W,N] float32."""
+    import numpy as np
+
+    from gencomp_server.parts.pictures import coverage_of
+
+    return np.concatenate([coverage_of(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
+
+
+def _named_effects(shot: Shot, order: tuple[str, ...], n: int) -> dict[int, Any]:
+    """Return the artist's rotos of effects, by the object's place in the order."""
+    from gencomp_server.parts.pictures import coverage_of
+
+    return {
+        k: coverage_of(shot, EFFECTS_PREFIX + name, n)
         for k, name in enumerate(order)
-        if EFFECTS_PREFIX + name in material.shot.names
+        if EFFECTS_PREFIX + name in shot.names
     }
-    ordered = replace(material.owned, shares=material.owned.shares[..., places])
-    shares = shares_at(ordered, i, mattes, alpha=alpha, named=named)
-    each = object_alphas(alpha, shares)
-    return [each[..., k : k + 1] for k in range(len(order))]
 
 
 def _error(shot: Shot, n: int, made: Recomposed) -> StackError:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Omnimatte as a whole: what a compositor gets for tiny shots whose layers are known."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -181,3 +182,16 @@ def test_when_the_clean_plate_lies_a_pixel_off_then_registering_it_mends_that(ne
 
     assert spill(registered) < 0.25 * spill(left)
     assert changed_error(registered.layer("a")[1001], truth) < 0.1
+
+
+def test_when_effects_are_split_then_object_over_effects_gives_the_plate_too(new_job):
+    job, shot = new_job(width=320, height=192, objects=2, frames=1)
+    made = job.run(split_effects=True)
+    order = ("a_object", "a_effects", "b_object", "b_effects")
+    error = error_of(made, job, 1001, order)
+    assert (error.max_ulp <= 1, error.beyond, error.differing) == (True, 0, 0)
+    away = shot.object_layer("a", 1001)[..., 3] == 0
+    far = cv2.erode(away.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+    body = made.layer("a_object")[1001][..., 3].astype(np.float32)
+    assert body[far].sum() < 0.005 * body.sum()
+    assert made.layer("a_effects")[1001][far, 3].astype(np.float32).sum() > 100
