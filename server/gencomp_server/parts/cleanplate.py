@@ -435,9 +435,10 @@ class _First:
 def _first_median(canvas: Canvas, shot: _Material, gains: Floats) -> _First:
     """Take the median of the samples that were taken while the objects were far away.
 
-    Which take part: see :func:`_trusted`. With it come the spread of these samples, that of their 5 by 5 means (texture that moves does not
-    average out as noise does), their number, how far the objects ever were, in what share of
-    the frames no background was seen, and where any frame looks at all.
+    Which take part: see :func:`_trusted`. With it come the spread of these samples, that of their
+    5 by 5 means (texture that moves does not average out as noise does), their number, how far
+    the objects ever were, in what share of the frames no background was seen, and where any frame
+    looks at all.
     """
     shape = (canvas.height, canvas.width)
     picture = np.zeros((*shape, 3), np.float32)

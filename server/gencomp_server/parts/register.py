@@ -55,6 +55,7 @@ _COST_PER_FREEDOM = 4.0
 _INLIER_PX = 1.5
 _MEDIAN_FRAMES = 64
 _FLOW_MIN_PX = 0.12
+_FLOW_FROM_PX = 0.2
 _FLOW_MAX_PX = 12.0
 # How far frames may be off, turn by turn, before varying counts as moving by itself.
 _SLACK_PX = (1.5, 0.8, 0.4)
@@ -365,32 +366,92 @@ def _refine(
     canvas = _place(frames, to_frame, shape, bends, agreeing, errors)
     if count == 1:
         return canvas
-    votes: list[tuple[Floats, Floats]] = []
-    for turn in range(3 if flow else 2):
+    for turn in range(2):
         ground = _ground(canvas, grey, usable, _SLACK_PX[turn])
-        steady = ground.seen & ~ground.unsteady
         for i, n in enumerate(frames):
             progress(turn * count + i)
-            below, there = render_ground(canvas, i, ground.picture, steady, shape)
-            if turn < 2:
-                fitted, agreeing[i] = fit_motion(track(below, grey(n), there & usable[n]))
-                to_frame[i] = _unit(fitted @ canvas.to_frame[i])
-            else:
-                votes.append(_flow_votes(below, grey(n), there & usable[n]))
-                bends[i] = _smooth_flow(*votes[-1])
+            below, there = render_ground(canvas, i, ground.picture, ground.steady, shape)
+            fitted, agreeing[i] = fit_motion(track(below, grey(n), there & usable[n]))
+            to_frame[i] = _unit(fitted @ canvas.to_frame[i])
         canvas = _place(frames, to_frame, shape, bends, agreeing, errors)
         to_frame = canvas.to_frame.copy()
+    canvas = _missed(canvas, grey, usable)
+    if flow and np.quantile(canvas.error_px, 0.75) > _FLOW_FROM_PX:
+        canvas = _missed(_bend(canvas, grey, usable, progress), grey, usable)
+    return canvas
+
+
+def _missed(canvas: Canvas, grey: Callable[[int], Bytes], usable: dict[int, Bools]) -> Canvas:
+    """Return the canvas with its errors measured, and what of it is unsteady."""
     ground = _ground(canvas, grey, usable, _SLACK_PX[2])
-    canvas = replace(canvas, unsteady=ground.unsteady)
-    for i, (value, weight) in enumerate(votes):
+    errors = np.zeros(len(canvas.frames), np.float32)
+    for i, n in enumerate(canvas.frames):
+        picture = grey(n)
+        below, there = render_ground(canvas, i, ground.picture, ground.steady, picture.shape)
+        errors[i] = miss_px(below, picture, there & usable[n])
+    return replace(canvas, error_px=errors, unsteady=ground.unsteady)
+
+
+def _bend(
+    canvas: Canvas,
+    grey: Callable[[int], Bytes],
+    usable: dict[int, Bools],
+    progress: Callable[[int], None],
+) -> Canvas:
+    """Add the smooth flow: outwards from the middle frame, then all against the median.
+
+    Each frame starts from its neighbour's flow, so that parallax may add up over the shot while
+    every step stays small; what they are compared with is the median of the frames done so far.
+    """
+    count = len(canvas.frames)
+    middle = count // 2
+    order = sorted(range(count), key=lambda i: (abs(i - middle), i))
+    again = 2
+    for step, i in enumerate(order[1:], start=1):
+        if step == 1 or step == again:
+            again = 2 * step
+            ground = _ground(canvas, grey, usable, _SLACK_PX[1], tuple(sorted(order[:step])))
+        progress(2 * count + step // 2)
+        start = canvas.flow[i + 1 if i < middle else i - 1]
+        canvas = _with_flow(canvas, i, start)
+        canvas = _with_flow(canvas, i, _smooth_flow(*_total(canvas, i, ground, grey, usable)))
+    ground = _ground(canvas, grey, usable, _SLACK_PX[2])
+    shape = grey(canvas.frames[0]).shape
+    for i in range(count):
+        progress(2 * count + (count + i) // 2)
+        value, weight = _total(canvas, i, ground, grey, usable)
         steady = _render_mask(canvas, i, ~ground.unsteady, shape)
         calm = cv2.resize(steady, weight.shape[::-1], interpolation=cv2.INTER_AREA)
-        bends[i] = _smooth_flow(value * calm[..., None], weight * calm)
-    for i, n in enumerate(frames):
-        steady = ground.seen & ~ground.unsteady
-        below, there = render_ground(canvas, i, ground.picture, steady, shape)
-        errors[i] = miss_px(below, grey(n), there & usable[n])
+        canvas = _with_flow(canvas, i, _smooth_flow(value * calm[..., None], weight * calm))
     return canvas
+
+
+def _with_flow(canvas: Canvas, i: int, flow: Floats) -> Canvas:
+    """Return the canvas with another flow of one frame."""
+    flows, back = canvas.flow.copy(), canvas.back.copy()
+    flows[i], back[i] = flow, _turned_round(flow)
+    return replace(canvas, flow=flows, back=back)
+
+
+def _total(
+    canvas: Canvas,
+    i: int,
+    ground: _Ground,
+    grey: Callable[[int], Bytes],
+    usable: dict[int, Bools],
+) -> tuple[Floats, Floats]:
+    """Return the votes for a frame's whole flow, given that the one it has is nearly right."""
+    n = canvas.frames[i]
+    picture = grey(n)
+    below, there = render_ground(canvas, i, ground.picture, ground.steady, picture.shape)
+    rest, weight = _flow_votes(below, picture, there & usable[n])
+    flow = canvas.flow[i]
+    # The rest was measured where the flow lands; it belongs to where the flow starts.
+    height, width = weight.shape
+    landed = grid(width, height) + flow / FLOW_STEP
+    rest, _ = sample(rest, None, landed)
+    weight, _ = sample(weight, None, landed)
+    return rest + flow * weight[..., None], weight
 
 
 def _render_mask(canvas: Canvas, i: int, mask: Bools, shape: tuple[int, ...]) -> Floats:
@@ -433,19 +494,25 @@ def _place_at(
 @dataclass(frozen=True)
 class _Ground:
     picture: Bytes
-    seen: Bools
+    steady: Bools
     unsteady: Bools
 
 
 def _ground(
-    canvas: Canvas, grey: Callable[[int], Bytes], usable: dict[int, Bools], slack_px: float
+    canvas: Canvas,
+    grey: Callable[[int], Bytes],
+    usable: dict[int, Bools],
+    slack_px: float,
+    only: tuple[int, ...] | None = None,
 ) -> _Ground:
-    """Return the median of the frames on the canvas, where any was seen, and what is unsteady.
+    """Return the median of (some of) the frames, where it may be relied on, and what is unsteady.
 
     Unsteady is what varies by more than the noise and more than a miss of ``slack_px`` would
     explain at the edges there.
     """
-    picks = sorted(set(np.linspace(0, len(canvas.frames) - 1, _MEDIAN_FRAMES).round().astype(int)))
+    among = range(len(canvas.frames)) if only is None else only
+    evenly = np.linspace(0, len(among) - 1, min(_MEDIAN_FRAMES, len(among))).round().astype(int)
+    picks = [among[k] for k in evenly]
     stack = np.full((len(picks), canvas.height, canvas.width), np.nan, np.float32)
     for k, i in enumerate(picks):
         n = canvas.frames[i]
@@ -456,7 +523,7 @@ def _ground(
     middle = np.nan_to_num(median)
     varies = np.nan_to_num(span(stack, count, 0.25))
     unsteady = moves_by_itself(varies, middle, count, slack_px)
-    return _Ground(middle.astype(np.uint8), count > 0, unsteady)
+    return _Ground(middle.astype(np.uint8), (count > 0) & ~unsteady, unsteady)
 
 
 def moves_by_itself(

@@ -82,7 +82,7 @@ def _slope(values: Floats, middle: Floats, ground: Floats) -> tuple[Floats, Floa
 
     amount = np.maximum(window(ground**2), np.float32(1e-10))
     both = window(detail * ground)
-    slope = both / amount
+    slope = np.asarray(both / amount, np.float32)
     left = np.maximum(window(detail**2) - slope * both, np.float32(0.0))
     weight = window(np.ones_like(ground))
     # So many details are independent of one another in a window of that width.
