@@ -40,6 +40,7 @@ from gencomp_server.parts.transmission import (
     bright_alpha,
     carry_colour,
     display_weight,
+    find_shadow,
     grow,
     least_alpha,
     most_alpha,
@@ -47,8 +48,6 @@ from gencomp_server.parts.transmission import (
     pairs_without_layer,
     read_texture,
     smoothstep,
-    find_shadow,
-    fine_detail,
 )
 
 __all__ = [
@@ -67,9 +66,6 @@ __all__ = [
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
-_CERTAIN = 20.0  # weight from which on an alpha from the object's colour is believed
-_FINE = 1.2  # pixels: shading wider than this may resemble the background's by chance
-_MISSED = 4  # pixels by which a matte may be too small without being called rough
 _TRUST_EFFECT, _TRUST_SHADOW, _TRUST_CORE, _TRUST_EDGE = 0.007, 0.05, 0.01, 0.001
 
 
@@ -80,18 +76,18 @@ class Settings:
     Attributes:
         edge: Pixels inside the matte's border that may be soft.
         sure: Pixels inside the border from which on the matte may be opaque without a look.
-        doubt_matte: The matte may be off by several pixels: solve twice, mend it in between.
+        reach: Pixels by which the matte may be off: it is mended that far before the solve.
         steps: Conjugate-gradient steps.
     """
 
     edge: float = 5.0
     sure: float = 4.0
-    doubt_matte: bool = False
+    reach: int = 3
     steps: int = 20
 
 
 STANDARD = Settings()
-ROUGH = Settings(doubt_matte=True)
+ROUGH = Settings(reach=7)
 
 
 @dataclass(frozen=True)
@@ -170,6 +166,22 @@ def _after_blur(sigma: float, radius: float) -> tuple[float, float]:
     return float(value), float(step)
 
 
+def _offset(matte: Mask, alpha: Array, reach: int) -> Mask:
+    """Return the matte grown or shrunk all round by what fits a first alpha best.
+
+    A roto is off by much the same everywhere, so that clear stretches of its outline speak for
+    those where object and background look alike.
+    """
+    inside = cv2.distanceTransform(matte.astype(np.uint8), cv2.DIST_L2, 5)
+    outside = cv2.distanceTransform((~matte).astype(np.uint8), cv2.DIST_L2, 5)
+    signed = inside - outside
+    band = np.abs(signed) <= reach + 2
+    target = (alpha[band] > 0.5).astype(np.float32)
+    steps = range(-reach, reach + 1)
+    misses = [float(np.abs(target - (signed[band] > -step)).sum()) for step in steps]
+    return np.asarray(signed > -steps[int(np.argmin(misses))])
+
+
 # --- one frame -----------------------------------------------------------------------------------
 
 
@@ -184,7 +196,7 @@ class _Frame:
         calibration: Calibration,
         settings: Settings,
     ) -> None:
-        self.settings = settings
+        self.settings, self.calibration = settings, calibration
         self.sharp_plate, self.sharp_clean = plate, clean
         self.sigma = 0.0 if calibration.exact else calibration.sigma
         common = 0.0 if self.sigma < 0.002 else 0.7 if self.sigma < 0.008 else 1.2
@@ -204,19 +216,35 @@ class _Frame:
 
     def solve(self, matte: Mask) -> tuple[Array, Array, Array]:
         """Return alpha [H,W], the object's part of it [H,W] and the colour [H,W,3]."""
-        if self.settings.doubt_matte:
+        if self.settings.reach > 0 and matte.any():
             matte = self._mend(matte)
         alpha = self._solve(matte, self.settings) * self.kept
         return alpha, self._owned(alpha, matte), self._colour(alpha)
 
     def _mend(self, matte: Mask) -> Mask:
-        """Return the matte that a first solve, which trusts it little, makes likely."""
-        matte = matte & self.changed
-        wide = replace(self.settings, edge=9.0, sure=8.0)
-        alpha = self._solve(matte, wide)
-        near = grow(matte, 7) & (alpha > 0.62) & (self.shade.certain < 0.5)
-        better = ((matte & (alpha > 0.35)) | near).astype(np.uint8)
-        return np.asarray(cv2.medianBlur(better, 3) > 0)
+        """Return the matte that a first solve around it, which trusts it little, makes likely."""
+        reach = self.settings.reach
+        frame = _Box.around(matte, margin=reach + 12)
+        assert frame is not None, "an empty matte is not mended"
+        part, near_by = matte[frame.cut], self._part(frame.cut)
+        wide = replace(self.settings, edge=reach + 2.0, sure=reach + 1.0)
+        alpha = near_by._solve(part & near_by.changed, wide)
+        even = _offset(part, alpha, reach)
+        near = grow(part, reach) & (alpha > 0.62) & (near_by.shade.certain < 0.5)
+        better = ((even & (alpha > 0.1)) | (part & (alpha > 0.35)) | near).astype(np.uint8)
+        mended = matte.copy()
+        mended[frame.cut] = cv2.medianBlur(better, 3) > 0
+        return mended
+
+    def _part(self, cut: tuple[slice, slice]) -> _Frame:
+        """Return a part of this frame."""
+        return _Frame(
+            self.sharp_plate[cut],
+            self.sharp_clean[cut],
+            self.kept[cut],
+            self.calibration,
+            self.settings,
+        )
 
     def _solve(self, matte: Mask, settings: Settings) -> Array:
         view = _View.of(self, matte, settings)
@@ -242,7 +270,7 @@ class _Frame:
         pairs = pairs_without_layer(self.plate, self.clean, self.weight, alpha, colour)
         effect = self.effect_alpha(pairs, matte, alpha, 1.5)
         bounded = np.clip(effect, self.lowest, view.highest)
-        return np.where(view.held, view.prior, bounded).astype(np.float32)
+        return np.where(matte, view.prior, bounded).astype(np.float32)
 
     def effect_alpha(self, pairs: Any, matte: Mask, start: Array, radius: float) -> Array:
         """Return the alpha that texture and shadow test see outside the matte. [H,W]."""
@@ -255,9 +283,9 @@ class _Frame:
     def object_reading(self, matte: Mask) -> tuple[Array, Array]:
         """Return how much a matte's inside lets through, and how sure that is. [H,W] each."""
         tolerance = max(0.003, 2.0 * self.left)
-        fine = [fine_detail(picture, matte, _FINE) for picture in (self.plate, self.clean)]
-        pairs = pairs_of(fine[0], fine[1], self.weight)
-        reading = read_texture(pairs, matte, 3.0, tolerance, self.ripple)
+        apart = (self.weight * self.difference * self.difference).sum(axis=2)
+        bare = apart < max(0.012, 3.0 * self.left) ** 2  # a too large matte's rim is no texture
+        reading = read_texture(self.pairs, matte & ~bare, 3.0, tolerance, self.ripple)
         gate = smoothstep(0.1, 0.25, reading.through - 2.0 * reading.doubt)
         hot = np.maximum(self.plate, self.clean).max(axis=2) > 1.0
         gate = soften(np.where(grow(hot, 3), 0.0, gate).astype(np.float32), 1.0)
@@ -290,22 +318,21 @@ class _View:
         trust: Weight of it. [H,W].
         opaque: Pixels that are 1 without solving. [H,W].
         highest: Greatest alpha allowed. [H,W].
-        held: Pixels whose expectation comes from the object, not from effects. [H,W].
     """
 
     prior: Array
     trust: Array
     opaque: Mask
     highest: Array
-    held: Mask
 
     @staticmethod
     def of(frame: _Frame, matte: Mask, settings: Settings) -> _View:
         """Read a frame with a matte."""
         through, gate = frame.object_reading(matte)
-        solid = gate < 0.02
         deep = cv2.distanceTransform(matte.astype(np.uint8), cv2.DIST_L2, 5)
-        colour, known = carry_colour(frame.plate, solid & (deep >= settings.edge))
+        solid = gate < np.where(deep > settings.edge, 0.25, 0.02)  # deep inside, more proof
+        glints = grow(frame.plate.max(axis=2) > 1.0, 3)  # no colour for the cloth around them
+        colour, known = carry_colour(frame.plate, solid & ~glints & (deep >= settings.edge))
         brightest = known[..., None] * (np.minimum(1.0, 1.5 * colour + 0.1) - 1.0) + 1.0
         highest = most_alpha(frame.plate, frame.clean, brightest)
         highest = np.maximum(highest, frame.lowest)
@@ -317,14 +344,12 @@ class _View:
         rim = np.minimum(1.0, 2.0 * np.clip(1.0 - deep / settings.edge, 0.0, 1.0))
         inside = inside + rim * (edge - inside)
         outside = frame.effect_alpha(frame.pairs, matte, frame.least, 2.0)
-        missed = grow(matte, _MISSED) & ~matte & (mixed > 0.9) & (certainty > _CERTAIN)
-        missed &= frame.shade.certain < 0.5
-        outside = np.where(missed, np.maximum(mixed, outside), outside)
         prior = np.clip(np.where(matte, inside, outside), frame.lowest, highest)
         sure = (deep > settings.sure) | ((deep > settings.sure / 2) & (mixed > 0.9) & (known > 0.3))
         opaque = solid & sure & (highest > 0.999) & matte
-        trust = _trust(frame.shade, matte, deep, settings)
-        return _View(prior.astype(np.float32), trust, opaque, highest, matte | missed)
+        return _View(
+            prior.astype(np.float32), _trust(frame.shade, matte, deep, settings), opaque, highest
+        )
 
 
 def _trust(shade: Shade, matte: Mask, deep: Array, settings: Settings) -> Array:

@@ -86,14 +86,23 @@ def _pieces(ratio: Array, matte: Mask) -> Mask:
 
 
 def _own(pieces: Mask, matte: Mask) -> Mask:
-    """Return the pieces near a matte, and those near them: an object's own effects."""
-    near = _touching(pieces, grow(matte, _REACH))
-    return _touching(pieces, grow(near | matte, _REACH // 2))
+    """Return the pieces near a matte, and those near them: an object's own effects.
 
-
-def _touching(pieces: Mask, place: Mask) -> Mask:
-    """Return the connected pieces that reach into ``place``."""
-    return _connected(pieces, pieces & place, smallest=8)
+    How near depends on the size: a bank of smoke may drift further than a fleck.
+    """
+    if not matte.any():
+        return pieces
+    count, labels = cv2.connectedComponents(pieces.astype(np.uint8), connectivity=8)
+    reach = _REACH + 0.5 * np.sqrt(np.bincount(labels.ravel(), minlength=count))
+    near = matte
+    for share in (1.0, 0.5):
+        away = cv2.distanceTransform((~near).astype(np.uint8), cv2.DIST_L2, 5)
+        least = np.full(count, np.inf)
+        np.minimum.at(least, labels.ravel(), away.ravel())
+        held = least <= share * reach
+        held[0] = False
+        near = near | held[labels]
+    return np.asarray(near & pieces)
 
 
 def _connected(weak: Mask, strong: Mask, smallest: int) -> Mask:

@@ -41,14 +41,6 @@ class Reading:
     doubt: Array
 
 
-def fine_detail(picture: Array, inside: Mask, radius: float) -> Array:
-    """Return what a picture holds beyond its blur within a region; 0 outside. [H,W,3]."""
-    weight = inside.astype(np.float32)[..., None]
-    total = soften(inside.astype(np.float32), radius)[..., None]
-    mean = soften(picture * weight, radius) / np.maximum(total, 1e-6)
-    return np.asarray((picture - mean) * weight, dtype=np.float32)
-
-
 Pairs = list[tuple[Any, Any, Array, Array]]
 
 

@@ -33,7 +33,7 @@ _FINE_PX, _COARSE_PX = 0.8, 2.5
 _GRAIN_PX = 6.0
 # Resampling between pixels and misses of a fraction of a pixel cost gradients about this much.
 _TOLERANCE = 0.07
-_BARE = 2.0
+_BARE, _ALIKE = 2.0, 0.5
 _PARTNERS = 32
 _ENOUGH_SUPPORT = 0.6
 
@@ -53,10 +53,12 @@ def bare_samples(stack: Floats, middle: Floats) -> Bools:
     """
     ground = _detail(middle.mean(axis=-1))
     slopes = np.empty(stack.shape[:3], np.float32)
-    errors = np.empty_like(slopes)
+    errors, alike = np.empty_like(slopes), np.empty_like(slopes)
     for t, values in enumerate(stack):
-        slopes[t], errors[t] = _slope(values, middle, ground)
-    sure = np.where(np.isfinite(slopes), slopes - _BARE * errors, -np.inf).max(axis=0)
+        slopes[t], errors[t], alike[t] = _slope(values, middle, ground)
+    # What hardly is the background's texture (the rim of a shadow) sets no standard for others.
+    judge = np.isfinite(slopes) & (alike > _ALIKE)
+    sure = np.where(judge, slopes - _BARE * errors, -np.inf).max(axis=0)
     kept = slopes + np.maximum(errors, _TOLERANCE) >= sure
     # A sample too near to a hole to be judged counts only where no other can be.
     valid = np.isfinite(stack[..., 0])
@@ -70,8 +72,11 @@ def _detail(grey: Floats) -> Floats:
     return np.asarray(fine - cv2.GaussianBlur(grey, (0, 0), _COARSE_PX), np.float32)
 
 
-def _slope(values: Floats, middle: Floats, ground: Floats) -> tuple[Floats, Floats]:
-    """Return one sample's slope on the ground and its standard error, NaN beside holes. [H,W]."""
+def _slope(values: Floats, middle: Floats, ground: Floats) -> tuple[Floats, Floats, Floats]:
+    """Return one sample's slope on the ground, its standard error and the squared correlation.
+
+    [H,W] each; the slope is NaN beside holes.
+    """
     known = np.isfinite(values[..., 0])
     detail = _detail(np.where(known[..., None], values, middle).mean(axis=-1))
     # Detail that reaches into a hole is made up.
@@ -83,13 +88,15 @@ def _slope(values: Floats, middle: Floats, ground: Floats) -> tuple[Floats, Floa
     amount = np.maximum(window(ground**2), np.float32(1e-10))
     both = window(detail * ground)
     slope = np.asarray(both / amount, np.float32)
-    left = np.maximum(window(detail**2) - slope * both, np.float32(0.0))
+    power = np.maximum(window(detail**2), np.float32(1e-10))
+    left = np.maximum(power - slope * both, np.float32(0.0))
     weight = window(np.ones_like(ground))
     # So many details are independent of one another in a window of that width.
     count = np.maximum(weight * (4 * np.pi * _WINDOW_PX**2 / _GRAIN_PX), np.float32(1.0))
     error = np.sqrt(left / amount / count)
     slope[weight < 0.25] = np.nan
-    return slope, np.asarray(error, np.float32)
+    alike = np.asarray(slope * both / power, np.float32)
+    return slope, np.asarray(error, np.float32), alike
 
 
 def agreeing_samples(means: Floats, trust: Floats, tolerance: Floats) -> Bools:

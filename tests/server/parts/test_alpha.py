@@ -194,3 +194,16 @@ def test_an_empty_matte_still_solves_the_effects():
     plate[30:60, 30:60] *= 0.6
     solved = solve_frame(plate, clean, np.zeros((96, 128, 1), np.float32))
     assert solved.alpha[38:52, 38:52].mean() == pytest.approx(0.4, abs=0.01)
+
+
+def test_smoke_that_drifted_off_stays_and_a_fleck_as_far_away_does_not():
+    clean = ground(256, 384)
+    plate = clean + np.float32(0.002) * np.sin(np.arange(384, dtype=np.float32) * 2.1)[:, None]
+    plate[30:226, 20:200] += 0.5 * (0.8 - plate[30:226, 20:200])
+    plate[20:28, 360:370] = 0.8
+    plate[100:150, 280:310] = [0.6, 0.05, 0.04]
+    matte = np.zeros((256, 384, 1), np.float32)
+    matte[100:150, 280:310] = 1.0
+    alpha = solve_frame(plate, clean, matte, Calibration(exact=False, sigma=0.003)).alpha
+    assert alpha[60:200, 50:170].mean() > 0.35
+    assert np.all(alpha[15:33, 355:375] == 0.0)
