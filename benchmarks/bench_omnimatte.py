@@ -21,7 +21,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import OpenImageIO as oiio
+import OpenImageIO
 from bench_alpha import SEEDS, Tally, display, frames_of
 
 from gencomp_server.training.shots import ProceduralShot, ShotSpec, over, write_shot
@@ -56,9 +56,9 @@ class Delivered:
 
 def read(path: Path) -> np.ndarray:
     """Return an EXR's pixels. [H,W,C] float32."""
-    picture = oiio.ImageInput.open(str(path))
+    picture = OpenImageIO.ImageInput.open(str(path))
     if picture is None:
-        raise SystemExit(f"{path} cannot be read: {oiio.geterror()}")
+        raise SystemExit(f"{path} cannot be read: {OpenImageIO.geterror()}")
     pixels = picture.read_image("float")
     picture.close()
     return np.asarray(pixels, np.float32)

@@ -2,12 +2,14 @@
 """Finding a server and its secret: the environment, the user's file, then this machine.
 
 A running server says where it is in ``server.json`` in gencomp's home folder, readable by its owner
-alone. A file that others can read or write is refused: its secret may be known, or false.
+alone. A file that others can read or write is refused: its secret may be known, or false. Windows
+tells neither owner nor mode, so that is not looked at there.
 """
 
 import json
 import os
 import stat
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,12 +161,21 @@ def _parse(text: str, path: Path) -> "dict[str, Any]":
     return plain
 
 
+def _is_private(facts: os.stat_result) -> bool:
+    """Tell whether a file is ours and nobody else's.
+
+    Windows has neither owner nor mode here; there the user's profile folder keeps others out.
+    """
+    if sys.platform == "win32":
+        return True
+    return facts.st_uid == os.getuid() and not stat.S_IMODE(facts.st_mode) & 0o077
+
+
 def _read_private(path: Path) -> str:
     """Return the text of a file that its owner alone, who must be us, can read and write."""
     try:
         with open(path, "rb") as source:
-            facts = os.fstat(source.fileno())
-            if facts.st_uid != os.getuid() or stat.S_IMODE(facts.st_mode) & 0o077:
+            if not _is_private(os.fstat(source.fileno())):
                 raise Unauthorised(
                     f"{path} holds a secret and is not yours alone.",
                     hint=f"Make it so: chmod 600 {path}",

@@ -288,7 +288,7 @@ class Receiver:
                 self._close(arrival)
         except OSError as error:
             del self._coming[arrival.expected.place]
-            self._outcomes.append(Lost(arrival.expected, _disk_error(error)))
+            self._outcomes.append(Lost(arrival.expected, _disk_error(arrival.expected, error)))
         return arrival.expected.place in self._coming
 
     def take(self, message: "Union[Chunk, Withheld]") -> None:
@@ -325,7 +325,7 @@ class Receiver:
                 self._close(arrival)
         except OSError as error:
             self._coming.pop(arrival.expected.place, None)
-            self._outcomes.append(Lost(arrival.expected, _disk_error(error)))
+            self._outcomes.append(Lost(arrival.expected, _disk_error(arrival.expected, error)))
 
     def _close(self, arrival: _Arrival) -> None:
         """Give a whole picture its name, or ask for it once more."""
@@ -357,9 +357,14 @@ def _digest_error(expected: Expected) -> GencompError:
     )
 
 
-def _disk_error(error: OSError) -> GencompError:
+def _disk_error(expected: Expected, error: OSError) -> GencompError:
+    label = f"'{expected.name}' frame {expected.frame}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return DiskFull("The disk is full; the pictures do not fit.", hint="Free space, go on.")
+        return DiskFull(
+            f"{label} cannot be written: the disk is full.",
+            hint="Free some space and run it again; it goes on where it stopped.",
+        )
     return UnwritableOutput(
-        f"A picture cannot be written ({error.strerror}).", hint="Check the folder's permissions."
+        f"{label} cannot be written ({error.strerror}).",
+        hint="Check who owns the folder and whether its disk is mounted read-only.",
     )

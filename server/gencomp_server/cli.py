@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 DONE, WRONG, NO_SERVER, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
 _CLIENT = f"gencomp {__version__}"
+_NEGATIVE = re.compile(r"-\d")  # argparse would take it for an option.
+_AGAIN_S = 30.0  # How long a run waits for a named server that went away to come back.
 _EXAMPLE = """example:
   gencomp run omnimatte --out out --input plate=plate/shot.%04d.exr \\
       --input matte.ball=roto/ball.%04d.exr --set seed=3
@@ -55,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: Arguments without the program's name; None takes those of the process.
     """
-    args = _parser().parse_args(argv)
+    args = _parsed(sys.argv[1:] if argv is None else argv)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
         return command(args)
@@ -102,6 +105,17 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write the sentence and leave with 2."""
         self.exit(WRONG, f"gencomp: {message}. See {self.prog} --help.\n")
+
+
+def _parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Read the arguments; a range after ``--frames`` may begin with a minus (``-2-10``)."""
+    joined: list[str] = []
+    for word in words:
+        if joined and joined[-1] == "--frames" and _NEGATIVE.match(word):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return _parser().parse_args(joined)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -226,7 +240,7 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
     knobs = _pairs(args.knobs, "--set", "--set seed=3")
     spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
     with OutputFolder(args.out) as folder:
-        with _server(args.server, folder) as server, _client(server) as client:
+        with _server(args.server, folder) as server, _run_client(server, args.server) as client:
             schema = schema_of(client.connect().systems, args.system)
             gathered = gather(given, schema, frames, spaces)
             for note in gathered.notes:
@@ -314,6 +328,19 @@ def _server(address: str | None, folder: "OutputFolder") -> Iterator[ServerFile]
 
 def _client(server: ServerFile) -> Client:
     return Client(server.address, server.secret, client=_CLIENT)
+
+
+def _run_client(server: ServerFile, address: str | None) -> Client:
+    """Return a client that finds a named server again: it has a new secret at every start."""
+    if address is None:
+        return _client(server)
+    return Client(
+        server.address,
+        server.secret,
+        client=_CLIENT,
+        timeout_s=_AGAIN_S,
+        find=lambda: _named_server(address),
+    )
 
 
 def _named_server(address: str | None) -> ServerFile:

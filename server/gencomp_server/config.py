@@ -20,6 +20,7 @@ from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.locate import SERVER_FILE, home_folder
 from gencomp_protocol.messages import CHUNK_BYTES, CREDIT_BYTES
 from gencomp_protocol.sockets import is_loopback
+from gencomp_server.engine.spool import DEFAULT_BUDGET
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -47,6 +48,8 @@ class ServerConfig:
         idle_exit_s: Leave after so long without clients and jobs; 0 stays.
         drain_s: How long the running job may go on after SIGTERM.
         keep_days: How long an ended job's layers are kept for a client to come back.
+        decoded_bytes: How much decoded pixels the spool keeps; they are made again on demand.
+        stages_bytes: How much of finished stages it keeps, for jobs that resume or change a knob.
         device: What the worker runs on: ``cpu``, ``cuda:0``.
         registry: Where the systems are, as ``module:attribute``.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
@@ -63,6 +66,8 @@ class ServerConfig:
     idle_exit_s: float = 0.0
     drain_s: float = 30.0
     keep_days: float = 7.0
+    decoded_bytes: int = DEFAULT_BUDGET.decoded_bytes
+    stages_bytes: int = DEFAULT_BUDGET.stages_bytes
     device: str = "cpu"
     registry: str = "gencomp_server.systems:REGISTRY"
     log_level: str = "info"
@@ -87,6 +92,8 @@ class ServerConfig:
         _within("idle_exit_s", self.idle_exit_s, 0.0, 1e9)
         _within("drain_s", self.drain_s, 0.0, 1e6)
         _within("keep_days", self.keep_days, 0.0, 1e5)
+        _within("decoded_bytes", self.decoded_bytes, 0, 2**50)
+        _within("stages_bytes", self.stages_bytes, 0, 2**50)
         if self.log_level not in _LEVELS:
             raise BadKnob(
                 f"Setting 'log_level' cannot be '{self.log_level}'.",
@@ -189,6 +196,8 @@ _KINDS: Mapping[str, type[Any]] = {
     "idle_exit_s": float,
     "drain_s": float,
     "keep_days": float,
+    "decoded_bytes": int,
+    "stages_bytes": int,
     "device": str,
     "registry": str,
     "log_level": str,

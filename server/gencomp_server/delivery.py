@@ -46,6 +46,7 @@ class OutputFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.spool = path / SPOOL
+        self._doomed = path / f"{SPOOL}.gone"
         self._lock: TextIO | None = None
 
     def __enter__(self) -> "OutputFolder":
@@ -73,6 +74,8 @@ class OutputFolder:
                 f"Another gencomp run is writing into {self.path}.",
                 hint="Wait for it, or choose another folder with --out.",
             ) from error
+        if self._doomed.is_dir():  # A run was killed while it cleared up.
+            shutil.rmtree(self._doomed)
         return self
 
     def __exit__(
@@ -103,8 +106,9 @@ class OutputFolder:
         part.replace(self.manifest)
 
     def drop_spool(self) -> None:
-        """Remove the embedded server's spool."""
-        shutil.rmtree(self.spool)
+        """Remove the embedded server's spool; half of one is never found under its name."""
+        self.spool.rename(self._doomed)
+        shutil.rmtree(self._doomed)
 
     def strangers(self, manifest: Mapping[str, Any]) -> list[str]:
         """Return a sentence for each layer folder that holds frames of an earlier delivery."""

@@ -123,7 +123,9 @@ def check_home(folder: Path) -> Finding:
     for file in sorted(folder.glob("*.json")):
         if stat.S_IMODE(file.stat().st_mode) & 0o077:
             return Finding(False, f"{file} holds a secret that others can read; chmod 600 it.")
-    return Finding(True, f"home folder {folder} is its owner's alone.")
+    return Finding(
+        True, f"home folder {folder}: only its owner can write there or read its secrets."
+    )
 
 
 def check_server(environ: Mapping[str, str]) -> Finding:

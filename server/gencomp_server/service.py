@@ -47,7 +47,7 @@ from gencomp_server.engine.intake import Intake, Passed
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import JobTable, LayerRow
 from gencomp_server.engine.progress import ProgressMeter
-from gencomp_server.engine.spool import Spool
+from gencomp_server.engine.spool import Spool, SpoolBudget
 from gencomp_server.engine.supervisor import LOST, READY, Supervisor
 from gencomp_server.engine.worker import Worker
 from gencomp_server.exr.decode import DecodePool
@@ -116,7 +116,8 @@ class Service:
             ServerUnreachable: The port cannot be had, or another server uses the spool.
             UnwritableOutput: Spool or server file cannot be written.
         """
-        self._spool = Spool(self._config.spool)
+        self._budget = SpoolBudget(self._config.decoded_bytes, self._config.stages_bytes)
+        self._spool = Spool(self._config.spool, self._budget)
         with claimed(self._spool.root / LOCK_FILE), self._notice.heard(), self._parts():
             self._recover()
             here = ServerFile(self._address, self._secret, os.getpid(), __version__)
@@ -143,6 +144,7 @@ class Service:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket, self._address = server_socket(context, self._config.host, self._config.port)
         pool = DecodePool(self._config.decode_processes, timeout_s=self._config.decode_timeout_s)
+        self._spool.sweep()
         self._table = JobTable(self._spool.database)
         self._intake = Intake(self._spool, pool, self._notice.wake)
         self._sessions = Sessions(self._intake.lacking)
@@ -152,6 +154,7 @@ class Service:
             self._config.device,
             self._spool.root,
             log_level=self._config.log_level,
+            budget=self._budget,
         )
         self._supervisor = Supervisor(worker, request_to_plain, clock=self._clock)
         self._supervisor.start()

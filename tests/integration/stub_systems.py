@@ -15,6 +15,7 @@ from gencomp_server.contract import CommonParams, Input, LayerFrame, Plan, Syste
 class Params(CommonParams):
     gain: float = knob(1.0, lo=0.0, hi=10.0, doc="Multiplies the layers.", delivery=True)
     wait_s: float = knob(0.0, lo=0.0, hi=60.0, doc="Pause before each frame.", delivery=True)
+    stubborn: bool = knob(False, doc="Pause without looking whether to stop.", delivery=True)
     fail_at: int = knob(0, lo=0, hi=9999, doc="Frame at which our own code breaks.")
 
 
@@ -30,7 +31,8 @@ def run(shot, params, ctx):
     for step, n in enumerate(shot.frames):
         deadline = time.monotonic() + params.wait_s
         while time.monotonic() < deadline:
-            ctx.check_cancelled()
+            if not params.stubborn:
+                ctx.check_cancelled()
             time.sleep(0.02)
         if n == params.fail_at:
             raise ZeroDivisionError("broken on purpose")

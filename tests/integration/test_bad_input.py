@@ -81,14 +81,17 @@ def header_bomb():
 
 CASES = {
     "a missing frame": (remove_plate, ("'plate'", "1002", "Render")),
-    "two sizes in one sequence": (resize_plate, ("'plate'", "1002", "40x32", "Reformat")),
+    "two sizes in one sequence": (
+        resize_plate,
+        ("'plate'", "1002", "40x32", "the input is 48x32", "Reformat"),
+    ),
     "a matte of another size": (resize_matte, ("'matte.ball'", "40x32", "Reformat")),
     "a matte of another range": (shift_matte, ("'matte.ball'", "1001-1003", "1101-1103")),
     "NaN in a matte": (spoil_matte, ("'matte.ball'", "1003", "NaN", "render it again")),
     "an empty matte": (empty_matte, ("'matte.ball'", "is empty", "Check the roto")),
     "a truncated EXR": (truncate_plate, ("'plate'", "1002", "render it again")),
     "a PNG named .exr": (disguise_plate, ("'plate'", "1003", "a PNG", "Write it as EXR")),
-    "a header bomb": (bomb_plate, ("'plate'", "1002", "46340x46340")),
+    "a header bomb": (bomb_plate, ("'plate'", "1002", "46340x46340", "render it again")),
     "an empty file": (empty_file, ("plate.1002.exr", "is empty", "Render it again")),
 }
 

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 
 import numpy as np
 import psutil
@@ -126,6 +127,20 @@ def test_ctrl_c_cancels_the_job_and_leaves_with_130(shot):
     assert not (shot.out / "manifest.json").exists()
 
 
+def test_ctrl_c_twice_leaves_at_once_and_takes_the_server_along(shot):
+    process = start(*shot.words, "--json", "--set", "wait_s=30", "--set", "stubborn=true")
+    first_event(process, "progress")
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    assert "again to leave" in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    ended = finish(process)
+    assert ended.code == 130
+    assert "The same command goes on" in ended.err
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert alive == []
+
+
 def test_after_a_cancel_the_same_command_starts_again_with_what_was_measured(shot, gencomp):
     process = start(*shot.words, "--json", "--set", "wait_s=30")
     first_event(process, "progress")
@@ -194,6 +209,24 @@ def test_a_named_server_does_the_job_and_lists_it(shot, gencomp, server):
     assert listed.code == 0
     assert "done" in listed.out
     assert gencomp("doctor").out.count(f"answers at {server}") == 1
+
+
+def test_when_the_named_server_is_started_again_the_command_goes_on(shot, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    serve = ("serve", "--port", port, "--spool", str(tmp_path / "spool"))
+    first = start(*serve)
+    address = first.stdout.readline().split()[-1]
+    process = start(*shot.words, "--json", "--set", "wait_s=3", "--server", address)
+    first_event(process, "progress")
+    first.kill()
+    finish(first)
+    second = start(*serve)
+    ended = finish(process)
+    second.terminate()
+    finish(second)
+    assert (ended.code, ended.err) == (0, "")
 
 
 def test_a_bad_shot_leaves_the_server_alive_for_the_next(shot, gencomp, server):

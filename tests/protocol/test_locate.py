@@ -4,6 +4,7 @@
 import json
 import os
 import stat
+import sys
 
 import pytest
 
@@ -111,6 +112,16 @@ def test_a_file_of_somebody_else_is_refused(home, monkeypatch):
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(Unauthorised, match="not yours alone"):
         read_server_file(home / "server.json")
+
+
+def test_on_windows_where_files_have_no_owner_and_no_mode_nuke_finds_the_server(
+    home, environ, monkeypatch
+):
+    write_server_file(home / "server.json", LOCAL)
+    (home / "server.json").chmod(0o666)  # What Windows reports of any file.
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.delattr(os, "getuid")
+    assert find_server(environ) == LOCAL
 
 
 @pytest.mark.parametrize(

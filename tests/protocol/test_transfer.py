@@ -5,7 +5,14 @@ from hashlib import blake2b
 
 import pytest
 
-from gencomp_protocol.errors import BadPicture, MalformedMessage, MissingFrame, UnwritableOutput
+from gencomp_protocol import transfer
+from gencomp_protocol.errors import (
+    BadPicture,
+    DiskFull,
+    MalformedMessage,
+    MissingFrame,
+    UnwritableOutput,
+)
 from gencomp_protocol.messages import CHUNK_BYTES, Chunk, Want, Withheld
 from gencomp_protocol.transfer import (
     Arrived,
@@ -225,6 +232,24 @@ def test_a_folder_that_is_not_there_loses_the_picture_with_a_sentence(tmp_path):
     (lost,) = receiver.outcomes()
     assert isinstance(lost.error, UnwritableOutput)
     assert receiver.is_idle
+
+
+def test_a_layer_that_no_longer_fits_on_the_artists_disk_is_named_with_the_cure(
+    tmp_path, monkeypatch
+):
+    def full(_arrival, _body):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(transfer._Arrival, "append", full)
+    receiver = Receiver(64_000)
+    one = expected(tmp_path, name="background", frame=1002)
+    receiver.expect(one)
+    (want, *_) = receiver.wants()
+    receiver.take(answer(want))
+    (lost,) = receiver.outcomes()
+    assert isinstance(lost.error, DiskFull)
+    assert "'background' frame 1002 cannot be written: the disk is full." in str(lost.error)
+    assert "run it again" in lost.error.hint
 
 
 def test_a_picture_is_announced_with_size_and_digest(tmp_path):

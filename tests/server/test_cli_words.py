@@ -23,7 +23,7 @@ from gencomp_protocol.errors import (
     VersionMismatch,
     WorkerLost,
 )
-from gencomp_server.cli import _Interrupt, exit_code, main
+from gencomp_server.cli import _Interrupt, _parsed, exit_code, main
 from gencomp_server.progress import JsonNarrator, PlainNarrator, RichNarrator, narrator_for
 
 HEAVY = ("torch", "cv2", "OpenImageIO", "numpy", "rich", "gencomp_server.systems")
@@ -250,3 +250,9 @@ def test_a_shot_is_written_from_its_spec(tmp_path, capsys):
 def test_a_shot_without_a_spec_on_disk_is_refused(tmp_path, capsys):
     assert main(["shot", str(tmp_path / "none.toml"), "--out", str(tmp_path / "shot")]) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("--frames", "-2-1"), ("--frames=-2-1",), ("--frames", "-5")])
+def test_a_range_that_begins_before_frame_zero_is_typed_like_any_other(words):
+    args = _parsed(["run", "omnimatte", *words, "--out", "out"])
+    assert args.frames == words[-1].removeprefix("--frames=")

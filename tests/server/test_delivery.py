@@ -2,6 +2,7 @@
 """The output folder of a run, and the run against a client that is made up."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -161,3 +162,24 @@ def test_an_old_manifest_goes_when_the_new_job_runs_and_not_before(tmp_path, sta
     with pytest.raises(BadMatte):
         run(client, tmp_path, OutputFolder(tmp_path / "out"))
     assert folder.manifest.exists() is stays
+
+
+def test_a_run_that_dies_while_its_spool_goes_leaves_no_half_a_spool(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def die(path, **more):
+        (path / "stages").rmdir()
+        raise Killed
+
+    with OutputFolder(tmp_path) as folder:
+        (folder.spool / "stages").mkdir()
+        (folder.spool / "gencomp.db").write_bytes(b"")
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "rmtree", die)
+            with pytest.raises(Killed):
+                folder.drop_spool()
+        assert not folder.spool.exists()
+    with OutputFolder(tmp_path) as folder:
+        assert [path.name for path in folder.spool.iterdir()] == ["lock"]
+    assert list(tmp_path.iterdir()) == []

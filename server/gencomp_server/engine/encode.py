@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencomp_protocol.transfer import digest_of_file
 from gencomp_server.contract import LayerFrame
-from gencomp_server.engine.spool import Spool, digest_file, make_folder
+from gencomp_server.engine.spool import Spool, make_folder
 from gencomp_server.exr.write import write_layer
 
 # ZIP encodes about 100 MB/s a thread, and the library leaves the interpreter to others meanwhile
@@ -92,7 +93,7 @@ class Encoder:
             path = self._spool.layer(self._job, picture.layer, picture.frame)
             make_folder(path.parent)
             write_layer(path, picture, {**self._metadata, "gencomp:layer": picture.layer})
-            bytes_written, digest = path.stat().st_size, digest_file(path)
+            bytes_written, digest = path.stat().st_size, digest_of_file(path)
             self._written(Written(picture.layer, picture.frame, path, bytes_written, digest))
         finally:
             with self._room:

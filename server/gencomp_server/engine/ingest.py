@@ -79,7 +79,7 @@ def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -
         FormatMismatch: It is not of the size that the request said.
     """
     label = picture_label(entry.name, frame)
-    _check_size(entry.name, frame, decoded.header, entry.format, "the request")
+    _check_size(entry.name, frame, decoded.header, entry.format, "the input")
     bad = decoded.stats.nan + decoded.stats.inf
     if kind == MATTE:
         if bad:

@@ -7,7 +7,6 @@ stage, and ends the process when the front is gone. Layers are encoded in the ba
 becomes an InternalError with an id, and the traceback goes to the log under that id.
 """
 
-import importlib
 import logging
 import os
 import queue
@@ -34,16 +33,24 @@ from gencomp_server.engine.manifest import (
     provenance,
 )
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
-from gencomp_server.engine.spool import Spool
+from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget
 from gencomp_server.engine.stages import StageStore
 from gencomp_server.exr.decode import Decoded, DecodePool
 from gencomp_server.exr.pixels import limit_library
+from gencomp_server.gate import load_registry
 from gencomp_server.logs import configure, job_named
 
 log = logging.getLogger(__name__)
 
 
-def serve(connection: Connection, registry: str, device: str, spool: Path, log_level: str) -> None:
+def serve(
+    connection: Connection,
+    registry: str,
+    device: str,
+    spool: Path,
+    log_level: str,
+    budget: SpoolBudget = DEFAULT_BUDGET,
+) -> None:
     """Run the jobs that arrive over ``connection`` until told to stop.
 
     Args:
@@ -52,24 +59,19 @@ def serve(connection: Connection, registry: str, device: str, spool: Path, log_l
         device: What to run on.
         spool: The server's spool folder.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        budget: How much the spool may keep of what can be made again.
     """
     # A signal to the front's group is the front's to answer: it may let the job finish.
     os.setsid()
     configure(log_level)
     limit_library()
     mailbox = Mailbox(connection)
-    runner = Runner(load_registry(registry), device, Spool(spool), mailbox)
+    runner = Runner(load_registry(registry), device, Spool(spool, budget), mailbox)
     mailbox.say({"is": "ready"})
     while (message := mailbox.next()) is not None:
         with job_named(message["job"]):
             runner.run(message)
     runner.close()
-
-
-def load_registry(where: str) -> tuple[System, ...]:
-    """Import the systems that ``"module:attribute"`` names."""
-    module, _, attribute = where.partition(":")
-    return tuple(getattr(importlib.import_module(module), attribute))
 
 
 def leave() -> NoReturn:

@@ -17,38 +17,22 @@ layers) are checked here, before they become a path.
 """
 
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gencomp_protocol.errors import DiskFull, MalformedMessage, UnwritableOutput
 
-DIGEST_BYTES = 32
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _VARIANT = re.compile(r"[a-z0-9_-]{1,64}\Z")
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
 _LAYER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
-_BLOCK_BYTES = 1 << 20
-
-
-def digest_file(path: Path) -> str:
-    """Return the BLAKE2b-256 of a file's bytes, in hex."""
-    state = hashlib.blake2b(digest_size=DIGEST_BYTES)
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK_BYTES):
-            state.update(block)
-    return state.hexdigest()
-
-
-def digest_bytes(data: bytes) -> str:
-    """Return the BLAKE2b-256 of some bytes, in hex."""
-    return hashlib.blake2b(data, digest_size=DIGEST_BYTES).hexdigest()
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -87,27 +71,38 @@ def disk_error(error: OSError, folder: Path) -> DiskFull | UnwritableOutput:
     )
 
 
+@dataclass(frozen=True)
+class SpoolBudget:
+    """How much a spool may keep, once no job runs, of what can be made again.
+
+    Attributes:
+        decoded_bytes: Decoded pixels; a 4096x2160 plate of half takes 53 MB a frame.
+        stages_bytes: What stages made; those of the job that ran last stay whatever they take.
+    """
+
+    decoded_bytes: int = 8 << 30
+    stages_bytes: int = 8 << 30
+
+
+DEFAULT_BUDGET = SpoolBudget()
+
+
 class Spool:
     """The folders of one server, made when they are missing.
 
     Args:
         root: The spool folder; will be made, with mode 0700.
-        decoded_bytes: How much decoded pixels may take before the least recently used go; they
-            are made again when they are needed.
-        stages_bytes: The same for what stages made.
+        budget: How much may be kept there of what can be made again.
     """
 
-    def __init__(
-        self, root: Path, *, decoded_bytes: int = 32 << 30, stages_bytes: int = 32 << 30
-    ) -> None:
+    def __init__(self, root: Path, budget: SpoolBudget = DEFAULT_BUDGET) -> None:
         self.root = Path(root)
         self.database = self.root / "gencomp.db"
         self.pictures = self.root / "pictures"
         self.decoded = self.root / "decoded"
         self.stages = self.root / "stages"
         self.jobs = self.root / "jobs"
-        self._decoded_bytes = decoded_bytes
-        self._stages_bytes = stages_bytes
+        self._budget = budget
         for folder in (self.root, self.pictures, self.decoded, self.stages, self.jobs):
             make_folder(folder)
 
@@ -133,45 +128,6 @@ class Spool:
         """Tell whether the whole file is there."""
         return self.picture(digest).is_file()
 
-    def arrived_bytes(self, digest: str) -> int:
-        """Return how many bytes of a picture are in its ``.part``: where to go on from."""
-        try:
-            return self.part(digest).stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def append_part(self, digest: str, offset: int, data: bytes) -> int:
-        """Append a chunk to a picture that is arriving; return the bytes there now.
-
-        Raises:
-            MalformedMessage: ``offset`` is not where the part ends.
-            DiskFull: There is no room for it.
-        """
-        path = self.part(digest)
-        try:
-            with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-                end = file.seek(0, os.SEEK_END)
-                if offset != end:
-                    raise MalformedMessage(f"chunk.offset: expected {end}, got {offset}")
-                file.write(data)
-                return end + len(data)
-        except OSError as error:
-            raise disk_error(error, self.pictures) from error
-
-    def commit_picture(self, digest: str) -> bool:
-        """Give an arrived picture its name if its bytes have this digest.
-
-        Returns:
-            True where they do. Otherwise the part is removed, to be fetched again, and it is False.
-        """
-        part = self.part(digest)
-        if digest_file(part) != digest:
-            part.unlink()
-            return False
-        _sync(part)
-        os.replace(part, self.picture(digest))
-        return True
-
     def drop_pictures(self, keep: Collection[str]) -> None:
         """Remove every picture, whole or arriving, whose digest no job needs any more."""
         for path in self.pictures.glob("??/*"):
@@ -193,16 +149,17 @@ class Spool:
 
     def trim_decoded(self) -> None:
         """Remove the least recently used decoded pixels until they fit their budget."""
-        _trim(self.decoded.glob("*.raw"), self._decoded_bytes, _remove_decoded)
+        _trim(self.decoded.glob("*.raw"), self._budget.decoded_bytes, _remove_decoded)
 
     def trim_stages(self, keep: Collection[str] = ()) -> None:
         """Remove the least recently used stages until they fit, but none of the keys ``keep``."""
         folders = [path for path in self.stages.iterdir() if path.is_dir()]
-        _trim((p for p in folders if p.name not in keep), self._stages_bytes, _remove_folder)
+        _trim((p for p in folders if p.name not in keep), self._budget.stages_bytes, _remove_folder)
 
     def sweep(self) -> None:
         """Remove what a killed process left half-done; only while nobody works in the spool."""
-        for folder in (self.decoded, self.stages, self.jobs, *self.jobs.glob("*/layers/*")):
+        jobs = (self.jobs, *self.jobs.glob("*"), *self.jobs.glob("*/layers/*"))
+        for folder in (self.decoded, self.stages, *self.stages.glob("*.saved"), *jobs):
             for path in folder.glob(".*"):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -245,14 +202,16 @@ class Spool:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and its parents with mode 0700; say so in one sentence where that fails.
+    """Make a folder and the parents it lacks with mode 0700; say so where that fails.
 
     Raises:
         DiskFull: There is no room.
         UnwritableOutput: The folder cannot be made.
     """
+    if not folder.parent.exists():
+        make_folder(folder.parent)
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from error
 
@@ -260,11 +219,6 @@ def make_folder(folder: Path) -> None:
 def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
     if not pattern.match(text):
         raise MalformedMessage(f"{what}: {text[:80]!r} is not one")
-
-
-def _sync(path: Path) -> None:
-    with open(path, "rb") as file:
-        os.fsync(file.fileno())
 
 
 def _trim(paths: Iterable[Path], budget_bytes: int, remove: Any) -> None:

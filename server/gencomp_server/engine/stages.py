@@ -20,6 +20,7 @@ import hashlib
 import importlib
 import io
 import json
+import logging
 import os
 import re
 import shutil
@@ -33,6 +34,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencomp_server.engine.spool import disk_error, make_folder, write_atomic
+
+log = logging.getLogger(__name__)
 
 KEY_BYTES = 24
 _INDEX = "index.json"
@@ -62,13 +65,19 @@ class StageStore:
         return state.hexdigest()
 
     def load(self, key: str) -> tuple[Any] | None:
-        """Return what a stage made, in a tuple of one; None where it is not on disk."""
+        """Return what a stage made, in a tuple of one; None where it is not, or not whole, on disk.
+
+        Only a power cut or somebody's hand leaves one that is not whole; it is made again.
+        """
         folder = self._folder / key
         try:
             index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
             os.utime(folder)
             return (self._from_plain(index, folder),)
         except FileNotFoundError:
+            return None
+        except ValueError as error:
+            log.warning("stage %s is damaged (%s) and is made again", key, error)
             return None
 
     def save(self, key: str, value: Any) -> Any:
@@ -84,6 +93,8 @@ class StageStore:
         try:
             index = self._to_plain(value, part, [])
             write_atomic(part / _INDEX, json.dumps(index).encode())
+            if self.load(key) is None:
+                shutil.rmtree(self._folder / key, ignore_errors=True)
             _become(part, self._folder / key)
         except OSError as error:
             raise disk_error(error, self._folder) from error
@@ -145,7 +156,10 @@ class StageStore:
         files.append(name)
         plain = np.ascontiguousarray(array) if array.ndim else array
         with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            np.lib.format.write_array(file, np.asarray(plain), allow_pickle=False)
+            # Not write_array: its C writer does not tell a full disk from another failure.
+            header = np.lib.format.header_data_from_array_1_0(plain)
+            np.lib.format.write_array_header_2_0(file, header)
+            file.write(plain.reshape(-1).view(np.uint8).data)
             file.flush()
             os.fsync(file.fileno())
         return {"is": "array", "file": name, "digest": _array_digest(plain)}

@@ -30,6 +30,8 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from gencomp_server.engine.spool import DEFAULT_BUDGET, SpoolBudget
+
 REGISTRY = "gencomp_server.systems:REGISTRY"
 # A process whose pipe has closed is not quite gone yet.
 _DYING_S = 0.5
@@ -43,6 +45,7 @@ class Worker:
         device: What it runs on: ``cpu``, ``cuda:0``.
         spool: The server's spool folder.
         log_level: ``debug``, ``info``, ``warning`` or ``error``; the log goes to standard error.
+        budget: How much the spool may keep of what can be made again.
     """
 
     def __init__(
@@ -52,8 +55,9 @@ class Worker:
         spool: Path = Path("spool"),
         *,
         log_level: str = "info",
+        budget: SpoolBudget = DEFAULT_BUDGET,
     ) -> None:
-        self._arguments = (registry, device, str(spool), log_level)
+        self._arguments = (registry, device, str(spool), log_level, budget)
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -123,8 +127,15 @@ class Worker:
         self._process = self._connection = None
 
 
-def _main(connection: Connection, registry: str, device: str, spool: str, log_level: str) -> None:
+def _main(
+    connection: Connection,
+    registry: str,
+    device: str,
+    spool: str,
+    log_level: str,
+    budget: SpoolBudget,
+) -> None:
     """Become the worker; runs in the new process only."""
     from gencomp_server.engine.running import serve
 
-    serve(connection, registry, device, Path(spool), log_level)
+    serve(connection, registry, device, Path(spool), log_level, budget)

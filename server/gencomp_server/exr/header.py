@@ -249,7 +249,8 @@ def _listed(names: Sequence[str]) -> str:
 
 def _too_large(window: Box, label: str) -> BadPicture:
     claim = f"claims to be {window.width}x{window.height} pixels"
-    return refuse(label, claim, f"At most {MAX_SIDE} a side and {MAX_PICTURE_BYTES >> 30} GiB.")
+    cure = f"At most {MAX_SIDE} a side and {MAX_PICTURE_BYTES >> 30} GiB are taken"
+    return refuse(label, claim, f"{cure}; if it should be smaller, render it again.")
 
 
 def _check_claims(parts: tuple[ExrPart, ...], label: str) -> None:

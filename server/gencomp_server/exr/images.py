@@ -114,7 +114,9 @@ def read_image(path: Path, role: str, channel: str | None, srgb: bool, label: st
         spec = file.spec()
         if spec.width * spec.height * 16 > MAX_PICTURE_BYTES:
             claim = f"is {spec.width}x{spec.height} pixels"
-            raise refuse(label, claim, f"At most {MAX_PICTURE_BYTES >> 30} GiB are taken.")
+            raise refuse(
+                label, claim, f"At most {MAX_PICTURE_BYTES >> 30} GiB are taken; reformat it."
+            )
         names = _image_channels(list(spec.channelnames), role, channel, label)
         wanted = [list(spec.channelnames).index(name) for name in names]
         codes = read_channels(file, 0, wanted, str(spec.format), label)

@@ -62,8 +62,8 @@ _GAIN_SNAP = 0.003
 _STANDS = 0.5
 _SHADOW_WIDTH = 0.03
 _SHADOW_WEAK, _SHADOW_STRONG = 0.85, 0.7
-_SHADOW_AMONG_WAVES = 0.5
-_PENUMBRA_PX = 4
+_SHADOW_AMONG_WAVES = 0.65
+_PENUMBRA_PX = 5
 # Ground whose own marks are as dark in more than this share of it tells no shadow from a mark.
 _MARKED_GROUND = 0.05
 # Moving background hides effects: only what is this near to the mattes is suspected there.

@@ -58,10 +58,11 @@ _TRACK: dict[str, Any] = {
 _TRACK_SIGMA_PX = 0.25
 _COST_PER_FREEDOM = 4.0
 _INLIER_PX = 1.5
-_LEVEL_PX, _LEVEL_FLOOR = 8.0, 4.0
+_LEVEL_PX, _LEVEL_FLOOR = 8.0, 12.0
 _MEDIAN_FRAMES = 64
 _FLOW_MIN_PX = 0.12
-_FLOW_FROM_PX = 0.2
+# A flow that does not bring the whole this much nearer follows waves, not parallax.
+_FLOW_FROM_PX, _FLOW_HELPS, _UNSTEADY_PX = 0.4, 0.75, 2.0
 _FLOW_MAX_PX = 12.0
 # How far frames may be off, turn by turn, before varying counts as moving by itself.
 _SLACK_PX = (1.5, 0.8, 0.4)
@@ -207,11 +208,11 @@ def _measure(start: Bytes, end: Bytes, usable: Bools) -> tuple[Doubles, int]:
     """Return the motion between two frames; one that is lost is looked for from afar."""
     pairs = track(start, end, usable)
     motion, agreeing = fit_motion(pairs)
-    if agreeing >= max(25, 0.6 * len(pairs)):
+    if agreeing >= max(25, 0.25 * len(pairs)):
         return motion, agreeing
     window = cv2.createHanningWindow((start.shape[1], start.shape[0]), cv2.CV_32F)
-    level = [_levelled(picture).astype(np.float32) for picture in (start, end)]
-    (dx, dy), _ = cv2.phaseCorrelate(*level, window)
+    from_, to = (_levelled(picture).astype(np.float32) for picture in (start, end))
+    (dx, dy), _ = cv2.phaseCorrelate(from_, to, window)
     guess = np.array([[1.0, 0.0, dx], [0.0, 1.0, dy], [0.0, 0.0, 1.0]])
     other, more = fit_motion(track(start, end, usable, guess))
     return (other, more) if more > agreeing else (motion, agreeing)
@@ -342,9 +343,16 @@ def _refine(
         canvas = _place(frames, to_frame, shape, bends, agreeing, errors)
         to_frame = canvas.to_frame.copy()
     canvas = _missed(canvas, grey, usable)
-    if flow and np.quantile(canvas.error_px, 0.75) > _FLOW_FROM_PX:
-        canvas = _missed(_bend(canvas, grey, usable, progress), grey, usable)
+    if flow and np.median(canvas.error_px) > _FLOW_FROM_PX:
+        bent = _missed(_bend(canvas, grey, usable, progress), grey, usable)
+        if _off(bent) < _FLOW_HELPS * _off(canvas):
+            return bent
     return canvas
+
+
+def _off(canvas: Canvas) -> float:
+    """Return how far off a canvas is in all: what it misses, and what does not hold still."""
+    return float(canvas.error_px.mean() + _UNSTEADY_PX * canvas.unsteady.mean())
 
 
 def _missed(canvas: Canvas, grey: Callable[[int], Bytes], usable: dict[int, Bools]) -> Canvas:

@@ -338,7 +338,8 @@ def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
 
 def find_clean_plate(ctx: Context, shot: Shot, scene: Scene, *, register: bool) -> CleanPlatePlan:
     """Decide at model size how the clean plate is gathered from the other frames."""
-    from gencomp_server.parts.cleanplate import CleanPlateSettings, plan_clean_plate
+    from gencomp_server.parts.background import CleanPlateSettings
+    from gencomp_server.parts.cleanplate import plan_clean_plate
     from gencomp_server.parts.fit import to_model_frame
     from gencomp_server.parts.pictures import linear
 
@@ -361,7 +362,7 @@ def clean_frame(
 ) -> FittedClean:
     """Make one frame of the clean plate at plate size, fitted to the plate, in its type."""
     from gencomp_server.parts.cleanfit import fit_clean
-    from gencomp_server.parts.cleanplate import gather_frame
+    from gencomp_server.parts.gather import gather_frame
     from gencomp_server.parts.pictures import in_type, linear, row_reader
 
     plate = linear(shot, PLATE, n)

@@ -8,10 +8,11 @@ import pytest
 
 from gencomp_protocol.errors import DiskFull, InternalError
 from gencomp_protocol.frames import Box
+from gencomp_protocol.transfer import digest_of_file
 from gencomp_server.contract import LayerFrame
 from gencomp_server.engine import encode
 from gencomp_server.engine.encode import Encoder
-from gencomp_server.engine.spool import Spool, digest_file
+from gencomp_server.engine.spool import Spool
 
 
 def layer(n, width=4, name="boy"):
@@ -35,7 +36,7 @@ def test_every_layer_is_written_and_told_with_its_size_and_digest(spool):
     assert sorted(one.frame for one in told) == [1, 2, 3, 4, 5, 6, 7]
     for one in told:
         assert one.path == spool.layer("j1", "boy", one.frame)
-        assert (one.bytes, one.digest) == (one.path.stat().st_size, digest_file(one.path))
+        assert (one.bytes, one.digest) == (one.path.stat().st_size, digest_of_file(one.path))
 
 
 def test_a_job_run_again_gives_the_same_files(spool):

@@ -60,7 +60,7 @@ def test_a_plate_without_colour_is_refused():
 
 def test_a_picture_of_another_size_than_the_request_said_is_refused():
     entry = InputHeader("plate", (1001,), format=Format(2048, 1080))
-    with pytest.raises(FormatMismatch, match="is 1920x1080, but the request is 2048x1080"):
+    with pytest.raises(FormatMismatch, match="is 1920x1080, but the input is 2048x1080"):
         check_picture("rgb", entry, 1001, picture())
 
 

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gencomp_protocol.codec import request_to_plain
-from gencomp_server.engine.spool import digest_file
+from gencomp_protocol.transfer import digest_of_file
 from gencomp_server.engine.worker import Worker
 
 PATIENCE_S = 60.0
@@ -85,7 +85,7 @@ def test_layers_are_on_disk_when_they_are_told(talk):
     for message in told:
         path = Path(message["path"])
         assert path == talk.tiny.spool.layer("j1", "copy", message["frame"])
-        assert (message["bytes"], message["digest"]) == (path.stat().st_size, digest_file(path))
+        assert (message["bytes"], message["digest"]) == (path.stat().st_size, digest_of_file(path))
     file = oiio.ImageInput.open(str(talk.tiny.spool.layer("j1", "copy", 1002)))
     assert np.array(file.read_image("half"))[0, 0].tolist() == [3.0, 3.0, 3.0]
     assert file.spec().get_string_attribute("gencomp:system") == "copy"

@@ -229,3 +229,19 @@ def test_when_no_worker_comes_up_jobs_fail_with_a_sentence_and_the_server_stays(
         assert "cannot start its worker" in outcome.error.message
         assert [entry["state"] for entry in client.jobs()] == ["failed"]
     assert server.process.poll() is None
+
+
+def test_what_a_killed_server_left_half_written_is_gone_at_the_next_start(tmp_path, process):
+    stages = tmp_path / "spool" / "stages"
+    (stages / ".key.7.part").mkdir(parents=True)
+    process().start()
+    assert list(stages.iterdir()) == []
+
+
+def test_the_spool_keeps_no_more_decoded_pixels_than_it_is_told_to(tmp_path, process, make_shot):
+    server = process(decoded_bytes=0, stages_bytes=0).start()
+    with server.client() as client:
+        outcome, _, _ = make_shot("in").run(client)
+    server.close()
+    assert outcome.state == "done"
+    assert list((tmp_path / "spool" / "decoded").iterdir()) == []
