@@ -138,4 +138,7 @@ def check_server(environ: Mapping[str, str]) -> Finding:
             welcome = client.connect()
     except GencompError as error:
         return Finding(False, f"server: {error}")
+    if welcome.worker == "lost":
+        words = f"server: {found.address} answers, but its worker does not start"
+        return Finding(False, f"{words}; its log says why, then start it again.")
     return Finding(True, f"server: {welcome.server_version} answers at {found.address}.")

@@ -6,6 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from gencomp_protocol import Client, ServerFile
+from gencomp_protocol.locate import write_server_file
 from gencomp_server.cli import main
 from gencomp_server.doctor import (
     check_disk,
@@ -84,6 +86,15 @@ def test_no_server_is_fine_and_a_dead_one_is_wrong(tmp_path):
     found = check_server(environ)
     assert not found.is_good
     assert "tcp://127.0.0.1:9" in found.sentence
+
+
+def test_a_server_that_answers_but_fails_every_job_is_wrong(monkeypatch, tmp_path):
+    welcome = SimpleNamespace(server_version="0.1.0", worker="lost")
+    monkeypatch.setattr(Client, "connect", lambda client: welcome)
+    write_server_file(tmp_path / "server.json", ServerFile("tcp://127.0.0.1:9", "s"))
+    found = check_server({"GENCOMP_HOME": str(tmp_path)})
+    assert not found.is_good
+    assert "its worker does not start" in found.sentence
 
 
 def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(

@@ -700,6 +700,12 @@ def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
             f"The background could not be registered to better than {REGISTRATION_PX} pixels at "
             f"frames {spell_frames(off)}; paint a clean frame there."
         )
+    lost = [n for n, k in zip(plan_.frames, plan_.features, strict=True) if k == 0]
+    if lost and len(plan_.frames) > 1:
+        ctx.warn(
+            f"Nothing in the background of frames {spell_frames(lost)} could be tracked, so the "
+            "camera is taken to stand still there."
+        )
     unseen = float(max(plan_.never_seen_share, default=0.0))
     if unseen > 0.0:
         ctx.warn(
