@@ -292,7 +292,8 @@ def _check_cover(spec: Input, entry: InputHeader, request: Request) -> None:
 def _check_formats(request: Request) -> None:
     known = [entry for entry in request.inputs if entry.format is not None]
     for entry in known[1:]:
-        check_same_format(known[0].name, known[0].format, entry.name, entry.format)
+        at = entry.frames[0] if entry.frames else None
+        check_same_format(known[0].name, known[0].format, entry.name, entry.format, at)
 
 
 def check_same_format(

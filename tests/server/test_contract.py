@@ -111,7 +111,7 @@ def test_when_a_knob_is_wrong_then_the_sentence_names_it(name, value, words):
         (
             with_input(InputHeader("matte.b", (1001, 1002, 1003), format=Format(1280, 720))),
             FormatMismatch,
-            "'matte.b' is 1280x720, but 'plate' is 1920x1080",
+            "'matte.b' is 1280x720 at frame 1001, but 'plate' is 1920x1080",
         ),
     ],
 )

@@ -707,7 +707,7 @@ def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
             "camera is taken to stand still there."
         )
     unseen = float(max(plan_.never_seen_share, default=0.0))
-    if unseen > 0.0:
+    if unseen > 0.0 and not plan_.painted:
         ctx.warn(
             f"Up to {unseen:.1%} of a frame's background is never seen and was filled in; a "
             "painted clean frame would be better."
