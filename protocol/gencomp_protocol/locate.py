@@ -130,7 +130,8 @@ def _named(address: str, secret_file: str, local: Path) -> ServerFile:
             return here
     raise Unauthorised(
         f"The secret of the server at {address} is not known.",
-        hint=f"Name the file that holds it in {SECRET_VARIABLE}.",
+        hint=f"Perhaps no server runs there (gencomp doctor tells); else name the file that holds "
+        f"its secret in {SECRET_VARIABLE}.",
     )
 
 

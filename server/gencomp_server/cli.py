@@ -442,6 +442,8 @@ def _jobs(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(found, indent=2, default=str))
         return DONE
+    if not found:
+        print("There are no jobs.")
     for job in found:
         print(f"{job['job']}  {job['state']}  {job.get('system', '')}")
     return DONE
@@ -468,5 +470,6 @@ def _shot(args: argparse.Namespace) -> int:
     from gencomp_server.training.shots import load_spec, write_shot
 
     write_shot(load_spec(args.spec), args.out)
-    print(f"The shot is in {args.out}.")
+    made = sorted(path.name for path in args.out.iterdir() if path.is_dir())
+    print(f"The shot is in {args.out}: {', '.join(made)}.")
     return DONE

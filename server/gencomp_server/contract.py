@@ -198,6 +198,11 @@ class OneOf:
     sets: tuple[tuple[Input, ...], ...]
 
 
+def spell_input(name: str) -> str:
+    """Return a declared input's name as an artist types it: ``matte.*`` is ``matte.NAME``."""
+    return name[:-1] + "NAME" if name.endswith(".*") else name
+
+
 def declared_inputs(system: System) -> tuple[Input, ...]:
     """Return every input a system may take, alternatives spread out."""
     found: list[Input] = []
@@ -220,7 +225,7 @@ def check_inputs(system: System, request: Request) -> None:
         if not any(spec.matches(entry.name) for spec in declared):
             raise MissingInput(
                 f"{system.title} has no input '{entry.name}'.",
-                hint=f"Its inputs are: {', '.join(spec.name for spec in declared)}.",
+                hint=f"Its inputs are: {', '.join(spell_input(spec.name) for spec in declared)}.",
             )
     for rule in system.inputs:
         _check_presence(system, rule, request)
@@ -242,13 +247,14 @@ def _check_presence(system: System, rule: Input | OneOf, request: Request) -> No
     found = _present(rule, request)
     if not found and not rule.optional:
         raise MissingInput(
-            f"{system.title} needs the input '{rule.name}': {rule.doc}",
+            f"{system.title} needs the input '{spell_input(rule.name)}': {rule.doc}",
             hint="Connect it, or name it with --input.",
             input=rule.name,
         )
     if len(found) > rule.most:
         raise MissingInput(
-            f"{system.title} takes at most {rule.most} of '{rule.name}', not {len(found)}.",
+            f"{system.title} takes at most {rule.most} of '{spell_input(rule.name)}', "
+            f"not {len(found)}.",
             hint="Leave some out, or merge mattes that belong together.",
             input=rule.name,
         )

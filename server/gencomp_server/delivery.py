@@ -111,7 +111,7 @@ class OutputFolder:
         shutil.rmtree(self._doomed)
 
     def strangers(self, manifest: Mapping[str, Any]) -> list[str]:
-        """Return a sentence for each layer folder that holds frames of an earlier delivery."""
+        """Return a sentence for each layer folder that holds an earlier delivery, or a part."""
         sentences = []
         for layer, facts in manifest["layers"].items():
             ours = {path.name for path in layer_paths(self.path, layer, facts["frames"]).values()}
@@ -120,6 +120,10 @@ class OutputFolder:
             found = spell_frames(int(number) for number in numbers if number.isdecimal())
             if found:
                 sentences.append(f"Folder {layer} also holds frames {found} of an earlier run.")
+        for folder in sorted(path for path in self.path.iterdir() if path.is_dir()):
+            layer = folder.name
+            if layer not in manifest["layers"] and any(folder.glob(f"{layer}.*.exr")):
+                sentences.append(f"Folder {layer} is of an earlier run and not part of this one.")
         return sentences
 
 

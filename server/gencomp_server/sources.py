@@ -18,6 +18,7 @@ from typing import Any
 from gencomp_protocol.errors import BadKnob, BadName, BadPicture, MissingFrame, MissingInput
 from gencomp_protocol.frames import Format, FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader
+from gencomp_server.contract import spell_input
 from gencomp_server.exr.header import parse_exr
 
 COLOURSPACES = ("scene_linear", "srgb")
@@ -243,7 +244,7 @@ def _spec_of(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         is_family = stem != spec["name"] and len(name) > len(stem)
         if name == spec["name"] or (is_family and name.startswith(stem)):
             return spec
-    names = [spec["name"] for spec in specs]
+    names = [spell_input(spec["name"]) for spec in specs]
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"Did you mean '{near[0]}'?" if near else f"Its inputs are: {', '.join(names)}."
     raise MissingInput(f"{schema['title']} has no input '{name}'.", hint=hint, input=name)

@@ -96,7 +96,7 @@ def test_when_a_knob_is_wrong_then_the_sentence_names_it(name, value, words):
     ("request_", "error", "words"),
     [
         (replace(GOOD, inputs=GOOD.inputs[1:]), MissingInput, "plate or fg + bg"),
-        (replace(GOOD, inputs=GOOD.inputs[:1]), MissingInput, "matte.*"),
+        (replace(GOOD, inputs=GOOD.inputs[:1]), MissingInput, "matte.NAME"),
         (with_input(InputHeader("depth", (1001,))), MissingInput, "no input 'depth'"),
         (
             with_input(*(InputHeader(f"matte.{n}", (1001, 1002, 1003)) for n in "bc")),

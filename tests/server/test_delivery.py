@@ -110,6 +110,17 @@ def test_frames_of_an_earlier_delivery_are_told(tmp_path):
     assert folder.strangers(MANIFEST) == ["Folder a also holds frames 3-4, 9 of an earlier run."]
 
 
+def test_a_layer_that_is_not_part_of_this_run_is_told(tmp_path):
+    folder = OutputFolder(tmp_path)
+    for name in ("residual", "mine"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "residual" / "residual.0001.exr").write_text("")
+    (tmp_path / "mine" / "notes.txt").write_text("")
+    assert folder.strangers(MANIFEST) == [
+        "Folder residual is of an earlier run and not part of this one."
+    ]
+
+
 def test_digests_are_those_of_the_files(tmp_path):
     found = digest_pictures(order(tmp_path).files)
     assert (found["plate"][1].digest, found["plate"][1].bytes) == (ABC, 3)

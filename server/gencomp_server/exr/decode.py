@@ -9,6 +9,7 @@ the pixels and ``<target>.json`` with what they are.
 This module imports neither numpy nor OpenImageIO: the server's front process uses it.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -252,7 +253,7 @@ class _Decoder:
     def decode(self, task: DecodeTask) -> Decoded:
         """Have one picture decoded, or say in one sentence why not."""
         try:
-            answer = self._ask(self._process or self._start(), task)
+            answer = self._ask(task)
         except (OSError, EOFError, TimeoutError) as error:
             self.kill()
             self.stop()
@@ -274,7 +275,8 @@ class _Decoder:
             return
         for pipe in (process.stdin, process.stdout):
             if pipe is not None:
-                pipe.close()
+                with contextlib.suppress(BrokenPipeError):  # what it never read is lost anyway
+                    pipe.close()
         process.wait()
 
     def _start(self) -> "subprocess.Popen[bytes]":
@@ -296,11 +298,26 @@ class _Decoder:
         _read_line(self._process, _START_S)
         return self._process
 
-    def _ask(self, process: "subprocess.Popen[bytes]", task: DecodeTask) -> dict[str, Any]:
-        assert process.stdin is not None
-        process.stdin.write(json.dumps(_task_to_plain(task)).encode() + b"\n")
-        process.stdin.flush()
+    def _ask(self, task: DecodeTask) -> dict[str, Any]:
+        process = self._process or self._start()
+        try:
+            _write_line(process, _task_to_plain(task))
+        except BrokenPipeError:  # it died before it saw this picture, which is not to blame
+            self.stop()
+            process = self._start()
+            _write_line(process, _task_to_plain(task))
         return _read_line(process, self._timeout_s)
+
+
+def _write_line(process: "subprocess.Popen[bytes]", data: dict[str, Any]) -> None:
+    """Send a decoder one task.
+
+    Raises:
+        BrokenPipeError: It is dead.
+    """
+    assert process.stdin is not None
+    process.stdin.write(json.dumps(data).encode() + b"\n")
+    process.stdin.flush()
 
 
 def _read_line(process: "subprocess.Popen[bytes]", timeout_s: float) -> dict[str, Any]:

@@ -62,6 +62,8 @@ NOISE_FRAMES = 3
 """Frames, evenly spread, from which the noise floor is measured."""
 REGISTRATION_PX = 1.5
 """Registration error, in plate pixels at model size, from which the artist is told."""
+UNSEEN_SHARE = 0.001
+"""Share of a frame that was never seen, and filled in, from which the artist is told."""
 TOUCH_PX = 2
 """Mattes this near, in model pixels, touch: the hind object may be hidden by the front one."""
 
@@ -707,7 +709,7 @@ def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
             "camera is taken to stand still there."
         )
     unseen = float(max(plan_.never_seen_share, default=0.0))
-    if unseen > 0.0 and not plan_.painted:
+    if unseen > UNSEEN_SHARE and not plan_.painted:
         ctx.warn(
             f"Up to {unseen:.1%} of a frame's background is never seen and was filled in; a "
             "painted clean frame would be better."

@@ -41,6 +41,21 @@ def decoders():
     return found
 
 
+@contextlib.contextmanager
+def held_by_its_reader(pipe):
+    """Wait until somebody has opened the pipe, and keep them waiting."""
+    while True:
+        try:
+            end = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+            break
+        except OSError:
+            time.sleep(0.01)
+    try:
+        yield
+    finally:
+        os.close(end)
+
+
 def task(source, tmp_path, **wanted):
     return DecodeTask(source, tmp_path / f"{source.name}-out", name="plate", frame=7, **wanted)
 
@@ -80,11 +95,23 @@ def test_a_picture_that_kills_the_decoder_is_refused_and_the_next_is_read(pictur
     pool.submit(task(picture, tmp_path)).result()
     deadly = pool.submit(task(pipe, tmp_path, kind="image"))
     good = pool.submit(DecodeTask(picture, tmp_path / "again"))
-    for child in decoders():
-        child.kill()
+    with held_by_its_reader(pipe):
+        for child in decoders():
+            child.kill()
+            child.wait()
     with pytest.raises(BadPicture, match="the decoder died on it"):
         deadly.result()
     assert good.result().stats.nan == 3
+    pool.close()
+
+
+def test_a_decoder_that_died_while_it_waited_costs_no_picture(picture, tmp_path):
+    pool = DecodePool(1)
+    pool.submit(task(picture, tmp_path)).result()
+    for child in decoders():
+        child.kill()
+        child.wait()
+    assert pool.submit(DecodeTask(picture, tmp_path / "again")).result().stats.nan == 3
     pool.close()
 
 

@@ -49,7 +49,7 @@ def test_when_effects_are_split_and_the_residual_apart_then_the_layers_say_so():
         (request("matte.a", "matte.b", "solo.a"), BadName, "not for b"),
         (request("matte.a", order="a,z"), BadKnob, "'z'"),
         (request("matte.a", order="a,a"), BadKnob, "'a'"),
-        (request(), MissingInput, "matte.*"),
+        (request(), MissingInput, "matte.NAME"),
         (request(*(f"matte.m{n}" for n in range(9))), MissingInput, "at most 8"),
     ],
 )
