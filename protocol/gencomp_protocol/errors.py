@@ -195,6 +195,12 @@ class WeightsMissing(ResourceError):
     code = "weights-missing"
 
 
+class WeightsRefused(ResourceError):
+    """Weights are there and are not taken: damaged, changed, of another model, or by licence."""
+
+    code = "weights-refused"
+
+
 class WorkerLost(ResourceError):
     """The process that ran the job went away."""
 

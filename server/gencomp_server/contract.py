@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from gencomp_server.models.backbone import Backbone
+
     Pixels = NDArray[np.float16] | NDArray[np.float32]
 
 T = TypeVar("T")
@@ -329,7 +331,11 @@ class Plan:
     """What a job will cost, known before it starts.
 
     Attributes:
-        forwards: Transformer forwards.
+        backbone: Name of the backbone that would be used, empty for none.
+        tokens: Tokens of one forward, text included.
+        forwards: Transformer forwards; a batch of two counts two.
+        teraflops: What the forwards cost, in 1e12 floating-point operations.
+        stage_bytes: Device memory by stage: ``text``, ``encode``, ``sample``, ``decode``.
         bytes_in: Pixels to read, in bytes uncompressed.
         bytes_out: Pixels to deliver, in bytes uncompressed.
         minutes: Estimate on this device.
@@ -337,7 +343,11 @@ class Plan:
         notes: Sentences for the artist.
     """
 
+    backbone: str = ""
+    tokens: int = 0
     forwards: int = 0
+    teraflops: float = 0.0
+    stage_bytes: Mapping[str, int] = field(default_factory=dict)
     bytes_in: int = 0
     bytes_out: int = 0
     minutes: float = 0.0
@@ -346,8 +356,40 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """What a job would run on, as far as a plan needs to know.
+
+    Attributes:
+        device: ``cpu`` or ``cuda:0``.
+        name: The device's own name, for sentences.
+        memory_bytes: Memory of the device, 0 where it is not known.
+        free_bytes: What of it is free, 0 where it is not known.
+        teraflops: What it sustains in matrix products, 1e12 operations a second; 0 not known.
+        backbones: Names of the backbones whose weights are installed and allowed.
+        refused: Why a backbone is not among them, by its name: a sentence and its cure.
+    """
+
+    device: str = "cpu"
+    name: str = ""
+    memory_bytes: int = 0
+    free_bytes: int = 0
+    teraflops: float = 0.0
+    backbones: tuple[str, ...] = ()
+    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+NO_BACKBONE = "none"
+MAY_USE_BACKBONE = "optional"
+NEEDS_BACKBONE = "required"
+
+
+@dataclass(frozen=True)
 class System:
-    """One method, declared: the table that server, gizmo, docs and tests read."""
+    """One method, declared: the table that server, gizmo, docs and tests read.
+
+    ``plan`` is a function of header, knobs and machine; ``backbone`` tells whether a video
+    diffusion transformer is used: ``none``, ``optional`` or ``required``.
+    """
 
     name: str
     title: str
@@ -355,9 +397,10 @@ class System:
     inputs: tuple[Input | OneOf, ...]
     params: type[CommonParams]
     layers: Callable[[Request], tuple[LayerSpec, ...]]
-    plan: Callable[[Request], Plan]
+    plan: Callable[[Request, Machine], Plan]
     run: Callable[[Shot, Any, Context], Iterator[LayerFrame]]
     check: Callable[[Request], None] | None = None
+    backbone: str = NO_BACKBONE
 
 
 def check_request(system: System, request: Request) -> Any:
@@ -455,9 +498,13 @@ class Shot(Protocol):
 
 
 class Context(Protocol):
-    """What a run may use besides its inputs."""
+    """What a run may use besides its inputs.
 
-    backbone: Any
+    ``backbone`` is what the job's knob ``backbone`` came to, None where there is none; its weights
+    are loaded at its first use inside a stage, not before.
+    """
+
+    backbone: Backbone | None
     log: logging.Logger
     seed: int
 

@@ -42,7 +42,7 @@ from gencomp_protocol.sockets import server_socket
 from gencomp_protocol.transfer import Arrived, Credit, Receiver, read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION, __version__
 from gencomp_server.config import ServerConfig
-from gencomp_server.contract import System, schema
+from gencomp_server.contract import Machine, System, schema
 from gencomp_server.engine.intake import Intake, Passed
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import JobTable, LayerRow
@@ -85,6 +85,7 @@ class Service:
         self._config, self._clock = config, clock
         self._registry = registry or config.registry
         self._systems = load_registry(self._registry)
+        self._machine = Machine(config.device)
         self._secret = secrets.token_hex(32)
         self._notice = Notice()
         self._drain_by_s = float("inf")
@@ -347,7 +348,7 @@ class Service:
 
     def _check(self, session: Session, message: m.Check) -> None:
         system = self._system(message.request)
-        plan = dataclasses.asdict(system.plan(message.request))
+        plan = dataclasses.asdict(system.plan(message.request, self._machine))
         plan["layers"] = to_plain(system.layers(message.request))
         self._send(session.identity, m.Planned(message.id, to_plain(plan)))
 

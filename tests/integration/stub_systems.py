@@ -70,7 +70,7 @@ CUTOUT = System(
     ),
     params=Params,
     layers=layers,
-    plan=lambda request: Plan(),
+    plan=lambda request, machine: Plan(),
     run=run,
     check=check,
 )

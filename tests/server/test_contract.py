@@ -48,7 +48,7 @@ SYSTEM = System(
     ),
     params=Params,
     layers=lambda request: (LayerSpec("result"),),
-    plan=lambda request: Plan(),
+    plan=lambda request, machine: Plan(),
     run=lambda shot, params, ctx: iter(()),
 )
 HD = Format(1920, 1080)

@@ -40,6 +40,7 @@ from gencomp_server.contract import (
     Context,
     Input,
     LayerFrame,
+    Machine,
     Plan,
     Shot,
     System,
@@ -213,7 +214,7 @@ def layers(request: Request) -> tuple[LayerSpec, ...]:
     return tuple(found)
 
 
-def plan(request: Request) -> Plan:
+def plan(request: Request, machine: Machine) -> Plan:
     """Estimate bytes, minutes and memory from the header alone."""
     plate = request.input(PLATE)
     size = plate.format if plate is not None else None

@@ -22,7 +22,7 @@ def no_layers(request):
     return ()
 
 
-def no_plan(request):
+def no_plan(request, machine):
     return Plan()
 
 

@@ -29,7 +29,7 @@ def layers(request):
     return (LayerSpec("copy", RGB),)
 
 
-def plan(request):
+def plan(request, machine):
     return Plan()
 
 

@@ -66,7 +66,7 @@ COPY = System(
     ),
     params=Params,
     layers=lambda request: (LayerSpec("copy", RGB, "The plate."),),
-    plan=lambda request: Plan(bytes_in=len(request.frames) * 100, minutes=0.5),
+    plan=lambda request, machine: Plan(bytes_in=len(request.frames) * 100, minutes=0.5),
     run=copy_plate,
     check=_refuse_odd,
 )

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a backbone is: a video diffusion transformer with its VAE, text encoder and schedule.
+
+Everything that one model does differently from another lives behind this interface: polarity and
+resizing of the trimask, scaling of latents, order of channels, chunks of the VAE, dtype and device.
+Systems and parts see a sequence in model range and latents, nothing else.
+
+Latents are float32 ``[B,T',C,h,w]`` tensors on the backbone's device, scaled as the transformer
+wants them; B counts passes that are denoised together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, device
+
+    from gencomp_server.backbones import BackboneSpec
+
+    Floats = NDArray[np.float32]
+    Progress = Callable[[int, int], None]
+
+
+class Schedule(Protocol):
+    """One way through the noise levels.
+
+    Attributes:
+        timesteps: What the transformer is told at each step, from noise to picture.
+    """
+
+    timesteps: tuple[int, ...] | tuple[float, ...]
+
+    def step(self, prediction: Tensor, index: int, latents: Tensor) -> Tensor:
+        """Return the latents after step ``index``. All [B,T',C,h,w] float32."""
+        ...
+
+
+class Backbone(Protocol):
+    """A loaded, or lazily loaded, backbone.
+
+    Attributes:
+        spec: Its facts.
+        identity: Digest of everything that decides its bits: weights, precision, accelerations.
+        forwards: Forwards computed so far; a batch of two counts two.
+    """
+
+    spec: BackboneSpec
+    identity: str
+    forwards: int
+
+    @property
+    def device(self) -> device:
+        """Where tensors must lie."""
+        ...
+
+    def encode(self, video: Floats, progress: Progress | None = None) -> Tensor:
+        """Encode a sequence to scaled latents, without sampling noise.
+
+        Args:
+            video: [T,H,W,3] float32, model range [-1,1]; H and W multiples of
+                ``spec.size_multiple``, T = 4k + 1.
+            progress: Told (done, total).
+
+        Returns:
+            [1,T',C,h,w] float32 on the device.
+        """
+        ...
+
+    def decode(self, latents: Tensor, progress: Progress | None = None) -> Floats:
+        """Decode scaled latents. [1,T',C,h,w] -> [T,H,W,3] float32, model range, unclamped."""
+        ...
+
+    def text(self, prompt: str) -> Tensor:
+        """Return the embedding of a prompt. [1,L,D] on the device."""
+        ...
+
+    def count_text_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt has, uncut, its end mark counted."""
+        ...
+
+    def condition(self, plate_latents: Tensor, trimask: NDArray[np.uint8]) -> Tensor:
+        """Return the channels that stand beside the noise.
+
+        Args:
+            plate_latents: What :meth:`encode` made of the conditioning sequence. [1,T',C,h,w].
+            trimask: Classes of ``parts.trimask`` at model size. [T,H,W,1] uint8.
+
+        Returns:
+            [1,T',K,h,w] float32 on the device.
+        """
+        ...
+
+    def predict(self, latents: Tensor, timestep: float, text: Tensor, condition: Tensor) -> Tensor:
+        """Run the transformer once on a batch.
+
+        Args:
+            latents: [B,T',C,h,w] float32.
+            timestep: One of the schedule's.
+            text: [B,L,D].
+            condition: [B,T',K,h,w].
+
+        Returns:
+            What the schedule's ``step`` wants. [B,T',C,h,w] float32.
+        """
+        ...
+
+    def schedule(self, steps: int) -> Schedule:
+        """Return the model's own schedule over so many steps."""
+        ...
