@@ -81,6 +81,8 @@ class Result:
         layers: Names of the layers that are there.
         slots: Object in each matte pipe when it was made.
         order: Objects from front to back.
+        backbone: The video model it was made with and the class of its licence, as the node says
+            it; empty where none was used.
     """
 
     folder: Path
@@ -88,6 +90,7 @@ class Result:
     layers: "tuple[str, ...]"
     slots: "dict[int, str]"
     order: "tuple[str, ...]"
+    backbone: str = ""
 
 
 # --- which nodes are ours ------------------------------------------------------------------------
@@ -300,7 +303,15 @@ def show_result(node: Any) -> None:
         return
     first, last = (int(node[f"gc_result_{end}"].value()) for end in ("first", "last"))
     name = Path(folder).name
-    show(node, f"Plays {name}, frames {FrameRange(first, last)}.", IDLE, name)
+    sentence = f"Plays {name}, frames {FrameRange(first, last)}.{made_with(node)}"
+    show(node, sentence, IDLE, name)
+
+
+def made_with(node: Any) -> str:
+    """Return the sentence that names the result's video model, a space before; empty for none."""
+    # A node of a script from before video models has no such knob.
+    text = str(node["gc_backbone"].value()) if "gc_backbone" in node.knobs() else ""
+    return f" Made with {text}." if text else ""
 
 
 def show_range_knobs(node: Any) -> None:
@@ -344,6 +355,8 @@ def play(node: Any, result: Result) -> None:
         node["gc_folder"].setValue(_spell_folder(result.folder))
         node["gc_result_first"].setValue(result.frames[0])
         node["gc_result_last"].setValue(result.frames[1])
+        if "gc_backbone" in node.knobs():
+            node["gc_backbone"].setValue(result.backbone)
         node["gc_has_background"].setValue(BACKGROUND in result.layers)
         node["gc_has_residual"].setValue(RESIDUAL in result.layers)
         names = result.slots.values()

@@ -21,7 +21,19 @@ def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Resu
         layers=tuple(jobs.delivered(manifest)),
         slots=ask.slots,
         order=front_to_back(ask),
+        backbone=spell_backbone(manifest),
     )
+
+
+def spell_backbone(manifest: "Mapping[str, Any]") -> str:
+    """Return the video model that a manifest names and its licence's class; empty for none."""
+    found = manifest.get("backbone")
+    if not found:
+        return ""
+    if found.get("untrained"):
+        return f"{found['name']}, which is untrained: the pictures mean nothing"
+    surrogate = ", standing in" if found.get("surrogate") else ""
+    return f"{found['title']}{surrogate} (licence: {found['licence_class']})"
 
 
 def front_to_back(ask: Ask) -> "tuple[str, ...]":

@@ -339,7 +339,8 @@ def _end_well(run: Run, result: node.Result) -> None:
     node.set_job(run.gizmo, "")
     readback.show(run.gizmo, result)
     if run.warnings:
-        text = f"Plays {result.folder.name}. Note: {' '.join(run.warnings)}"
+        made_with = node.made_with(run.gizmo)
+        text = f"Plays {result.folder.name}.{made_with} Note: {' '.join(run.warnings)}"
         node.show(run.gizmo, text, node.IDLE, result.folder.name)
 
 

@@ -12,12 +12,22 @@ from gencomp_protocol.errors import BadName
 
 BACKGROUND = "background"
 RESIDUAL = "residual"
+RESULT = "result"
+EFFECT = "effect"
+DIFFERENCE = "difference"
+EFFECT_MATTE = "effect_matte"
 PLATE = "plate"
+FG = "fg"
+BG = "bg"
+EFFECT_MASK = "effect_mask"
+EFFECT_UNKNOWN = "effect_unknown"
 CLEAN_PLATE = "clean_plate"
 KEEP = "keep"
 MATTE_PREFIX = "matte."
 SOLO_PREFIX = "solo."
 EFFECTS_PREFIX = "effects."
+TRIMASK = "trimask"
+TRIMASK_PREFIX = "trimask."
 OBJECT_SUFFIX = "_object"
 EFFECTS_SUFFIX = "_effects"
 RGBA: tuple[str, ...] = ("R", "G", "B", "A")
@@ -26,7 +36,8 @@ RGBA: tuple[str, ...] = ("R", "G", "B", "A")
 _WORDS = """
 background residual plate clean_plate keep clean patch result effect difference effect_matte
 effect_under effect_over element interaction origin fg bg matte solo effects limit protect
-effect_mask holdout depth rgb rgba alpha red green blue forward backward mask other all none
+effect_mask effect_unknown trimask holdout depth rgb rgba alpha red green blue forward backward mask
+other all none
 """
 RESERVED = frozenset(_WORDS.split())
 _LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}\Z")

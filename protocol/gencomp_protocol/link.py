@@ -38,6 +38,7 @@ _POLL_S = 0.05
 _QUIET_S = 1.0  # Silence after which the server is asked whether it is there.
 _LOST_S = 5.0  # Silence after asking, after which the link is made again.
 _RETRY_S = 0.25
+_HELLO_S = 10.0  # A hello that is not answered for so long, when the link is made again, is lost.
 
 
 class LinkDown(Exception):
@@ -85,8 +86,11 @@ class Link:
         """Tell whether the link was made and not closed."""
         return self._socket is not None
 
-    def connect(self) -> Welcome:
+    def connect(self, patience_s: Optional[float] = None) -> Welcome:
         """Make the link and say hello.
+
+        Args:
+            patience_s: How long to wait for the welcome; ``timeout_s`` where None.
 
         Returns:
             What the server says of itself: ``server_version``, ``protocol``, ``limits``,
@@ -103,7 +107,7 @@ class Link:
         self._socket = sockets.client_socket(self._context, self._address)
         hello = Hello(self.next_id(), PROTOCOL_VERSION, self._secret, self._name)
         try:
-            answer: Welcome = self.exchange(hello, Welcome)
+            answer: Welcome = self.exchange(hello, Welcome, patience_s)
         except (LinkTimeout, LinkDown) as error:
             raise ServerUnreachable(
                 f"What listens at {self._address} does not answer as a gencomp server.",
@@ -122,35 +126,42 @@ class Link:
         return self._last_id
 
     def ask(self, message: Any, wanted: type) -> Any:
-        """Send a request and return its answer; make the link again, once, where it is gone.
+        """Send a request and return its answer; make the link again where it is gone.
 
-        Every request may be sent twice: doing it again changes nothing.
+        Every request may be sent twice: doing it again changes nothing. So it is done again, once
+        at least, and as often as the link drops within ``timeout_s``.
         """
         if self._socket is None:
             self.connect()
-        try:
-            return self.exchange(message, wanted)
-        except LinkDown:
-            pass
-        except Unauthorised as error:
-            if not error.details.get("hello"):
-                raise
-        self.reconnect()
-        try:
-            return self.exchange(message, wanted)
-        except LinkDown as error:
-            raise ServerUnreachable(f"The server at {self._address} went away.") from error
+        deadline, tries = time.monotonic() + self._timeout_s, 0
+        while True:
+            is_last = tries > 0 and time.monotonic() > deadline
+            try:
+                return self.exchange(message, wanted)
+            except LinkDown as error:
+                if is_last:
+                    raise ServerUnreachable(f"The server at {self._address} went away.") from error
+            except Unauthorised as error:
+                if is_last or not error.details.get("hello"):
+                    raise
+            if tries > 0:
+                time.sleep(_RETRY_S)
+            tries += 1
+            self.reconnect()
 
-    def exchange(self, message: Any, wanted: type) -> Any:
+    def exchange(self, message: Any, wanted: type, patience_s: Optional[float] = None) -> Any:
         """Send a request, wait for the answer of its id, keep what else arrives meanwhile."""
         self.send(message)
-        deadline = time.monotonic() + self._timeout_s
+        patience_s = self._timeout_s if patience_s is None else patience_s
+        deadline = time.monotonic() + patience_s
         aside: deque[Message] = deque()
         try:
             while time.monotonic() < deadline:
                 answer = self.receive()
                 if answer is None:
-                    if not isinstance(message, Hello):
+                    if isinstance(message, Hello):
+                        self._watch_port()
+                    else:
                         self.watch_silence()
                     continue
                 if isinstance(answer, Refusal) and _concerns(answer, message.id):
@@ -164,7 +175,7 @@ class Link:
         finally:
             self._inbox.extendleft(reversed(aside))
         raise LinkTimeout(
-            f"The server at {self._address} did not answer within {self._timeout_s:g} s.",
+            f"The server at {self._address} did not answer within {patience_s:g} s.",
             hint="It may be overloaded; try again.",
         )
 
@@ -198,6 +209,11 @@ class Link:
             return
         if now - self._ping_s > _LOST_S:
             raise LinkDown
+        self._watch_port()
+
+    def _watch_port(self) -> None:
+        """Knock at a silent server now and then; before hello is answered nothing else is heard."""
+        now = time.monotonic()
         if now - self._knock_s > _QUIET_S:
             self._knock_s = now
             self._knock()
@@ -220,7 +236,7 @@ class Link:
                 )
             try:
                 self._look_up()
-                return self.connect()
+                return self.connect(min(self._timeout_s, _HELLO_S))
             except ServerUnreachable:
                 if time.monotonic() > deadline:
                     raise
@@ -238,7 +254,8 @@ class Link:
     def close(self) -> None:
         """Close the link. Closing twice does nothing."""
         self._inbox.clear()
-        self._ping_s, self._heard_s = None, time.monotonic()
+        self._ping_s = None
+        self._heard_s = self._knock_s = time.monotonic()
         if self._socket is not None:
             self._socket.close(linger=sockets.LINGER_MS)
             self._socket = None

@@ -12,7 +12,7 @@ code and Over++ §3.4.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,18 @@ from gencomp_server.contract import (
     NO_BACKBONE,
     CommonParams,
     Machine,
+    Refusal,
     System,
     knob,
 )
+from gencomp_server.footprint import CPU, feasible
 
 AUTO = "auto"
 TINY = "tiny"
+DRAFT_STEPS = 10
+# A draft reuses a step whose first block changed by less than this share.
+# Source: FirstBlockCache's own comparisons; beyond 0.2 pictures blur.
+DRAFT_CACHED_STEPS = 0.12
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class Architecture:
     cross_attention: bool = False
     latent_channels: int = 16
     condition_channels: int = 17
-    vae_parameters: int = 215_580_000
+    vae_parameters: int = 215_583_907
     text_parameters: int = 4_762_310_656
     vae_width: int = 128
 
@@ -118,6 +124,8 @@ class BackboneSpec:
 
 _V15 = Architecture(width=3072, blocks=42, heads=48, parameters=5_571_094_144, patch_t=2)
 _V11 = Architecture(width=3072, blocks=42, heads=48, parameters=5_570_491_968)
+# Counted on diffusers' and transformers' own classes (tests/server/models/test_wan.py). The widths
+# of Wan 2.1 are unverified until a published folder is loaded, which is strict about them.
 _WAN_VAE = 126_892_531
 _UMT5 = 5_680_910_336
 
@@ -175,7 +183,7 @@ SPECS: tuple[BackboneSpec, ...] = (
             width=1536,
             blocks=30,
             heads=12,
-            parameters=1_564_000_000,
+            parameters=1_564_428_608,
             ff_ratio=8960 / 1536,
             text_tokens=512,
             cross_attention=True,
@@ -205,7 +213,7 @@ SPECS: tuple[BackboneSpec, ...] = (
             width=5120,
             blocks=40,
             heads=40,
-            parameters=16_394_000_000,
+            parameters=16_394_878_784,
             ff_ratio=13824 / 5120,
             text_tokens=512,
             cross_attention=True,
@@ -280,6 +288,7 @@ SPECS: tuple[BackboneSpec, ...] = (
 )
 
 NAMES = tuple(spec.name for spec in SPECS)
+_FOR_A_GPU = ("compiled", "attention", "cached_steps")
 
 
 @dataclass(frozen=True)
@@ -316,7 +325,8 @@ class ModelParams(CommonParams):
         "native",
         choices=("native", "cudnn", "flash", "sage"),
         tab="Speed",
-        doc="Attention kernels. native and cudnn are exact; flash and sage need their libraries.",
+        doc="Attention kernels. native is the exact one, cudnn agrees with it to rounding; flash "
+        "and sage need their libraries.",
     )
     cached_steps: float = knob(
         0.0,
@@ -332,6 +342,41 @@ class ModelParams(CommonParams):
         tab="Speed",
         doc="exact: the weights' own precision. fp8: weights kept in 8 bits, half the memory.",
     )
+
+
+def steps_of(params: ModelParams) -> int:
+    """Return how many steps a job takes: as its knob says, at most ten in a draft."""
+    return min(params.steps, DRAFT_STEPS) if params.quality == "draft" else params.steps
+
+
+def cached_steps_of(params: ModelParams, device: str) -> float:
+    """Return the share of change below which a job reuses a step: 0 on a processor, always.
+
+    As its knob says; of a draft on a GPU never less than ``DRAFT_CACHED_STEPS``.
+    """
+    if device == CPU:
+        return 0.0
+    least = DRAFT_CACHED_STEPS if params.quality == "draft" else 0.0
+    return max(params.cached_steps, least)
+
+
+def idle_knobs(params: Any, device: str) -> str | None:
+    """Return the sentence that names the knobs which were turned and do nothing on a device.
+
+    Args:
+        params: A job's knobs; of a system without a backbone there are none such.
+        device: ``cpu`` or ``cuda:0``.
+    """
+    if device != CPU or not isinstance(params, ModelParams):
+        return None
+    usual = ModelParams()
+    turned = [f"'{name}'" for name in _FOR_A_GPU if getattr(params, name) != getattr(usual, name)]
+    if not turned:
+        return None
+    *first, last = turned
+    if not first:
+        return f"Knob {last} has no effect on a CPU."
+    return f"Knobs {', '.join(first)} and {last} have no effect on a CPU."
 
 
 def spec_named(name: str) -> BackboneSpec:
@@ -352,25 +397,49 @@ def choose(system: System, params: Any, machine: Machine) -> BackboneSpec | None
     """Return the backbone that a job takes on a machine; None where it takes none.
 
     Raises:
-        BadKnob: The backbone named does not serve the system.
+        BadKnob: The backbone named does not serve the system; or ``auto`` finds none that is
+            practical on this machine.
         WeightsMissing: It is not installed, or none is that the system needs.
-        WeightsRefused: It is installed and not allowed.
+        WeightsRefused: It is installed and its licence is not allowed; or so is the best of all.
     """
     if system.backbone == NO_BACKBONE:
         return None
     if params.backbone != AUTO:
         return _named(system, spec_named(params.backbone), machine)
-    for spec in SPECS:
-        if spec.name != TINY and system.name in spec.systems and spec.name in machine.backbones:
+    installed = _installed(system, machine)
+    for spec in installed:
+        if feasible(spec, machine) is None:
             return spec
     if system.backbone == NEEDS_BACKBONE:
-        best = next(spec for spec in SPECS if system.name in spec.systems)
-        why, cure = machine.refused.get(best.name, (f"There are no weights of {best.title}.", ""))
-        raise WeightsMissing(
-            f"{system.title} needs a video model and none is installed: {why}",
-            hint=cure or "gencomp weights list says where each one belongs.",
-        )
+        raise _none_practical(system, installed, machine) or _none_usable(system, machine)
     return None
+
+
+def passed_over(system: System, machine: Machine) -> tuple[str, ...]:
+    """Return why ``auto`` takes none of the installed backbones on a machine, a sentence each."""
+    found = [feasible(spec, machine) for spec in _installed(system, machine)]
+    return tuple(why for why in found if why is not None)
+
+
+def _installed(system: System, machine: Machine) -> list[BackboneSpec]:
+    """Return the backbones that ``auto`` looks at: trained for the system first, then the rest."""
+    usable = [one for one in SPECS if one.name != TINY and one.name in machine.backbones]
+    fitting = [one for one in usable if system.name in one.systems]
+    return sorted(fitting, key=lambda one: system.name not in one.trained_for)
+
+
+def _none_practical(
+    system: System, installed: Sequence[BackboneSpec], machine: Machine
+) -> BadKnob | None:
+    """Return the error where there are weights and none that this machine could use."""
+    if not installed:
+        return None
+    return BadKnob(
+        f"{system.title} needs a video model and none that is installed is practical here: "
+        f"{feasible(installed[0], machine)}",
+        hint=f"Use a machine with a larger GPU, or insist with backbone={installed[0].name}.",
+        knob="backbone",
+    )
 
 
 def _named(system: System, spec: BackboneSpec, machine: Machine) -> BackboneSpec:
@@ -383,9 +452,33 @@ def _named(system: System, spec: BackboneSpec, machine: Machine) -> BackboneSpec
         )
     if spec.name == TINY or spec.name in machine.backbones:
         return spec
-    why, cure = machine.refused.get(spec.name, (f"The weights of {spec.title} are missing.", ""))
-    kind = WeightsRefused if "licence" in why else WeightsMissing
-    raise kind(why, hint=cure or "gencomp weights list says where they belong.", backbone=spec.name)
+    why = _refusal(spec, machine)
+    kind = WeightsRefused if why.by_licence else WeightsMissing
+    raise kind(why.sentence, hint=why.cure, backbone=spec.name)
+
+
+def _refusal(spec: BackboneSpec, machine: Machine) -> Refusal:
+    unknown = Refusal(
+        f"The weights of {spec.title} are not installed.",
+        "gencomp weights list says where they belong.",
+    )
+    return machine.refused.get(spec.name, unknown)
+
+
+def _none_usable(system: System, machine: Machine) -> WeightsMissing | WeightsRefused:
+    """Return the error of a system that needs a backbone and has none; it names the best one.
+
+    Weights that are there and not allowed come before weights that are not there.
+    """
+    fitting = [spec for spec in SPECS if system.name in spec.systems and spec.name != TINY]
+    whys = [(spec, _refusal(spec, machine)) for spec in fitting]
+    spec, why = next((pair for pair in whys if pair[1].by_licence), whys[0])
+    kind = WeightsRefused if why.by_licence else WeightsMissing
+    return kind(
+        f"{system.title} needs a video model and none can be used here: {why.sentence}",
+        hint=why.cure,
+        backbone=spec.name,
+    )
 
 
 def model_size(spec: BackboneSpec, plate: Format, asked: str = "") -> tuple[int, int]:

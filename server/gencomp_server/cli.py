@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ``gencomp`` command, and the only place where the rooms are wired together.
 
-Exit codes: 0 done, 2 the request is wrong, 3 no server, 4 the job failed, 130 cancelled. An error
-is one sentence and its cure on standard error. Heavy modules are imported inside the subcommand
-that needs them, so that ``--help`` answers at once.
+Exit codes: 0 done, 2 the request is wrong, 3 no server, 4 the job failed, 130 cancelled, 141 nobody
+reads on (``| head``). An error is one sentence and its cure on standard error. Heavy modules are
+imported inside the subcommand that needs them, so that ``--help`` answers at once.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.layers import PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
 from gencomp_server.progress import narrator_for, spell_error
+from gencomp_server.weights_cli import add_weights
 
 if TYPE_CHECKING:
     from gencomp_server.delivery import Order, OutputFolder
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from gencomp_server.sources import Gathered
 
 DONE, WRONG, NO_SERVER, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
+UNREAD = 141  # As a shell tells of a program that SIGPIPE ended.
 _CLIENT = f"gencomp {__version__}"
 _NEGATIVE = re.compile(r"-\d")  # argparse would take it for an option.
 _AGAIN_S = 30.0  # How long a run waits for a named server that went away to come back.
@@ -61,7 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parsed(sys.argv[1:] if argv is None else argv)
     command: Callable[[argparse.Namespace], int] = args.command
     try:
-        return command(args)
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        _write_to_nobody()
+        return UNREAD
     except GencompError as error:
         sys.stderr.write(spell_error(error))
         return exit_code(error)
@@ -82,6 +89,13 @@ def exit_code(error: GencompError) -> int:
     if isinstance(error, LinkError) and not isinstance(error, MalformedMessage):
         return NO_SERVER
     return FAILED
+
+
+def _write_to_nobody() -> None:
+    """Lead standard output nowhere, so that the interpreter does not complain as it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 def _internal(error: Exception) -> InternalError:
@@ -123,8 +137,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=_CLIENT)
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_run(commands)
+    _add_plan(commands)
     _add_serve(commands)
     _add_small(commands)
+    add_weights(commands)
     return parser
 
 
@@ -137,10 +153,27 @@ def _add_run(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     run.set_defaults(command=_run)
-    run.add_argument("system", metavar="SYSTEM", help="which system; see gencomp systems")
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
-    run.add_argument("--frames", metavar="1001-1048", help="default: the plate's, as on disk")
-    run.add_argument(
+    _add_job(run)
+    run.add_argument("--json", action="store_true", help="one JSON event a line")
+
+
+def _add_plan(commands: Any) -> None:
+    plan = commands.add_parser(
+        "plan",
+        help="say what a run would cost, without running it",
+        description="Say what a run would take: forwards, memory, minutes. Nothing is written.",
+    )
+    plan.set_defaults(command=_plan)
+    _add_job(plan)
+    plan.add_argument("--json", action="store_true", help="one JSON map")
+
+
+def _add_job(command: Any) -> None:
+    """Add what describes a job."""
+    command.add_argument("system", metavar="SYSTEM", help="which system; see gencomp systems")
+    command.add_argument("--frames", metavar="1001-1048", help="default: the plate's, as on disk")
+    command.add_argument(
         "--input",
         action="append",
         default=[],
@@ -148,16 +181,15 @@ def _add_run(commands: Any) -> None:
         help="pictures with %%04d or #### for the frame number, or one still; a matte's channel "
         "follows a colon (PATTERN:mask.red); NAME@FRAME=FILE is a still at a frame",
     )
-    run.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs")
-    run.add_argument(
+    command.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE", dest="knobs")
+    command.add_argument(
         "--colourspace",
         action="append",
         default=[],
         metavar="NAME=SPACE",
         help="what a picture that is not EXR holds: srgb or scene_linear; 8-bit defaults to srgb",
     )
-    run.add_argument("--server", metavar="tcp://HOST:PORT", help="default: one of its own")
-    run.add_argument("--json", action="store_true", help="one JSON event a line")
+    command.add_argument("--server", metavar="tcp://HOST:PORT", help="default: one of its own")
 
 
 def _add_serve(commands: Any) -> None:
@@ -168,6 +200,10 @@ def _add_serve(commands: Any) -> None:
     serve.add_argument("--spool", type=Path, help="folder for pictures, stages and jobs")
     serve.add_argument("--state-file", type=Path, help="where to say address and secret")
     serve.add_argument("--device", help="what jobs run on: cpu, cuda:0")
+    serve.add_argument("--weights", type=Path, help="folder of installed weights")
+    serve.add_argument(
+        "--allowed-licences", metavar="CLASS,CLASS", help="licence classes of weights to use"
+    )
     serve.add_argument("--idle-exit-s", type=float, help="leave after so long without work")
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
@@ -219,6 +255,8 @@ def _run(args: argparse.Namespace) -> int:
     except GencompError as error:
         narrator.failed(error)
         return exit_code(error)
+    except BrokenPipeError:  # nobody listens to the narrator any more; main knows what to do
+        raise
     except KeyboardInterrupt:
         narrator.failed(Cancelled("Stopped.", hint="The same command goes on with the job."))
         return INTERRUPTED
@@ -233,19 +271,15 @@ def _run(args: argparse.Namespace) -> int:
 def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
     """Everything between the arguments and the manifest."""
     from gencomp_server.delivery import OutputFolder, run_order
-    from gencomp_server.sources import gather, parse_given, schema_of
 
-    given = [parse_given(text) for text in args.input]
-    frames = FrameRange.parse(args.frames) if args.frames else None
-    knobs = _pairs(args.knobs, "--set", "--set seed=3")
-    spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
+    asked = _Asked(args)
     with OutputFolder(args.out) as folder:
-        with _server(args.server, folder) as server, _run_client(server, args.server) as client:
-            schema = schema_of(client.connect().systems, args.system)
-            gathered = gather(given, schema, frames, spaces)
+        place = _server(args.server, folder.spool)
+        with place as server, _run_client(server, args.server) as client:
+            gathered = asked.gather(client.connect().systems)
             for note in gathered.notes:
                 narrator.note(note)
-            order = _order(args.system, gathered, knobs)
+            order = _order(args.system, gathered, asked.knobs)
             with _interruptible() as interrupt:
                 manifest = run_order(
                     client,
@@ -256,6 +290,27 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
                     cancelled=interrupt.asked,
                 )
         _finish(folder, gathered, manifest, narrator)
+
+
+class _Asked:
+    """What the arguments of ``run`` and ``plan`` say of a job, read before anything is started."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        from gencomp_server.sources import parse_given
+
+        self._system = args.system
+        self._given = [parse_given(text) for text in args.input]
+        self._frames = FrameRange.parse(args.frames) if args.frames else None
+        self.knobs = _pairs(args.knobs, "--set", "--set seed=3")
+        self._spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
+
+    def gather(self, systems: Sequence[Any]) -> "Gathered":
+        """Return the pictures on disk that the job takes."""
+        from gencomp_server.sources import gather, schema_of, second_channels
+
+        schema = schema_of(systems, self._system)
+        given = second_channels(self._given, schema, self.knobs)
+        return gather(given, schema, self._frames, self._spaces)
 
 
 def _order(system: str, gathered: "Gathered", knobs: dict[str, str]) -> "Order":
@@ -308,21 +363,24 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
         list(gathered.frames),
         Files(shown.paths, shown.kind, shown.header.colourspace),
         {
-            layer: Files(layer_paths(path.parent, layer, facts["frames"]))
+            layer: Files(
+                layer_paths(path.parent, layer, facts["frames"]),
+                is_matte=list(facts["channels"]) == ["A"],
+            )
             for layer, facts in manifest["layers"].items()
         },
     )
 
 
 @contextlib.contextmanager
-def _server(address: str | None, folder: "OutputFolder") -> Iterator[ServerFile]:
+def _server(address: str | None, spool: Path) -> Iterator[ServerFile]:
     """Yield the server that was named, or one of our own for as long as we need it."""
     if address is not None:
         yield _named_server(address)
         return
     from gencomp_server.embedded import EmbeddedServer
 
-    with EmbeddedServer(folder.spool) as server:
+    with EmbeddedServer(spool) as server:
         yield server
 
 
@@ -391,13 +449,35 @@ def _interruptible() -> Iterator[_Interrupt]:
 # --- the others ----------------------------------------------------------------------------------
 
 
+def _plan(args: argparse.Namespace) -> int:
+    from gencomp_server.plan_report import as_lines, as_plain, bytes_to_send, connect_ready
+
+    asked = _Asked(args)
+    with tempfile.TemporaryDirectory(prefix="gencomp-plan-") as folder:
+        place = _server(args.server, Path(folder) / "spool")
+        with place as server, _run_client(server, args.server) as client:
+            gathered = asked.gather(connect_ready(client))
+            plan = client.check(_order(args.system, gathered, asked.knobs).request)
+    sending = bytes_to_send(source.paths for source in gathered.sources)
+    if args.json:
+        print(json.dumps(as_plain(plan, sending), indent=2))
+        return DONE
+    for note in gathered.notes:
+        print(f"note: {note}")
+    print("\n".join(as_lines(plan, sending)))
+    return DONE
+
+
 def _serve(args: argparse.Namespace) -> int:
     from gencomp_server.config import load_config
     from gencomp_server.embedded import leave_when_stdin_closes
     from gencomp_server.logs import configure
     from gencomp_server.service import Service
 
-    names = ("host", "port", "spool", "state_file", "device", "idle_exit_s")
+    names = (
+        *("host", "port", "spool", "state_file", "device", "idle_exit_s"),
+        *("weights", "allowed_licences"),
+    )
     flags = {name: getattr(args, name) for name in names}
     if args.until_stdin_closes:
         # The parent is gone or done: what still runs goes on at the next start.

@@ -20,7 +20,9 @@ from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.locate import SERVER_FILE, home_folder
 from gencomp_protocol.messages import CHUNK_BYTES, CREDIT_BYTES
 from gencomp_protocol.sockets import is_loopback
+from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.spool import DEFAULT_BUDGET
+from gencomp_server.weights import DEFAULT_ALLOWED, check_classes
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -28,6 +30,8 @@ else:
     import tomli as tomllib
 
 CONFIG_FILE = "gencomp.toml"
+WEIGHTS_FOLDER = "weights"
+WEIGHTS_LOCK = "weights.lock"
 PREFIX = "GENCOMP_"
 _LEVELS = ("debug", "info", "warning", "error")
 
@@ -52,6 +56,9 @@ class ServerConfig:
         stages_bytes: How much of finished stages it keeps, for jobs that resume or change a knob.
         device: What the worker runs on: ``cpu``, ``cuda:0``.
         registry: Where the systems are, as ``module:attribute``.
+        weights: Folder of installed weights; need not exist.
+        weights_lock: Where their digests are recorded.
+        allowed_licences: Licence classes of weights that may be used; text has commas between.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
     """
 
@@ -70,6 +77,9 @@ class ServerConfig:
     stages_bytes: int = DEFAULT_BUDGET.stages_bytes
     device: str = "cpu"
     registry: str = "gencomp_server.systems:REGISTRY"
+    weights: Path = field(default_factory=lambda: home_folder() / WEIGHTS_FOLDER)
+    weights_lock: Path = field(default_factory=lambda: home_folder() / WEIGHTS_LOCK)
+    allowed_licences: tuple[str, ...] = DEFAULT_ALLOWED
     log_level: str = "info"
 
     def __post_init__(self) -> None:
@@ -94,11 +104,16 @@ class ServerConfig:
         _within("keep_days", self.keep_days, 0.0, 1e5)
         _within("decoded_bytes", self.decoded_bytes, 0, 2**50)
         _within("stages_bytes", self.stages_bytes, 0, 2**50)
+        check_classes(self.allowed_licences)
         if self.log_level not in _LEVELS:
             raise BadKnob(
                 f"Setting 'log_level' cannot be '{self.log_level}'.",
                 hint=f"Choose one of: {', '.join(_LEVELS)}.",
             )
+
+    def weights_place(self) -> WeightsPlace:
+        """Return where weights lie and which may be used."""
+        return WeightsPlace(self.weights, self.weights_lock, self.allowed_licences)
 
 
 def _within(name: str, value: float, lo: float, hi: float) -> None:
@@ -131,7 +146,12 @@ def load_config(
         BadKnob: A key is not known, a value is not allowed, or the file cannot be read.
     """
     home = home_folder(environ)
-    values: dict[str, Any] = {"spool": home / "spool", "state_file": home / SERVER_FILE}
+    values: dict[str, Any] = {
+        "spool": home / "spool",
+        "state_file": home / SERVER_FILE,
+        "weights": home / WEIGHTS_FOLDER,
+        "weights_lock": home / WEIGHTS_LOCK,
+    }
     sources = {spec.name: "default" for spec in dataclasses.fields(ServerConfig)}
     place = file if file is not None else home / CONFIG_FILE
     from_file = _read_file(place) if file is not None or place.is_file() else {}
@@ -162,8 +182,16 @@ def _take(
 def _as_kind(name: str, value: Any) -> Any:
     """Return a value as its field's type; text is taken for numbers."""
     kind = _KINDS[name]
-    words = {int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    words = {
+        int: "a whole number",
+        float: "a number",
+        str: "text",
+        Path: "a path",
+        tuple: "texts with commas between",
+    }
     try:
+        if kind is tuple:
+            return _as_texts(value)
         if isinstance(value, bool) or (kind in (str, Path) and not isinstance(value, (str, Path))):
             raise ValueError
         made = kind(value)
@@ -172,6 +200,14 @@ def _as_kind(name: str, value: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise BadKnob(f"Setting '{name}' takes {words[kind]}, not {value!r}.") from error
     return made.expanduser() if isinstance(made, Path) else made
+
+
+def _as_texts(value: Any) -> tuple[str, ...]:
+    """Return texts out of a list of them, or out of one with commas between."""
+    given = value.split(",") if isinstance(value, str) else value
+    if not isinstance(given, (list, tuple)) or not all(isinstance(one, str) for one in given):
+        raise ValueError
+    return tuple(one.strip() for one in given if one.strip())
 
 
 def _read_file(place: Path) -> dict[str, Any]:
@@ -200,5 +236,8 @@ _KINDS: Mapping[str, type[Any]] = {
     "stages_bytes": int,
     "device": str,
     "registry": str,
+    "weights": Path,
+    "weights_lock": Path,
+    "allowed_licences": tuple,
     "log_level": str,
 }

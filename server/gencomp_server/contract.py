@@ -177,6 +177,9 @@ class Input:
         optional: True where the system works without it.
         most: For a family: how many members there may be.
         covers: Which covers are taken: ``sequence``, ``still``, ``stills``.
+        files_of: Another matte whose files hold this one too, in a channel of their own. A client
+            then sends those files under this name as well, where ``channel_knob`` names one.
+        channel_knob: The knob that names the channel.
     """
 
     name: str
@@ -185,6 +188,8 @@ class Input:
     optional: bool = False
     most: int = 1
     covers: tuple[str, ...] = (SEQUENCE,)
+    files_of: str = ""
+    channel_knob: str = ""
 
     def matches(self, name: str) -> bool:
         """Tell whether an input of a request belongs to this declaration."""
@@ -340,6 +345,7 @@ class Plan:
         bytes_out: Pixels to deliver, in bytes uncompressed.
         minutes: Estimate on this device.
         memory_bytes: Estimate of the peak memory of the process tree.
+        placement: How the backbone is placed, as ``cost.Placement`` has it; empty without one.
         notes: Sentences for the artist.
     """
 
@@ -352,7 +358,23 @@ class Plan:
     bytes_out: int = 0
     minutes: float = 0.0
     memory_bytes: int = 0
+    placement: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a backbone cannot be taken.
+
+    Attributes:
+        sentence: Names the file that is missing, or the licence class that is not allowed.
+        cure: One sentence that says what to do.
+        by_licence: True where its weights are installed and their licence class is not allowed.
+    """
+
+    sentence: str
+    cure: str = ""
+    by_licence: bool = False
 
 
 @dataclass(frozen=True)
@@ -366,7 +388,7 @@ class Machine:
         free_bytes: What of it is free, 0 where it is not known.
         teraflops: What it sustains in matrix products, 1e12 operations a second; 0 not known.
         backbones: Names of the backbones whose weights are installed and allowed.
-        refused: Why a backbone is not among them, by its name: a sentence and its cure.
+        refused: Why a backbone is not among them, by its name.
     """
 
     device: str = "cpu"
@@ -375,7 +397,7 @@ class Machine:
     free_bytes: int = 0
     teraflops: float = 0.0
     backbones: tuple[str, ...] = ()
-    refused: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    refused: Mapping[str, Refusal] = field(default_factory=dict)
 
 
 NO_BACKBONE = "none"

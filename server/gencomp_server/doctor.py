@@ -17,6 +17,7 @@ from pathlib import Path
 from gencomp_protocol import Client, __version__, find_server, home_folder
 from gencomp_protocol.errors import GencompError
 from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_server.config import load_config
 
 LEAST_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 11)
@@ -56,6 +57,7 @@ def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[
     yield check_disk(Path.cwd())
     yield check_ports()
     yield check_home(home_folder(environ))
+    yield check_weights(environ)
     yield check_server({**environ, SERVER_VARIABLE: address} if address else environ)
 
 
@@ -126,6 +128,20 @@ def check_home(folder: Path) -> Finding:
     return Finding(
         True, f"home folder {folder}: only its owner can write there or read its secrets."
     )
+
+
+def check_weights(environ: Mapping[str, str]) -> Finding:
+    """Tell which backbones can be used; that none can is no fault of an installation."""
+    try:
+        place = load_config(environ=environ).config.weights_place()
+        usable, refused = place.shelf().available(place.allowed)
+    except GencompError as error:
+        return Finding(False, f"weights: {error}")
+    barred = [name for name, why in refused.items() if why.by_licence]
+    words = f"weights: {', '.join(usable) or 'none are installed'} in {place.folder}"
+    if barred:
+        words += f"; installed and not allowed by licence: {', '.join(barred)}"
+    return Finding(True, f"{words}; gencomp weights list says more.")
 
 
 def check_server(environ: Mapping[str, str]) -> Finding:

@@ -4,12 +4,22 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 
 from gencomp_protocol.errors import BadKnob, MissingFrame, MissingInput
 from gencomp_protocol.frames import spell_frames
 from gencomp_protocol.messages import InputPictures
 from gencomp_protocol.request import Request
-from gencomp_server.contract import System, check_request, find_system
+from gencomp_server.backbones import choose, idle_knobs
+from gencomp_server.contract import (
+    NEEDS_BACKBONE,
+    Machine,
+    Plan,
+    System,
+    check_request,
+    find_system,
+    parse_params,
+)
 
 
 def load_registry(place: str) -> tuple[System, ...]:
@@ -34,6 +44,25 @@ def open_system(systems: tuple[System, ...], request: Request) -> System:
     system = find_system(systems, request.system)
     check_request(system, request)
     return system
+
+
+def plan_on(system: System, request: Request, machine: Machine) -> Plan:
+    """Return what a job will cost on a machine, where it can run there at all.
+
+    A system that may do without a backbone refuses in its plan, since it knows whether it will.
+
+    Raises:
+        BadKnob: The backbone named does not serve the system, or none is practical there.
+        WeightsMissing: It is not installed.
+        WeightsRefused: It is not allowed.
+        OutOfMemory: It does not fit, however it is placed.
+    """
+    params = parse_params(system.params, request.knobs)
+    if system.backbone == NEEDS_BACKBONE:
+        choose(system, params, machine)
+    plan = system.plan(request, machine)
+    idle = idle_knobs(params, machine.device) if plan.backbone else None
+    return plan if idle is None else replace(plan, notes=(*plan.notes, idle))
 
 
 def check_pictures(request: Request, inputs: tuple[InputPictures, ...]) -> None:

@@ -42,16 +42,17 @@ from gencomp_protocol.sockets import server_socket
 from gencomp_protocol.transfer import Arrived, Credit, Receiver, read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION, __version__
 from gencomp_server.config import ServerConfig
-from gencomp_server.contract import Machine, System, schema
+from gencomp_server.contract import NO_BACKBONE, Machine, System, schema
 from gencomp_server.engine.intake import Intake, Passed
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import JobTable, LayerRow
+from gencomp_server.engine.machine import from_plain, with_weights
 from gencomp_server.engine.progress import ProgressMeter
 from gencomp_server.engine.spool import Spool, SpoolBudget
 from gencomp_server.engine.supervisor import LOST, READY, Supervisor
 from gencomp_server.engine.worker import Worker
 from gencomp_server.exr.decode import DecodePool
-from gencomp_server.gate import check_pictures, load_registry, open_system
+from gencomp_server.gate import check_pictures, load_registry, open_system, plan_on
 from gencomp_server.lifetime import Notice, announced, claimed
 from gencomp_server.logs import job_named
 from gencomp_server.sessions import Session, Sessions
@@ -64,6 +65,7 @@ _MESSAGES_A_TURN = 64
 _CLOSE_S = 5.0
 _DAY_S = 86400.0
 LOCK_FILE = "server.lock"
+MOST_DEATHS = 3  # Of a job's workers: then it is the job that kills them.
 
 
 class Service:
@@ -85,7 +87,7 @@ class Service:
         self._config, self._clock = config, clock
         self._registry = registry or config.registry
         self._systems = load_registry(self._registry)
-        self._machine = Machine(config.device)
+        self._shelf = config.weights_place().shelf()
         self._secret = secrets.token_hex(32)
         self._notice = Notice()
         self._drain_by_s = float("inf")
@@ -156,6 +158,7 @@ class Service:
             self._spool.root,
             log_level=self._config.log_level,
             budget=self._budget,
+            weights=self._config.weights_place(),
         )
         self._supervisor = Supervisor(worker, request_to_plain, clock=self._clock)
         self._supervisor.start()
@@ -346,9 +349,17 @@ class Service:
             raise ServerUnreachable("The server is about to leave.", hint="Try again in a minute.")
         return open_system(self._systems, request)
 
+    def _machine(self) -> Machine:
+        """Return what jobs run on, as far as the worker told, with what is installed now."""
+        told = self._supervisor.machine
+        found = Machine(self._config.device) if told is None else from_plain(told)
+        return with_weights(found, self._shelf, self._config.allowed_licences)
+
     def _check(self, session: Session, message: m.Check) -> None:
         system = self._system(message.request)
-        plan = dataclasses.asdict(system.plan(message.request, self._machine))
+        machine = self._machine()
+        plan = dataclasses.asdict(plan_on(system, message.request, machine))
+        plan["device"] = machine.name or machine.device
         plan["layers"] = to_plain(system.layers(message.request))
         self._send(session.identity, m.Planned(message.id, to_plain(plan)))
 
@@ -357,6 +368,8 @@ class Service:
         if job is None:
             system = self._system(message.request)
             check_pictures(message.request, message.inputs)
+            if system.backbone != NO_BACKBONE:
+                plan_on(system, message.request, self._machine())
             job = self._table.add(message.key, message.request, message.inputs)
             with job_named(job.id):
                 log.info("%s %s from %s", system.name, job.request.frames, session.name)
@@ -545,16 +558,39 @@ class Service:
             self._warn(job, str(message["sentence"]))
         elif kind == "layer":
             row = LayerRow(message["layer"], message["frame"], message["bytes"], message["digest"])
-            self._table.add_layer(job, row)
-            self._tell(job, _layer_event(job, row))
+            if self._table.layer(job, row.layer, row.frame) != row:  # told before its worker died
+                self._table.add_layer(job, row)
+                self._tell(job, _layer_event(job, row))
         elif kind == "done":
             if self._spool.read_manifest(job) is None:
                 self._spool.write_manifest(job, message["manifest"])
             self._end(job, m.DONE)
         elif kind == "failed":
             self._end(job, m.FAILED, error_from_wire(message["error"]))
+        elif kind == "lost":
+            self._try_again(job, error_from_wire(message["error"]))
         elif kind == "cancelled":
             self._end(job, m.CANCELLED)
+
+    def _try_again(self, job: str, error: GencompError) -> None:
+        """Queue a job again whose worker died under it; fail one of which that is known by now.
+
+        Finished stages and checkpoints are kept, so it goes on where it was. What it delivered
+        stays: the same bits come again.
+        """
+        deaths = self._table.count_death(job)
+        if deaths >= MOST_DEATHS:
+            words = f"{error.message.rstrip('.')}, the {deaths}rd time."
+            self._end(job, m.FAILED, WorkerLost(words, hint=error.hint))
+            return
+        self._warn(
+            job,
+            f"{error.message} The job goes on from its last finished step "
+            f"(attempt {deaths + 1} of {MOST_DEATHS}).",
+        )
+        self._meter.forget(job)
+        if self._table.move(job, m.QUEUED):
+            self._tell_state(job)
 
     # --- what happens to a job -------------------------------------------------------------------
 

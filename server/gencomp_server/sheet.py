@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
-from gencomp_protocol.layers import BACKGROUND
+from gencomp_protocol.layers import BACKGROUND, RESULT
 from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
 from gencomp_server.exr.read import map_picture
 
@@ -78,7 +78,7 @@ class Row:
     Attributes:
         label: Name drawn at the left.
         read: Reads the row's picture of a frame; None where there is none.
-        style: ``OPAQUE``, or ``OVER_CHECKERS``, which adds a small row with the alpha.
+        style: ``OPAQUE``, ``ALPHA``, or ``OVER_CHECKERS``, which adds a small row with the alpha.
     """
 
     label: str
@@ -170,6 +170,9 @@ def show_alpha(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
     return _to_bytes(np.repeat(rgba[..., 3:], 3, axis=2), faults)
 
 
+_SHOW = {OPAQUE: show_opaque, OVER_CHECKERS: show_over_checkers, ALPHA: show_alpha}
+
+
 def _draw_text(
     sheet: Picture8, text: str, x: int, y: int, height_px: int, ink: tuple[int, int, int]
 ) -> None:
@@ -254,8 +257,7 @@ def _strips(row: Row, columns: Sequence[int], size: tuple[int, int]) -> list[_St
             alphas.append(None)
             continue
         rgba, faults = thumbnail(shown, size)
-        show = show_over_checkers if row.style == OVER_CHECKERS else show_opaque
-        pictures.append(show(rgba, faults))
+        pictures.append(_SHOW[row.style](rgba, faults))
         alphas.append(show_alpha(*thumbnail(shown, small)) if row.style == OVER_CHECKERS else None)
     strips = [_Strip(row.label, size[1], tuple(pictures))]
     if row.style == OVER_CHECKERS:
@@ -287,11 +289,13 @@ class Files:
         paths: File of each frame; a single one stands for all.
         kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
         colourspace: ``scene_linear``, or ``srgb`` where an image holds sRGB codes.
+        is_matte: True where the files hold one channel, to be shown as grey.
     """
 
     paths: Mapping[int, Path]
     kind: str = EXR
     colourspace: str = "scene_linear"
+    is_matte: bool = False
 
 
 def draw_delivery(
@@ -301,7 +305,7 @@ def draw_delivery(
     plate: Files,
     layers: Mapping[str, Files],
 ) -> None:
-    """Write the contact sheet of a delivery: plate, layers over checkers, background.
+    """Write the contact sheet of a delivery: plate, layers over checkers, mattes grey.
 
     Args:
         path: PNG to write.
@@ -319,17 +323,25 @@ def draw_delivery(
         with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
             rows = [_row("plate", plate, OPAQUE, pool, Path(scratch))]
             for name in sorted(layers, key=lambda name: name == BACKGROUND):
-                style = OPAQUE if name == BACKGROUND else OVER_CHECKERS
-                rows.append(_row(name, layers[name], style, pool, Path(scratch)))
+                rows.append(
+                    _row(name, layers[name], _style(name, layers[name]), pool, Path(scratch))
+                )
             write_sheet(path, compose_sheet(title, rows, frames))
     finally:
         pool.close()
 
 
+def _style(name: str, files: Files) -> str:
+    if files.is_matte:
+        return ALPHA
+    return OPAQUE if name in (BACKGROUND, RESULT) else OVER_CHECKERS
+
+
 def _row(label: str, files: Files, style: str, pool: DecodePool, scratch: Path) -> Row:
     """Return a row whose pictures are decoded when they are drawn, and dropped after."""
+    role = "matte" if files.is_matte else "rgba"
     task = DecodeTask(
-        Path(), scratch / "picture", files.kind, "rgba", colourspace=files.colourspace, name=label
+        Path(), scratch / "picture", files.kind, role, colourspace=files.colourspace, name=label
     )
 
     def read(frame: int) -> Shown | None:
@@ -338,7 +350,7 @@ def _row(label: str, files: Files, style: str, pool: DecodePool, scratch: Path) 
         mapped = map_picture(decoded)
         assert mapped is not None, "nobody else touches the scratch folder"
         header = mapped.header
-        pixels = np.array(mapped.pixels)
+        pixels = np.repeat(mapped.pixels, 4 if files.is_matte else 1, axis=2)
         for suffix in (".raw", ".json"):
             decoded.path.with_name(decoded.path.name + suffix).unlink()
         return Shown(pixels, header.display_window, header.data_window, header.pixel_aspect)

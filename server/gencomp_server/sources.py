@@ -11,7 +11,7 @@ import itertools
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +218,39 @@ def gather(
     notes: list[str] = []
     sources = tuple(_source(one, span, colourspaces.get(one.name), notes) for one in found)
     return Gathered(span, sources, tuple(notes))
+
+
+def second_channels(
+    given: Iterable[Given], schema: Mapping[str, Any], knobs: Mapping[str, str]
+) -> list[Given]:
+    """Return the inputs as typed, and those that a knob reads from a channel of another's files.
+
+    Args:
+        given: The inputs as typed.
+        schema: The system's declaration (``contract.schema``).
+        knobs: The knobs as typed.
+
+    Raises:
+        BadKnob: What the knob names is not a channel.
+    """
+    found = list(given)
+    names = {entry.name for entry in found}
+    for spec in schema["inputs"]:
+        channel = knobs.get(spec.get("channel_knob") or "", "").strip()
+        if not channel or spec["name"] in names:
+            continue
+        if not _CHANNEL.match(channel):
+            raise BadKnob(
+                f"Knob '{spec['channel_knob']}' is '{channel}', which is not a channel.",
+                hint="Name one as mask.red.",
+                knob=spec["channel_knob"],
+            )
+        found.extend(
+            replace(one, name=spec["name"], channel=channel)
+            for one in found[:]
+            if one.name == spec["files_of"]
+        )
+    return found
 
 
 def schema_of(systems: Iterable[Mapping[str, Any]], name: str) -> Mapping[str, Any]:

@@ -77,6 +77,7 @@ class FakeServer:
         self.refuses = None  # Error that answers a check.
         self.fails = None  # Error that ends a job once its pictures are here.
         self.warns = []  # Sentences sent along.
+        self.backbone = None  # What the manifest says of a video model.
         self.goes_on = threading.Event()  # Cleared: jobs stop short of their layers.
         self.goes_on.set()
         self.is_running_job = threading.Event()
@@ -210,7 +211,8 @@ class FakeServer:
             self._send(peer, LayerEvent(job.name, layer, frame, len(body), digest))
             entry = layers.setdefault(layer, {"channels": list("RGBA"), "frames": {}})
             entry["frames"][str(frame)] = {"digest": digest, "bytes": len(body)}
-        self._send(peer, DoneEvent(job.name, {"system": "omnimatte", "layers": layers}))
+        manifest = {"system": "omnimatte", "layers": layers, "backbone": self.backbone}
+        self._send(peer, DoneEvent(job.name, manifest))
 
 
 def write_server_file(home, address, secret):

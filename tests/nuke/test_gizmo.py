@@ -37,11 +37,12 @@ def test_its_knobs_are_the_servers_knobs_in_both_directions(gizmo):
 
     declared = {s.name: schema(s) for s in REGISTRY}[gizmo["gc_system"].value()]
     kinds = {"str": "EvalString_Knob", "bool": "Boolean_Knob", "int": "Int_Knob"}
+    kinds["float"] = "Double_Knob"
     wanted, found = {}, {}
     for knob in declared["knobs"]:
         kind = "Enumeration_Knob" if knob["choices"] else kinds[knob["type"]]
         choices = tuple(knob["choices"] or ())
-        reach = () if knob["lo"] is None else (f"{knob['lo']:d}", f"{knob['hi']:d}")
+        reach = () if knob["lo"] is None else (f"{knob['lo']:.10g}", f"{knob['hi']:.10g}")
         wanted[knob["name"]] = (kind, knob["default"], choices, reach)
     for name in gizmo["gc_params"].value().split():
         knob = gizmo[name]
@@ -72,14 +73,30 @@ def test_every_knob_that_shows_has_a_tooltip(gizmo):
     assert silent == []
 
 
-def test_tabs_are_main_then_cache_and_server_then_about(gizmo):
+def test_tabs_are_main_then_the_models_then_cache_and_server_then_about(gizmo):
     tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20]
-    assert tabs == ["Main", "Cache & Server", "About"]
+    assert tabs == ["Main", "Model", "Speed", "Cache & Server", "About"]
+
+
+def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
+    if sys.version_info < (3, 10):
+        pytest.skip("the server room needs Python 3.10")
+    from gencomp_server.contract import schema
+    from gencomp_server.systems import REGISTRY
+
+    declared = {s.name: schema(s) for s in REGISTRY}[gizmo["gc_system"].value()]
+    wanted = {knob["name"]: knob["tab"] for knob in declared["knobs"]}
+    found, tab = {}, ""
+    for knob in user_knobs(gizmo):
+        tab = knob.options["l"] if knob.code == 20 else tab
+        if knob.name in wanted:
+            found[knob.name] = tab
+    assert found == wanted
 
 
 def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
     dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
-    order = ["system", "inputs", "frames", "sampling", "output", "server"]
+    order = ["system", "inputs", "frames", "sampling", "model", "speed", "output", "server"]
     assert dividers == [f"gc_divider_{name}" for name in order]
 
 

@@ -121,7 +121,7 @@ def test_the_request_says_what_the_node_says(app, server, comp):
     assert [entry.channel for entry in request.inputs] == [None, "A", "A"]
     assert request.inputs[0].format.width == 64
     assert dict(request.knobs) == {
-        "clean_plate_from": "temporal",
+        "clean_plate_from": "auto",
         "register_clean_plate": True,
         "order": "",
         "residual": "layer",
@@ -129,7 +129,62 @@ def test_the_request_says_what_the_node_says(app, server, comp):
         "mattes": "trusted",
         "model_long_edge": 640,
         "seed": 7,
+        "backbone": "auto",
+        "quality": "final",
+        "scene_prompt": "empty scene",
+        "matte_grow": 5,
+        "passes": "",
+        "steps": 50,
+        "guidance": 1.0,
+        "model_size": "",
+        "compiled": False,
+        "attention": "native",
+        "cached_steps": 0.0,
+        "precision": "exact",
     }
+
+
+CASPER = {
+    "name": "casper",
+    "title": "Casper",
+    "licence_class": "academic",
+    "untrained": False,
+    "surrogate": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "says"),
+    [
+        (None, "Plays v001, frames 1001-1004."),
+        (CASPER, "Plays v001, frames 1001-1004. Made with Casper (licence: academic)."),
+        (
+            {**CASPER, "surrogate": True},
+            "Plays v001, frames 1001-1004. Made with Casper, standing in (licence: academic).",
+        ),
+        (
+            {**CASPER, "name": "tiny", "untrained": True},
+            "Plays v001, frames 1001-1004. Made with tiny, which is untrained: the pictures mean "
+            "nothing.",
+        ),
+    ],
+    ids=["none", "casper", "a stand-in", "tiny"],
+)
+def test_after_a_job_the_node_names_the_video_model_and_its_licence(
+    app, server, comp, backbone, says
+):
+    server.backbone = backbone
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert gizmo["gc_status"].value() == says
+
+
+def test_with_warnings_the_node_names_the_video_model_too(app, server, comp):
+    server.backbone, server.warns = CASPER, ["It is late."]
+    gizmo = comp(app)
+    press(app, gizmo)
+    says = "Plays v001. Made with Casper (licence: academic). Note: It is late."
+    assert gizmo["gc_status"].value() == says
 
 
 def test_a_clean_plate_of_stills_is_rendered_at_its_frames_only(app, server, comp):

@@ -176,6 +176,48 @@ def test_a_server_that_forgot_us_is_told_hello_again(script, client):
     assert len(script.of(m.Hello)) == 2
 
 
+def test_a_server_that_goes_away_twice_while_it_is_asked_is_asked_a_third_time(script, monkeypatch):
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.05)
+    monkeypatch.setattr(link_module, "_LOST_S", 0.1)
+    second, third = Script(), Script()
+    for mute in (script, second):
+        mute.answers[m.Ping] = lambda ping: []
+    third.answers[m.Jobs] = lambda jobs: [m.JobList(jobs.id, ())]
+    there = [third.address, second.address]
+
+    def find():
+        return ServerFile(there.pop() if len(there) > 1 else there[0], "t")
+
+    with Client(script.address, "s", timeout_s=60.0, find=find) as client:
+        client.connect()
+        found = client.jobs()
+    second.close()
+    third.close()
+    assert found == []
+    assert len(second.of(m.Hello)) == 1
+
+
+def test_a_server_that_dies_before_it_answers_a_hello_is_looked_up_again(script, monkeypatch):
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.05)
+    monkeypatch.setattr(link_module, "_LOST_S", 0.1)
+    script.answers[m.Ping] = lambda ping: []
+    script.answers[m.Jobs] = lambda jobs: []
+    dying, alive = socket.create_server(("127.0.0.1", 0)), Script()
+    alive.answers[m.Jobs] = lambda jobs: [m.JobList(jobs.id, ())]
+    there = [alive.address, f"tcp://127.0.0.1:{dying.getsockname()[1]}"]
+
+    def find():
+        if len(there) == 1:
+            return ServerFile(there[0], "t")
+        threading.Timer(0.2, dying.close).start()
+        return ServerFile(there.pop(), "t")
+
+    with Client(script.address, "s", timeout_s=600.0, find=find) as client:
+        client.connect()
+        assert client.jobs() == []
+    alive.close()
+
+
 def test_an_answer_of_another_kind_is_refused(script, client):
     script.answers[m.Jobs] = lambda jobs: [m.Acknowledged(jobs.id)]
     with pytest.raises(MalformedMessage, match="ok: does not answer jobs"):

@@ -256,3 +256,16 @@ def test_a_shot_without_a_spec_on_disk_is_refused(tmp_path, capsys):
 def test_a_range_that_begins_before_frame_zero_is_typed_like_any_other(words):
     args = _parsed(["run", "omnimatte", *words, "--out", "out"])
     assert args.frames == words[-1].removeprefix("--frames=")
+
+
+@pytest.mark.parametrize("words", [("weights", "list"), ("systems",), ("weights", "path")])
+def test_a_reader_who_has_seen_enough_ends_the_command_without_a_word(words):
+    code = "import sys; sys.path[:0] = sys.argv.pop(1).split(':');"
+    code += "from gencomp_server.cli import main; sys.exit(main())"
+    roots = ":".join(path for path in sys.path if path)
+    command = [sys.executable, "-c", code, roots, *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
+        run.stdout.close()
+        told = run.stderr.read()
+        assert run.wait() == 141
+    assert told == b""

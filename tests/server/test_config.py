@@ -47,9 +47,28 @@ def test_every_setting_has_a_type_that_text_is_read_as():
     assert set(config._KINDS) == {field.name for field in dataclasses.fields(ServerConfig)}
 
 
+def test_weights_lie_in_the_home_folder_and_two_licence_classes_are_allowed(environ, tmp_path):
+    place = load_config(environ=environ).config.weights_place()
+    assert place.folder == tmp_path / "weights"
+    assert place.lock_file == tmp_path / "weights.lock"
+    assert place.allowed == ("production", "registration needed")
+
+
+def test_licence_classes_are_a_list_in_the_file_and_have_commas_elsewhere(environ, tmp_path):
+    write(tmp_path, 'allowed_licences = ["production", "academic"]\n')
+    assert load_config(environ=environ).config.allowed_licences == ("production", "academic")
+    environ["GENCOMP_ALLOWED_LICENCES"] = "production, registration needed,"
+    loaded = load_config(environ=environ).config
+    assert loaded.allowed_licences == ("production", "registration needed")
+    found = load_config({"allowed_licences": "academic"}, environ=environ).config
+    assert found.allowed_licences == ("academic",)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
+        pytest.param({"allowed_licences": "any"}, "There is no licence class 'any'", id="class"),
+        pytest.param({"allowed_licences": 3}, "takes texts with commas between", id="no list"),
         pytest.param({"prot": 1}, "Did you mean 'port'", id="near"),
         pytest.param({"zzz": 1}, "Settings: host, port", id="far"),
         pytest.param({"port": "soon"}, "'port' takes a whole number", id="text"),

@@ -17,6 +17,7 @@ from gencomp_server.doctor import (
     check_ports,
     check_python,
     check_server,
+    check_weights,
 )
 
 
@@ -76,6 +77,18 @@ def test_a_secret_that_others_can_read_is_wrong(tmp_path, mode, good):
     assert check_home(tmp_path).is_good is good
 
 
+def test_no_weights_are_no_fault_and_the_folder_is_named(tmp_path):
+    found = check_weights({"GENCOMP_HOME": str(tmp_path)})
+    assert found.is_good
+    assert f"none are installed in {tmp_path / 'weights'}" in found.sentence
+
+
+def test_a_licence_class_that_there_is_not_is_wrong(tmp_path):
+    found = check_weights({"GENCOMP_HOME": str(tmp_path), "GENCOMP_ALLOWED_LICENCES": "any"})
+    assert not found.is_good
+    assert "no licence class 'any'" in found.sentence
+
+
 def test_no_server_is_fine_and_a_dead_one_is_wrong(tmp_path):
     environ = {"GENCOMP_HOME": str(tmp_path)}
     assert check_server(environ).is_good
@@ -103,5 +116,5 @@ def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 7
+    assert len(lines) == 8
     assert [line.split()[0] for line in lines].count("WRONG") == 1

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contact sheet: what it shows and where."""
 
+import cv2
 import numpy as np
 import pytest
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
+from gencomp_server.contract import LayerFrame
+from gencomp_server.exr.write import write_layer
 from gencomp_server.sheet import (
     OVER_CHECKERS,
+    Files,
     Row,
     Shown,
     compose_sheet,
     display,
+    draw_delivery,
     pick_frames,
     show_alpha,
     show_over_checkers,
@@ -138,3 +143,23 @@ def test_a_sheet_is_written_whole(tmp_path):
 def test_a_sheet_that_cannot_be_written_is_told(tmp_path):
     with pytest.raises(UnwritableOutput, match=r"sheet\.png"):
         write_sheet(tmp_path / "missing" / "sheet.png", np.zeros((4, 4, 3), np.uint8))
+
+
+def test_a_matte_is_shown_as_grey_beside_layers_and_a_result(tmp_path):
+    window = {"display_window": WINDOW, "data_window": WINDOW}
+    pictures = {
+        "plate": (np.full((32, 64, 3), 0.18, np.float16), ("R", "G", "B")),
+        "result": (np.full((32, 64, 4), 0.18, np.float16), ("R", "G", "B", "A")),
+        "effect_matte": (np.full((32, 64, 1), 0.5, np.float16), ("A",)),
+    }
+    files = {}
+    for name, (pixels, channels) in pictures.items():
+        path = tmp_path / f"{name}.exr"
+        write_layer(path, LayerFrame(name, 1001, pixels, channels, **window))
+        files[name] = Files({1001: path}, is_matte=channels == ("A",))
+    plate = files.pop("plate")
+    draw_delivery(tmp_path / "sheet.png", "job", [1001], plate, files)
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    middle = sheet[:, 28 + 170 + 168]
+    assert (np.ptp(middle.astype(int), axis=1) == 0).all()  # a grey delivery has no colour
+    assert np.isin([118, 128], middle[:, 0]).all()  # the plate's 0.18 as sRGB, the matte's half

@@ -50,6 +50,9 @@ class JobContext:
         say: Sends a message to the front.
         is_cancelled: Tells whether the artist has cancelled.
         clock: Monotonic seconds.
+
+    Attributes:
+        backbone: A ``LazyBackbone``, or None; set before the run.
     """
 
     def __init__(

@@ -27,7 +27,8 @@ from gencomp_protocol.messages import (
 from gencomp_protocol.request import Request
 from gencomp_server.engine.job import Job, may_move, new_job_id
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
+_SINCE_1 = "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;"  # Of its worker.
 _SCHEMA = """
 CREATE TABLE jobs (
     turn INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -74,8 +75,16 @@ class JobTable:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
-        if self._db.execute("PRAGMA user_version").fetchone()[0] != _SCHEMA_VERSION:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = 1; COMMIT;")
+        self._bring_up_to_date()
+
+    def _bring_up_to_date(self) -> None:
+        """Make the tables, or add to those of an older release what they lack."""
+        version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version == _SCHEMA_VERSION:
+            return
+        steps = _SINCE_1 if version == 1 else _SCHEMA + _SINCE_1
+        done = f"PRAGMA user_version = {_SCHEMA_VERSION};"
+        self._db.executescript(f"BEGIN; {steps} {done} COMMIT;")
 
     def close(self) -> None:
         """Close the database."""
@@ -165,6 +174,12 @@ class JobTable:
             self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
             self.move(job, QUEUED)
         return found
+
+    def count_death(self, job: str) -> int:
+        """Note that a job's worker died under it; return how often that happened so far."""
+        self._db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE id = ?", (job,))
+        found = self._db.execute("SELECT deaths FROM jobs WHERE id = ?", (job,)).fetchone()
+        return 0 if found is None else int(found[0])
 
     def release(self, job: str) -> None:
         """Note that a client has every layer; they are no longer offered."""

@@ -19,14 +19,36 @@ from gencomp_server.engine.encode import Written
 from gencomp_server.exr.decode import Decoded
 
 
-def provenance(system: System, request: Request, params: Any) -> dict[str, Any]:
-    """Return the attributes that say where a layer comes from; no path and no person in them."""
-    return {
+def provenance(
+    system: System,
+    request: Request,
+    params: Any,
+    backbone: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the attributes that say where a layer comes from; no path and no person in them.
+
+    Args:
+        system: The job's system.
+        request: What was asked.
+        params: Its knobs.
+        backbone: What the manifest says of the backbone, or None.
+    """
+    found = {
         "gencomp:system": system.name,
         "gencomp:version": gencomp_protocol.__version__,
         "gencomp:seed": params.seed,
         "gencomp:working_space": request.working_space,
     }
+    if backbone is not None:
+        found["gencomp:backbone"] = backbone["name"]
+        found["gencomp:licence"] = f"{backbone['licence_class']}: {backbone['licence']}"
+        if backbone["untrained"]:
+            found["gencomp:untrained"] = "a test of the pipeline; its pictures mean nothing"
+        elif backbone["surrogate"]:
+            found["gencomp:surrogate"] = f"{backbone['name']} was not trained for {system.name}"
+        if getattr(params, "quality", "final") != "final":
+            found["gencomp:quality"] = params.quality
+    return found
 
 
 def describe_job(system: System, request: Request, params: Any, device: str) -> dict[str, Any]:
@@ -48,7 +70,7 @@ def describe_job(system: System, request: Request, params: Any, device: str) -> 
 def versions() -> dict[str, str]:
     """Return the versions that may decide a bit: Python, numpy, and what a part has imported."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("torch", "cv2", "OpenImageIO"):
+    for name in ("torch", "diffusers", "transformers", "cv2", "OpenImageIO"):
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
     return found

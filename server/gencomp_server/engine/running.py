@@ -14,17 +14,30 @@ import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
 from gencomp_protocol.codec import request_from_plain
 from gencomp_protocol.errors import Cancelled, GencompError, InternalError, OutOfMemory
+from gencomp_protocol.frames import Format
 from gencomp_protocol.request import Request
-from gencomp_server.contract import System, check_request, find_system
+from gencomp_server.backbones import TINY, BackboneSpec, idle_knobs, spec_named, steps_of
+from gencomp_server.contract import (
+    NO_BACKBONE,
+    Machine,
+    System,
+    check_request,
+    find_system,
+)
+from gencomp_server.cost import place
+from gencomp_server.engine import machine as machines
+from gencomp_server.engine import residency
 from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.encode import Encoder, Written
 from gencomp_server.engine.ingest import check_ingest
+from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.manifest import (
     describe_inputs,
     describe_job,
@@ -32,15 +45,19 @@ from gencomp_server.engine.manifest import (
     describe_run,
     provenance,
 )
+from gencomp_server.engine.residency import LazyBackbone, Residency
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
 from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget
 from gencomp_server.engine.stages import StageStore
 from gencomp_server.exr.decode import Decoded, DecodePool
 from gencomp_server.exr.pixels import limit_library
-from gencomp_server.gate import load_registry
+from gencomp_server.footprint import Placement
+from gencomp_server.gate import load_registry, plan_on
 from gencomp_server.logs import configure, job_named
 
 log = logging.getLogger(__name__)
+
+_KEPT = "models"  # Folder of the spool for embeddings of prompts and compiled code.
 
 
 def serve(
@@ -50,6 +67,7 @@ def serve(
     spool: Path,
     log_level: str,
     budget: SpoolBudget = DEFAULT_BUDGET,
+    weights: WeightsPlace | None = None,
 ) -> None:
     """Run the jobs that arrive over ``connection`` until told to stop.
 
@@ -60,14 +78,18 @@ def serve(
         spool: The server's spool folder.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
         budget: How much the spool may keep of what can be made again.
+        weights: Where weights lie; None for none.
     """
     # A signal to the front's group is the front's to answer: it may let the job finish.
     os.setsid()
     configure(log_level)
     limit_library()
     mailbox = Mailbox(connection)
-    runner = Runner(load_registry(registry), device, Spool(spool, budget), mailbox)
-    mailbox.say({"is": "ready"})
+    machine = machines.probe(device)
+    runner = Runner(
+        load_registry(registry), machine, Spool(spool, budget), mailbox, weights=weights
+    )
+    mailbox.say({"is": "ready", "machine": machines.to_plain(machine)})
     while (message := mailbox.next()) is not None:
         with job_named(message["job"]):
             runner.run(message)
@@ -134,22 +156,32 @@ class Runner:
 
     Args:
         registry: The systems.
-        device: What to run on.
+        machine: What to run on.
         spool: The server's spool.
         mailbox: Where messages go.
+        weights: Where weights lie; None for none.
+        held: Keeps the backbone; None makes one.
     """
 
     def __init__(
-        self, registry: Iterable[System], device: str, spool: Spool, mailbox: Mailbox
+        self,
+        registry: Iterable[System],
+        machine: Machine,
+        spool: Spool,
+        mailbox: Mailbox,
+        *,
+        weights: WeightsPlace | None = None,
+        held: Residency | None = None,
     ) -> None:
-        self._registry, self._device = tuple(registry), device
-        self._spool, self._mailbox = spool, mailbox
+        self._registry, self._machine = tuple(registry), machine
+        self._spool, self._mailbox, self._weights = spool, mailbox, weights
+        self._residency = held or Residency(spool.root / _KEPT)
         self._store = StageStore(spool.stages)
         self._pool = DecodePool(1)
 
     def run(self, message: Mapping[str, Any]) -> None:
         """Run a job to its end and say how it ended: done, failed or cancelled."""
-        job = message["job"]
+        job, failure = message["job"], None
         try:
             self._mailbox.say({"is": "started", "job": job})
             manifest = self._run(job, message)
@@ -158,7 +190,11 @@ class Runner:
             log.info("cancelled")
             self._mailbox.say({"is": "cancelled", "job": job})
         except Exception as error:
-            self._mailbox.say({"is": "failed", "job": job, "error": as_failure(error).to_wire()})
+            failure = as_failure(error).to_wire()
+            self._mailbox.say({"is": "failed", "job": job, "error": failure})
+        if failure is not None and failure["code"] == OutOfMemory.code:
+            # Here nobody holds the error any more, nor the frames that it went through.
+            self._residency.evict()
 
     def close(self) -> None:
         """End the decoder process."""
@@ -174,7 +210,7 @@ class Runner:
             job,
             system.name,
             params.seed,
-            self._device,
+            self._machine.device,
             self._store,
             self._mailbox.say,
             lambda: self._mailbox.is_cancelled(job),
@@ -183,20 +219,81 @@ class Runner:
             pictures = decoded_inputs(shelf, request)
             # The front has told the artist of these already; the manifest keeps them.
             ctx.warnings.extend(check_ingest(system, request, pictures))
+            ctx.backbone = self._lend(system, with_formats(request, pictures), params, ctx)
             layers = self._deliver(job, system, request, params, ctx, shelf)
             manifest = {
-                **describe_job(system, request, params, self._device),
+                **describe_job(system, request, params, self._machine.device),
+                "backbone": self._describe_backbone(system, ctx.backbone, params),
                 "inputs": describe_inputs(request, pictures),
                 "layers": layers,
                 **describe_run(ctx, time.monotonic() - started),
             }
             self._spool.write_manifest(job, manifest)
         finally:
+            if ctx.backbone is not None:
+                ctx.backbone.release()
             shelf.close()
             self._spool.trim_stages({row.key for row in ctx.rows})
             self._spool.trim_decoded()
         log.info("done in %.1f s", time.monotonic() - started)
         return manifest
+
+    # --- the backbone ----------------------------------------------------------------------------
+
+    def _lend(
+        self, system: System, request: Request, params: Any, ctx: JobContext
+    ) -> LazyBackbone | None:
+        """Return the backbone that a job's plan names, not loaded yet; None for none.
+
+        Raises:
+            BadKnob: The backbone named does not serve the system.
+            WeightsMissing: It is not installed any more.
+            WeightsRefused: It is not allowed, or not what it was.
+            OutOfMemory: The job does not fit.
+        """
+        if system.backbone == NO_BACKBONE:
+            return None
+        shelf = None if self._weights is None else self._weights.shelf()
+        machine = self._machine
+        if shelf is not None and self._weights is not None:
+            machine = machines.with_weights(machine, shelf, self._weights.allowed)
+        plan = plan_on(system, request, machine)
+        if not plan.backbone:
+            return None
+        spec = spec_named(plan.backbone)
+        placement = (
+            Placement(**plan.placement) if plan.placement else _usual_placement(spec, machine)
+        )
+        sentence = residency.stand_in_sentence(spec, system.title, system.name)
+        if sentence is not None:
+            ctx.warn(sentence)
+        idle = idle_knobs(params, machine.device)
+        if idle is not None:
+            ctx.warn(idle)
+        want = residency.wanted(spec, params, placement, machine.device)
+        if spec.name == TINY or shelf is None:
+            return self._residency.lease(want, "")
+
+        def told(path: Path, done: int, total: int) -> None:
+            ctx.progress(f"reading {path.name}", done >> 20, total >> 20)
+
+        return self._residency.lease(
+            want, shelf.identity(spec.weights, told), shelf.files(spec.weights)
+        )
+
+    def _describe_backbone(
+        self, system: System, lent: LazyBackbone | None, params: Any
+    ) -> dict[str, Any] | None:
+        """Return what manifest and files say of a job's backbone."""
+        if lent is None:
+            return None
+        licence: Mapping[str, str] = {}
+        if self._weights is not None and lent.spec.name != TINY:
+            licence = self._weights.shelf().licence(lent.spec.weights)
+        found = residency.describe(lent, system.name, licence)
+        return {**found, "quality": params.quality, "steps": steps_of(params)}
+
+    # --- layers ----------------------------------------------------------------------------------
 
     def _deliver(
         self,
@@ -219,7 +316,9 @@ class Runner:
             sizes = {"bytes": one.bytes, "digest": one.digest}
             self._mailbox.say({"is": "layer", "job": job, **facts, **sizes})
 
-        encoder = Encoder(self._spool, job, written, metadata=provenance(system, request, params))
+        about = self._describe_backbone(system, ctx.backbone, params)
+        metadata = provenance(system, request, params, about)
+        encoder = Encoder(self._spool, job, written, metadata=metadata)
         try:
             for picture in system.run(SpoolShot(request, shelf), params, ctx):
                 ctx.check_cancelled()
@@ -241,6 +340,24 @@ class Runner:
         return describe_layers(system, request, made)
 
 
+def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:
+    """Return a request that says the size of every input, now that pictures were read."""
+    known = []
+    for entry in request.inputs:
+        own = pictures[entry.name]
+        header = own[min(own)].header
+        window = header.display_window
+        size = Format(window.width, window.height, header.pixel_aspect)
+        known.append(replace(entry, format=entry.format or size))
+    return replace(request, inputs=tuple(known))
+
+
+def _usual_placement(spec: BackboneSpec, machine: Machine) -> Placement:
+    """Return the placement of one window at the size trained at, for a plan that names none."""
+    window = spec.latent_frames(spec.window_frames)
+    return place(spec, spec.model_size, window, machine=machine)[0]
+
+
 def decoded_inputs(shelf: PictureShelf, request: Request) -> dict[str, dict[int, Decoded]]:
     """Return header and figures of every picture of a job, by input and frame."""
     names = [entry.name for entry in request.inputs]
@@ -252,7 +369,7 @@ def as_failure(error: Exception) -> GencompError:
     if isinstance(error, GencompError) and not isinstance(error, InternalError):
         log.info("failed: %s", error)
         return error
-    if isinstance(error, MemoryError):
+    if residency.is_out_of_memory(error):
         log.error("out of memory", exc_info=error)
         return OutOfMemory(
             "The job ran out of memory.", hint="Choose a smaller model size, or fewer frames."

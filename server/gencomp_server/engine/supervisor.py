@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeping one worker process alive: giving it a job, noticing its death, ending what will not stop.
 
-What happens comes back as the worker's own messages (``engine/worker.py``), so that whoever reads
-them need not know whether the worker said it or died of it.
+What happens comes back as the worker's own messages (``engine/worker.py``), and one that no worker
+can say: ``{"is": "lost", "job": id, "error": {…}}``, that the process which ran a job is gone.
 """
 
 from __future__ import annotations
@@ -65,6 +65,11 @@ class Supervisor:
         request_to_plain: Turns a job's request into what the worker takes.
         clock: Monotonic seconds.
         cancel_grace_s: How long a cancelled job may go on before its process is killed.
+
+    Attributes:
+        state: ``starting``, ``ready``, ``busy`` or ``lost``.
+        job: The job that runs, or None.
+        machine: What the worker said of its machine, as plain data; None before it did.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class Supervisor:
         self._false_starts = 0
         self.state = STARTING
         self.job: str | None = None
+        self.machine: Mapping[str, Any] | None = None
 
     @property
     def connection(self) -> Connection | None:
@@ -113,7 +119,7 @@ class Supervisor:
             self._worker.send({"do": "cancel", "job": job})
 
     def read(self) -> list[Mapping[str, Any]]:
-        """Return what the worker said; where it died, that its job failed, and start another."""
+        """Return what the worker said; where it died, that its job lost it, and start another."""
         said: list[Mapping[str, Any]] = []
         try:
             while self._worker.connection.poll():
@@ -147,6 +153,7 @@ class Supervisor:
         kind = message.get("is")
         if kind == "ready" and self.job is None:
             self.state, self._false_starts = READY, 0
+            self.machine = message.get("machine")
         elif kind in _ENDS and message.get("job") == self.job:
             self._free()
             self.state = READY
@@ -163,7 +170,7 @@ class Supervisor:
         self._worker.kill()
         error = WorkerLost(
             f"The process that computed the job ended {how}.",
-            hint="Other jobs are not affected; run it again, finished stages are kept. If it "
+            hint="Other jobs are not affected; run it again, finished steps are kept. If it "
             "happens again, the machine may be short of memory.",
         )
         log.error("the worker ended %s (job %s)", how, job or "none")
@@ -178,7 +185,7 @@ class Supervisor:
             return []
         if was_cancelled:
             return [{"is": "cancelled", "job": job}]
-        return [{"is": "failed", "job": job, "error": error.to_wire()}]
+        return [{"is": "lost", "job": job, "error": error.to_wire()}]
 
     def _exit_code(self) -> int | None:
         """Return how the worker ended; its pipe closes a moment before its process is gone."""

@@ -8,7 +8,7 @@ registry of systems, so that nothing heavy is imported on this side; the other s
     to the worker    {"do": "run", "job": id, "request": {…}, "pictures": {input: {frame: digest}}}
                      {"do": "cancel", "job": id}
                      {"do": "stop"}
-    from the worker  {"is": "ready"}
+    from the worker  {"is": "ready", "machine": {…}}
                      {"is": "started", "job": id}
                      {"is": "progress", "job": id, "stage": name, "step": i, "total": n}
                      {"is": "warning", "job": id, "sentence": text}
@@ -30,6 +30,7 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
+from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.spool import DEFAULT_BUDGET, SpoolBudget
 
 REGISTRY = "gencomp_server.systems:REGISTRY"
@@ -46,6 +47,7 @@ class Worker:
         spool: The server's spool folder.
         log_level: ``debug``, ``info``, ``warning`` or ``error``; the log goes to standard error.
         budget: How much the spool may keep of what can be made again.
+        weights: Where weights lie; None for none.
     """
 
     def __init__(
@@ -56,8 +58,9 @@ class Worker:
         *,
         log_level: str = "info",
         budget: SpoolBudget = DEFAULT_BUDGET,
+        weights: WeightsPlace | None = None,
     ) -> None:
-        self._arguments = (registry, device, str(spool), log_level, budget)
+        self._arguments = (registry, device, str(spool), log_level, budget, weights)
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -134,8 +137,9 @@ def _main(
     spool: str,
     log_level: str,
     budget: SpoolBudget,
+    weights: WeightsPlace | None,
 ) -> None:
     """Become the worker; runs in the new process only."""
     from gencomp_server.engine.running import serve
 
-    serve(connection, registry, device, Path(spool), log_level, budget)
+    serve(connection, registry, device, Path(spool), log_level, budget, weights)

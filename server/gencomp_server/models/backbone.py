@@ -12,6 +12,7 @@ wants them; B counts passes that are denoised together.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -46,11 +47,13 @@ class Backbone(Protocol):
         spec: Its facts.
         identity: Digest of everything that decides its bits: weights, precision, accelerations.
         forwards: Forwards computed so far; a batch of two counts two.
+        said: What is in force that is not the default, a sentence each.
     """
 
     spec: BackboneSpec
     identity: str
     forwards: int
+    said: tuple[str, ...]
 
     @property
     def device(self) -> device:
@@ -110,4 +113,34 @@ class Backbone(Protocol):
 
     def schedule(self, steps: int) -> Schedule:
         """Return the model's own schedule over so many steps."""
+        ...
+
+    def release(self) -> None:
+        """Drop what only a running job needs: the text encoder, and what reused steps left."""
+        ...
+
+
+class ReusesSteps(Protocol):
+    """What a backbone has besides whose forwards may be answered from the step before.
+
+    The sampler then gives it one element at a time, says whose it is, and keeps no checkpoint: what
+    a step leaves behind is in none.
+
+    Attributes:
+        reuses_steps: True where it does so; where it is False or missing, nothing below is asked.
+    """
+
+    reuses_steps: bool
+
+    def cache_scope(self, owner: str, step: int) -> AbstractContextManager[None]:
+        """Say whose forward runs inside.
+
+        Args:
+            owner: Names window, pass and half of the guidance; the same in every step.
+            step: Index of the step, from 0.
+        """
+        ...
+
+    def release(self) -> None:
+        """Drop what steps left behind, and its memory."""
         ...

@@ -66,6 +66,7 @@ __all__ = [
 Array = NDArray[np.floating[Any]]
 Mask = NDArray[np.bool_]
 
+_BODY = 0.5  # alpha from which on something that is no shadow is taken for the object
 _TRUST_EFFECT, _TRUST_SHADOW, _TRUST_CORE, _TRUST_EDGE = 0.007, 0.05, 0.01, 0.001
 
 
@@ -114,6 +115,8 @@ def solve_frame(
     calibration: Calibration = EXACT,
     settings: Settings = STANDARD,
     restless: Array | None = None,
+    *,
+    occluded: Array | None = None,
 ) -> Solved:
     """Return the alpha of everything that stands before the clean plate in one frame.
 
@@ -126,10 +129,13 @@ def solve_frame(
         restless: What :func:`seen_change` is at each pixel on frames on which no matte is near
             (the median over time): waves, leaves, traffic. [H,W,1]. Changes below twice
             that are the scene's own. Without it the frame's own surroundings must tell.
+        occluded: Where another object stands in the shot, though not in this picture (a solo):
+            the matte is silent there, and what it would show is read off the picture. [H,W,1].
     """
     plate, clean = plate.astype(np.float32), clean.astype(np.float32)
     matte = matte_any[..., 0] > 0.5
     moving = None if restless is None else restless[..., 0]
+    silent = np.zeros_like(matte) if occluded is None else occluded[..., 0] > 0.5
     changed = find_changes(plate, clean, matte, calibration, moving)
     frame = _Box.around((changed > 0) | matte)
     alpha = np.zeros(matte.shape, np.float32)
@@ -137,7 +143,7 @@ def solve_frame(
     if frame is not None:
         cut = frame.cut
         solver = _Frame(plate[cut], clean[cut], changed[cut], calibration, settings)
-        alpha[cut], owned[cut], colour[cut] = solver.solve(matte[cut])
+        alpha[cut], owned[cut], colour[cut] = solver.solve(matte[cut], silent[cut])
     return Solved(alpha[..., None], owned[..., None], colour, alpha[..., None] > 0.0)
 
 
@@ -214,12 +220,25 @@ class _Frame:
         tolerance = max(0.002, 2.0 * self.left)
         self.shade: Shade = find_shadow(self.plate, self.clean, self.weight, tolerance)
 
-    def solve(self, matte: Mask) -> tuple[Array, Array, Array]:
+    def solve(self, matte: Mask, silent: Mask) -> tuple[Array, Array, Array]:
         """Return alpha [H,W], the object's part of it [H,W] and the colour [H,W,3]."""
+        if (silent & self.changed).any():
+            matte = self._complete(matte, silent)
         if self.settings.reach > 0 and matte.any():
             matte = self._mend(matte)
         alpha = self._solve(matte, self.settings) * self.kept
         return alpha, self._owned(alpha, matte), self._colour(alpha)
+
+    def _complete(self, matte: Mask, silent: Mask) -> Mask:
+        """Return the matte with what a first solve shows of the object where it is silent.
+
+        What is half there and darkens as no shadow does is the object; a matte that was drawn on
+        through whatever stands before it needs less to be believed.
+        """
+        alpha = self._solve(matte & ~silent, self.settings)
+        solid = (alpha > _BODY) & (self.shade.certain < 0.5) | (matte & (alpha > 0.35))
+        found = cv2.medianBlur((solid & silent).astype(np.uint8), 3) > 0
+        return np.asarray((matte & ~silent) | (found & silent))
 
     def _mend(self, matte: Mask) -> Mask:
         """Return the matte that a first solve around it, which trusts it little, makes likely."""

@@ -73,3 +73,22 @@ def decode(y: NDArray[np.float32], *, exposure: float = 0.0) -> NDArray[np.float
         curve += np.float32(_BEND / _KNEE_SLOPE) * np.expm1(above / np.float32(_BEND))
     light = np.where(code <= np.float32(_FOOT_SLOPE * _FOOT_END), foot, curve)
     return np.copysign(light * np.float32(2.0**-exposure), y)
+
+
+def slope(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return how steep :func:`encode` is: the code gained per unit of light, at exposure 0.
+
+    Args:
+        x: Any shape, float32, scene-linear, finite.
+
+    Returns:
+        The derivative, of the same shape, float32, > 0; 12.92 in the foot, falling towards 0 in
+        the highlights.
+    """
+    light = np.abs(x, dtype=np.float32)
+    middle = np.clip(light, np.float32(_FOOT_END), np.float32(KNEE))
+    curve = np.float32(_GAIN / _GAMMA) * middle ** np.float32(1 / _GAMMA - 1)
+    above = np.maximum(light - np.float32(KNEE), 0)
+    curve /= 1 + np.float32(_KNEE_SLOPE / _BEND) * above
+    foot = np.float32(_FOOT_SLOPE)
+    return np.asarray(np.where(light <= np.float32(_FOOT_END), foot, curve), np.float32)

@@ -50,8 +50,8 @@ APART = "layer"
 
 # Alpha below this is no coverage: over half a stop of a half's step, nothing an eye could find.
 LEAST_ALPHA = 2.0**-12
-# Behind layers that let less than this through nothing is known (the released omnimatte code calls
-# a layer opaque from 0.98), so that a layer is transparent there.
+# Behind layers that let less than this through nothing is seen (the released omnimatte code calls
+# a layer opaque from 0.98): unless solos tell what is there, a layer is transparent.
 HIDDEN = 0.02
 # "Half transparent or more": the background takes grain from here up.
 HALF_TRANSPARENT = 0.5
@@ -78,7 +78,8 @@ class Recomposed:
         raised_share: Share of covered pixels whose alpha was raised, 0..1.
         grain_share: Share of covered pixels whose residual the background took, 0..1.
         opaque_share: Share of covered pixels where a layer had to become opaque to be exact, 0..1.
-        hidden_share: Per layer, share of its pixels hidden behind others, made transparent, 0..1.
+        hidden_share: Per layer, share of its pixels hidden behind others, made transparent, 0..1;
+            0 where the layers' colours are known.
     """
 
     background: Pixels
@@ -172,7 +173,8 @@ def recompose_frame(
         if found is None:
             continue
         pixels, index = found
-        _hide(pixels.alphas, counts)
+        if colours is None:
+            _hide(pixels.alphas, counts)
         solve = _solve_apart if apart is not None else _solve_folded
         under, fronts, rest = solve(pixels, kind, counts)
         background[y0:y1].reshape(-1, 4)[index, :3] = under.T
@@ -359,6 +361,9 @@ def _solve_folded(
         solid = rest & (alpha == 1)
         solid &= ~(pixels.alphas[:number] > 0).any(axis=0)
         whole = np.flatnonzero(solid)
+        if pixels.colours is not None:  # what lies hidden behind is known, and is kept
+            part = pixels.only(whole)
+            layers[..., whole] = np.concatenate([part.colours, part.alphas[:, None]], axis=1)
         layers[number, :3, whole], layers[number, 3, whole] = pixels.plate[:, whole].T, 1
         rest[whole] = False
     left = np.flatnonzero(rest)

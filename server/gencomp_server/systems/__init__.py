@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The systems: one line each.  Importing this imports neither torch, cv2 nor OpenImageIO."""
 
-from gencomp_server.systems import omnimatte
+from gencomp_server.systems import omnimatte, overplusplus
 
-REGISTRY = (omnimatte.SYSTEM,)
+REGISTRY = (omnimatte.SYSTEM, overplusplus.SYSTEM)

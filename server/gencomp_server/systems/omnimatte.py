@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Generative Omnimatte, clean-plate way: a plate and its mattes in, layers out.
+"""Generative Omnimatte: a plate and its mattes in, layers out.
 
-Paper: generative-omnimatte (docs/papers.md), §3.5 and appendix D.  Differs from the paper:
+Paper: generative-omnimatte (docs/papers.md), fig. 4, §3.2, §3.5 and appendices A and D.  Stage 1
+makes the clean plate and, with two objects or more, a plate of each object alone, its solo: by a
+video model where there is one. Stage 2 makes the layers.  Differs from the paper:
 
-* the clean plate comes from the artist, or from the other frames of the plate (registered masked
-  median), not from a removal model;
+* without a video model the clean plate comes from the other frames of the plate (registered masked
+  median), and one alpha is solved for all objects together and shared out among them
+  (``parts/ownership.py``);
+* what the artist gives, clean plate or solos, is taken before anything is made;
+* what the model made is carried onto the plate's own samples, not upsampled by another model
+  (``parts/generated.py``);
 * the alpha is solved by closed forms and one sparse least-squares problem per frame
   (``parts/alpha.py``), not by fitting a network to each shot;
-* without solo videos one alpha is solved for all objects together and shared out among them
-  (``parts/ownership.py``);
 * the layers give the plate back exactly (``parts/recompose.py``); the paper's are an approximation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from gencomp_protocol.errors import BadKnob, BadName
+from gencomp_protocol.errors import BadKnob, BadName, WeightsMissing
+from gencomp_protocol.frames import Format
 from gencomp_protocol.layers import (
     BACKGROUND,
     CLEAN_PLATE,
@@ -29,14 +34,17 @@ from gencomp_protocol.layers import (
     OBJECT_SUFFIX,
     PLATE,
     RESIDUAL,
-    RGBA,
     SOLO_PREFIX,
+    TRIMASK,
+    TRIMASK_PREFIX,
     LayerSpec,
     check_object_names,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
+from gencomp_server.backbones import ModelParams, cached_steps_of, choose, model_size, steps_of
 from gencomp_server.contract import (
-    CommonParams,
+    MAY_USE_BACKBONE,
+    NEEDS_BACKBONE,
     Context,
     Input,
     LayerFrame,
@@ -47,37 +55,41 @@ from gencomp_server.contract import (
     knob,
     parse_params,
 )
+from gencomp_server.parts.passes import Pass, parse_seeds, plan_passes
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from gencomp_server.parts.change import Floor
     from gencomp_server.parts.cleanfit import FittedClean
     from gencomp_server.parts.cleanplate import CleanPlatePlan
+    from gencomp_server.parts.generated import Generated
+    from gencomp_server.parts.layering import FrameAlpha, Material, Scene
     from gencomp_server.parts.noise import NoiseFloor
     from gencomp_server.parts.ownership import Ownership
-    from gencomp_server.parts.recompose import Recomposed
-    from gencomp_server.parts.stack import StackError
+    from gencomp_server.parts.removal import Words
 
 MOST_OBJECTS = 8
-MATTE_PRESENT = 0.05
-"""A matte pixel above this is taken for object when the background is looked for."""
 NOISE_FRAMES = 3
 """Frames, evenly spread, from which the noise floor is measured."""
 REGISTRATION_PX = 1.5
 """Registration error, in plate pixels at model size, from which the artist is told."""
 UNSEEN_SHARE = 0.001
 """Share of a frame that was never seen, and filled in, from which the artist is told."""
-TOUCH_PX = 2
-"""Mattes this near, in model pixels, touch: the hind object may be hidden by the front one."""
+
+AUTO, TEMPORAL, MODEL = "auto", "temporal", "model"
 
 
 @dataclass(frozen=True)
-class Params(CommonParams):
-    """Knobs of Omnimatte; field name is knob name, field order is panel order."""
+class Params(ModelParams):
+    """Knobs of Omnimatte, after those of every video model; field name is knob name."""
 
     clean_plate_from: str = knob(
-        "temporal",
-        choices=("temporal",),
-        doc="Where the clean plate comes from when none is connected: temporal = the other frames "
-        "of the shot, registered on the background.",
+        AUTO,
+        choices=(AUTO, TEMPORAL, MODEL),
+        doc="What makes the clean plate, and each object's solo, where none is connected. model: a "
+        "video model. temporal: the other frames of the shot, registered on the background; solos "
+        "are then not made. auto: model where one is installed, else temporal.",
     )
     register_clean_plate: bool = knob(
         True,
@@ -113,6 +125,33 @@ class Params(CommonParams):
         doc="Also deliver each object as NAME_object and NAME_effects.",
         delivery=True,
     )
+    scene_prompt: str = knob(
+        "empty scene",
+        tab="Model",
+        doc="The scene as it is without the objects, in a few words. It matters little, but what "
+        "has nothing to do with the scene does harm.",
+    )
+    matte_grow: int = knob(
+        5,
+        lo=0,
+        hi=64,
+        tab="Model",
+        doc="Pixels by which mattes are grown on every side before the model sees them, at the "
+        "model's size; what that is on the plate, gencomp plan says. 5 is what it was trained on.",
+    )
+    guidance: float = knob(
+        1.0,
+        lo=1.0,
+        hi=20.0,
+        tab="Model",
+        doc="How far the prompt may pull. 1: as trained, in half the time.",
+    )
+    passes: str = knob(
+        "",
+        tab="Model",
+        doc="Passes to make again from other noise, as NAME=SEED, with commas: boy=3. A matte's "
+        "name is its solo, background the clean plate. All others stay as they are.",
+    )
 
 
 INPUTS = (
@@ -120,7 +159,7 @@ INPUTS = (
     Input(
         MATTE_PREFIX + "*",
         "matte",
-        "One roto per object, 1 on the object.",
+        "One roto per object, 1 on the object. What stands before an object is an object too.",
         most=MOST_OBJECTS,
         covers=(SEQUENCE, STILL),
     ),
@@ -153,6 +192,21 @@ INPUTS = (
         most=MOST_OBJECTS,
         covers=(SEQUENCE, STILL),
     ),
+    Input(
+        TRIMASK,
+        "matte",
+        "Your own trimask for the clean plate: white stays, black goes, grey the model judges.",
+        optional=True,
+        covers=(SEQUENCE, STILL),
+    ),
+    Input(
+        TRIMASK_PREFIX + "*",
+        "matte",
+        "Your own trimask for this object's solo: white stays, black goes, grey the model judges.",
+        optional=True,
+        most=MOST_OBJECTS,
+        covers=(SEQUENCE, STILL),
+    ),
 )
 
 
@@ -179,25 +233,55 @@ def check(request: Request) -> None:
     """Refuse names and combinations that cannot work, from the header alone.
 
     Raises:
-        BadName: A matte's name is illegal or taken; ``effects`` or ``solo`` names no matte.
-        BadKnob: The order is wrong, or only some objects have a solo.
+        BadName: A matte's name is illegal or taken; ``effects``, ``solo`` or ``trimask`` names no
+            matte; only some objects have a solo and none is to be made.
+        BadKnob: The order, or a seed of a pass, is wrong.
     """
-    names = check_object_names(request.named(MATTE_PREFIX))
-    for prefix in (EFFECTS_PREFIX, SOLO_PREFIX):
+    check_object_names(request.named(MATTE_PREFIX))
+    for prefix in (EFFECTS_PREFIX, SOLO_PREFIX, TRIMASK_PREFIX):
         for name in request.named(prefix):
             if name not in request.named(MATTE_PREFIX):
                 raise BadName(
                     f"Input '{prefix}{name}' belongs to no matte.",
                     hint=f"Mattes are: {', '.join(request.named(MATTE_PREFIX))}.",
                 )
-    solos = request.named(SOLO_PREFIX)
-    if solos and len(solos) < len(names):
-        missing = [name for name in request.named(MATTE_PREFIX) if name not in solos]
+    params: Params = parse_params(Params, request.knobs)
+    parse_seeds(params.passes, request.named(MATTE_PREFIX))
+    if params.clean_plate_from == TEMPORAL:
+        passes_of(request, params, has_model=False)
+    front_to_back(request)
+
+
+def passes_of(request: Request, params: Params, *, has_model: bool) -> tuple[Pass, ...]:
+    """Return the passes that the video model makes; none where the shot's other frames must do.
+
+    Raises:
+        WeightsMissing: The model is asked for and there is none.
+        BadName: Only some objects have a solo, and no model can make the others.
+    """
+    names, solos = request.named(MATTE_PREFIX), request.named(SOLO_PREFIX)
+    passes = plan_passes(
+        names,
+        clean_given=request.input(CLEAN_PLATE) is not None,
+        solos_given=solos,
+        seeds=parse_seeds(params.passes, names),
+    )
+    if has_model and params.clean_plate_from != TEMPORAL:
+        return passes
+    if passes and params.clean_plate_from == MODEL:
+        raise WeightsMissing(
+            "Knob 'clean_plate_from' asks for a video model and none is installed.",
+            hint="gencomp weights list says where weights belong; or set it to auto.",
+            knob="clean_plate_from",
+        )
+    missing = [name for name in names if name not in solos]
+    if solos and missing:
         raise BadName(
-            f"There are solos for {', '.join(solos)} but not for {', '.join(missing)}.",
+            f"There are solos for {', '.join(solos)} but not for {', '.join(missing)}, and no "
+            "video model makes them.",
             hint="Give a solo for every matte, or for none.",
         )
-    front_to_back(request)
+    return ()
 
 
 def layers(request: Request) -> tuple[LayerSpec, ...]:
@@ -215,108 +299,201 @@ def layers(request: Request) -> tuple[LayerSpec, ...]:
 
 
 def plan(request: Request, machine: Machine) -> Plan:
-    """Estimate bytes, minutes and memory from the header alone."""
+    """Estimate passes, forwards, bytes, minutes and memory from the header alone.
+
+    Raises:
+        WeightsMissing, WeightsRefused, BadKnob, OutOfMemory: The video model cannot be used so.
+        BadName: Only some objects have a solo, and no model can make the others.
+    """
+    params: Params = parse_params(Params, request.knobs)
+    spec = None
+    if params.clean_plate_from != TEMPORAL:
+        needed = params.clean_plate_from == MODEL and passes_of(request, params, has_model=True)
+        spec = choose(
+            replace(SYSTEM, backbone=NEEDS_BACKBONE) if needed else SYSTEM, params, machine
+        )
+    passes = passes_of(request, params, has_model=spec is not None)
     plate = request.input(PLATE)
     size = plate.format if plate is not None else None
     if size is None:
-        return Plan(notes=("The plate's size is not known yet, so there is no estimate.",))
+        name = spec.name if spec is not None and passes else ""
+        note = "The plate's size is not known yet, so there is no estimate."
+        return Plan(backbone=name, notes=(note,))
+    figures = _plain_figures(request, params, size)
+    if spec is None or not passes:
+        return Plan(**figures, notes=(_without_model(request, params),))
+    from gencomp_server.cost import estimate
+
+    inside = model_size(spec, size, params.model_size)
+    grown = params.matte_grow * max(1.0, size.width / inside[0])
+    titles = ", ".join(one.title for one in passes)
+    return estimate(
+        spec,
+        inside,
+        len(request.frames),
+        steps=steps_of(params),
+        guidance=params.guidance,
+        passes=len(passes),
+        machine=machine,
+        precision=params.precision,
+        cached_steps=cached_steps_of(params, machine.device),
+    ).plan(
+        **figures,
+        notes=(
+            f"Passes of the video model: {titles}.",
+            f"Mattes are grown by {params.matte_grow} model pixels, {grown:.0f} of the plate.",
+        ),
+    )
+
+
+def _plain_figures(request: Request, params: Params, size: Format) -> dict[str, Any]:
+    """Return what the job costs without the video model, as fields of a plan."""
     count, objects = len(request.frames), len(request.named(MATTE_PREFIX))
     pixels = size.width * size.height
-    params: Params = parse_params(Params, request.knobs)
     scale = min(1.0, params.model_long_edge / max(size.width, size.height)) ** 2
     doubled = 2 if params.mattes == "rough" else 1
     solve_s = count * pixels * scale * (4.0 * doubled + 1.5 * objects) * 1e-6
     deliver_s = count * pixels * (2.0 + objects) * 0.6e-6
-    return Plan(
-        bytes_in=count * pixels * (6 + 2 * objects),
-        bytes_out=count * pixels * 8 * len(layers(request)),
-        minutes=round((solve_s + deliver_s) / 60, 2),
-        memory_bytes=int(4e8 + pixels * 12 * (14 + 6 * objects)),
-        notes=("No model weights are used; the job runs on the CPU.",),
-    )
+    return {
+        "bytes_in": count * pixels * (6 + 2 * objects),
+        "bytes_out": count * pixels * 8 * len(layers(request)),
+        "minutes": round((solve_s + deliver_s) / 60, 2),
+        "memory_bytes": int(4e8 + pixels * 12 * (14 + 6 * objects)),
+    }
+
+
+def _without_model(request: Request, params: Params) -> str:
+    if request.input(CLEAN_PLATE) is not None:
+        return "The clean plate is connected and no video model is used."
+    why = "" if params.clean_plate_from == TEMPORAL else ", since no video model is installed"
+    return f"The clean plate comes from the other frames of the shot{why}."
 
 
 # --- the run -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Scene:
-    """The shot at model size, finite, over the display window.
-
-    Attributes:
-        frames: Timeline frames, in order.
-        plate: [T,h,w,3] float32, scene-linear.
-        mattes: In the order of the request. [T,h,w,N] float16, 0..1.
-    """
-
-    frames: tuple[int, ...]
-    plate: Any
-    mattes: Any
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Model size as (width, height)."""
-        return int(self.plate.shape[2]), int(self.plate.shape[1])
-
-    def matte(self, n: int) -> Any:
-        """Return the union of all mattes. [h,w,1] float32."""
-        return self.mattes[self.frames.index(n)].max(axis=2, keepdims=True).astype("float32")
-
-    def covered(self, n: int) -> Any:
-        """Return where any matte is. [h,w] bool."""
-        return self.matte(n)[..., 0] > MATTE_PRESENT
-
-
-@dataclass(frozen=True)
-class FrameAlpha:
-    """What one frame's solve gives, at model size.
-
-    Attributes:
-        together: One alpha for all objects, or one for each where they have solos.
-            [h,w,1 or N] float32.
-        objects: The part of it that the mattes show. [h,w,1 or N] float32.
-    """
-
-    together: Any
-    objects: Any
-
-
 def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
-    """Yield the layers of every frame: bring in, clean, solve, share out, deliver."""
-    mattes = tuple(MATTE_PREFIX + name for name in shot.request.named(MATTE_PREFIX))
-    solos = tuple(SOLO_PREFIX + name for name in shot.request.named(MATTE_PREFIX))
-    solos = solos if shot.request.named(SOLO_PREFIX) else ()
-    pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
-    register = params.register_clean_plate
+    """Yield the layers of every frame: make what is missing, solve, share out, deliver."""
+    from gencomp_server.parts.layering import Material
+
+    names = shot.request.named(MATTE_PREFIX)
+    mattes = tuple(MATTE_PREFIX + name for name in names)
+    passes = passes_of(shot.request, params, has_model=ctx.backbone is not None)
+    made = generate(shot, passes, params, ctx) if passes else {}
+    _report_sources(shot.request, passes, ctx)
 
     edge = params.model_long_edge
     scene = ctx.stage("scene", bring_in, shot.only(PLATE, *mattes), long_edge=edge)
-    plan_ = None
-    if _is_gathered(shot.request, register):
-        plan_ = ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
-        _report_clean_plate(plan_, ctx)
-
-    def clean(n: int) -> FittedClean:
-        return ctx.stage("clean_frame", clean_frame, pair, scene, plan_, n=n, register=register)
-
+    clean, gathered = _clean_plate(shot, scene, made.get(""), params, ctx)
+    solo = _solos(shot, made, ctx)
     solved = []
     for i, n in enumerate(scene.frames):
         ctx.progress("alpha", i, len(scene.frames))
-        given = (shot.only(*solos), scene, clean(n))
-        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes))
+        given = (_of_solos(shot, names, made, solo is not None), scene, clean(n), made)
+        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes, version=2))
     sampled = tuple(scene.frames[:: max(1, len(scene.frames) // NOISE_FRAMES)][:NOISE_FRAMES])
     fitted = [clean(n) for n in sampled]
-    noise = ctx.stage("noise", measure_floor, shot.only(PLATE), scene, plan_, fitted, at=sampled)
+    noise = ctx.stage("noise", measure_floor, shot.only(PLATE), scene, gathered, fitted, at=sampled)
     del fitted
     owned = None
-    if len(mattes) > 1 and not solos:
+    if len(mattes) > 1 and solo is None:
         owned = ctx.stage("ownership", share_out, scene, [one.together for one in solved])
         ctx.report("doubtful_effect_share", owned.doubtful_share)
-    material = _Material(shot, scene, clean, solved, noise, owned)
+    order = front_to_back(shot.request)
+    material = Material(shot, scene, order, clean, solo, solved, noise, owned)
     yield from deliver(material, params, ctx)
 
 
-# --- stages --------------------------------------------------------------------------------------
+def deliver(material: Material, params: Params, ctx: Context) -> Iterator[LayerFrame]:
+    """Yield every frame's layers, exact against the plate, and report how they came out."""
+    from gencomp_server.parts.layering import Tally, error_of, layer_frame, meetings, stack_frame
+
+    tally, met = Tally(), meetings(material)
+    nowhere: dict[str, list[int]] = {name: [] for name in material.order}
+    ctx.report("hidden_frames", met if material.solo is None else nowhere)
+    ctx.report("completed_frames", nowhere if material.solo is None else met)
+    apart, split = params.residual == "layer", params.split_effects
+    for n in material.scene.frames:
+        made, splits = stack_frame(material, n, apart=apart, split=split)
+        tally.add(made, error_of(material.shot, n, made))
+        layered = zip(material.order, made.layers, strict=True)
+        named = [(BACKGROUND, made.background), *layered, *splits]
+        if made.residual is not None:
+            named.append((RESIDUAL, made.residual))
+        for name, pixels in named:
+            yield layer_frame(material.shot, n, name, pixels)
+    tally.report(ctx)
+
+
+# --- stage 1: what the video model makes ---------------------------------------------------------
+
+
+def generate(
+    shot: Shot, passes: Sequence[Pass], params: Params, ctx: Context
+) -> dict[str, Generated]:
+    """Let the video model make the clean plate ("") and the solos that nobody gave, by name."""
+    from gencomp_server.parts import removal
+    from gencomp_server.parts.generated import Generated
+    from gencomp_server.parts.latents import backbone_of
+
+    backbone = backbone_of(ctx)
+    identity, spec = backbone.identity, backbone.spec
+    size = model_size(spec, _format(shot), params.model_size)
+    drawn = shot.only(PLATE, *(name for name in shot.names if _is_drawn(name)))
+    seen = ctx.stage("model_scene", removal.bring_to_model, drawn, size=size)
+    null = None if params.guidance == 1 else ""
+    text = ctx.stage(
+        "text", removal.embed, backbone=identity, prompt=params.scene_prompt, null=null
+    )
+    _report_model(passes, len(shot.frames), params, text, size, ctx)
+    blanks = _blanks_edit(spec.convention)
+    asked, plates = {}, {}
+    for one in passes:
+        grow = params.matte_grow
+        asked[one.keeps] = ctx.stage(
+            "trimask", removal.make_trimask, seen, keeps=one.keeps, grow_px=grow
+        )
+        blanked = asked[one.keeps].trimask if blanks else None
+        plates[one.keeps] = ctx.stage(
+            "encode", removal.encode_plate, seen.plate, blanked, backbone=identity
+        )
+    waiting = {
+        one.keeps: removal.Wanted(plates[one.keeps], asked[one.keeps].trimask, one.seed)
+        for one in passes
+    }
+    together = removal.Together(waiting, len(shot.frames), ctx)
+    reference = ctx.stage("reference", removal.there_and_back, seen.plate, backbone=identity)
+    found = {}
+    for one in passes:
+        latents = ctx.stage(
+            "sample",
+            together.sample,
+            plates[one.keeps],
+            asked[one.keeps].trimask,
+            (text.prompt, text.null),
+            keeps=one.keeps,
+            seed=one.seed,
+            backbone=identity,
+            steps=steps_of(params),
+            guidance=params.guidance,
+        )
+        together.drop(one.keeps)
+        sample = ctx.stage(
+            "decode", removal.decode, latents, backbone=identity, frames=len(shot.frames)
+        )
+        floor = ctx.stage("change_floor", measure_change, reference, sample)
+        found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
+    return found
+
+
+def measure_change(ctx: Context, reference: Any, sample: Any) -> Floor:
+    """Measure what the model changes where nothing is to change."""
+    from gencomp_server.parts.generated import floor_of
+
+    return floor_of(reference, sample)
+
+
+# --- stage 2: clean plate and alphas -------------------------------------------------------------
 
 
 def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
@@ -324,6 +501,7 @@ def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
     import numpy as np
 
     from gencomp_server.parts.fit import model_format, to_model_frame
+    from gencomp_server.parts.layering import Scene
     from gencomp_server.parts.pictures import coverage_of, linear
 
     window = shot.header(PLATE).display_window
@@ -384,26 +562,48 @@ def clean_frame(
     return replace(fitted, pixels=in_type(fitted.pixels, shot.header(PLATE, n).pixel_type))
 
 
+def clean_frame_as_made(
+    ctx: Context, shot: Shot, scene: Scene, made: Generated, *, n: int
+) -> FittedClean:
+    """Make one frame of the clean plate at plate size from what the model made, in its type."""
+    from gencomp_server.parts.cleanfit import FittedClean
+    from gencomp_server.parts.generated import fit_of
+    from gencomp_server.parts.pictures import in_type
+
+    i = scene.place(n)
+    pixels = in_type(_as_plate(shot, made, i, n), shot.header(PLATE, n).pixel_type)
+    fit = fit_of(scene.plate[i], made.reference[i], scene.covered(n), scene.size)
+    return FittedClean(pixels, fit, 0.0)
+
+
 def solve_alpha(
-    ctx: Context, solos: Shot, scene: Scene, clean: FittedClean, *, n: int, mattes: str
+    ctx: Context,
+    solos: Shot,
+    scene: Scene,
+    clean: FittedClean,
+    made: dict[str, Generated],
+    *,
+    n: int,
+    mattes: str,
 ) -> FrameAlpha:
     """Solve one frame at model size: all objects together, or each against its own solo."""
     import numpy as np
 
     from gencomp_server.parts.alpha import ROUGH, STANDARD, solve_frame
     from gencomp_server.parts.fit import to_model_frame
-    from gencomp_server.parts.pictures import linear
+    from gencomp_server.parts.layering import FrameAlpha
 
-    i, settings = scene.frames.index(n), ROUGH if mattes == "rough" else STANDARD
+    i, settings = scene.place(n), ROUGH if mattes == "rough" else STANDARD
     under = to_model_frame(clean.pixels, scene.size)
     if not solos.names:
         found = solve_frame(scene.plate[i], under, scene.matte(n), clean.calibration, settings)
         return FrameAlpha(found.alpha, found.object_alpha)
     each = []
-    for k, name in enumerate(solos.names):
-        solo = to_model_frame(linear(solos, name, n), scene.size)
-        matte = scene.mattes[i, ..., k : k + 1].astype(np.float32)
-        each.append(solve_frame(solo, under, matte, clean.calibration, settings))
+    for k, name in enumerate(solos.request.named(MATTE_PREFIX)):
+        solo = to_model_frame(_solo_frame(solos, made, name, n), scene.size)
+        matte, others = scene.own_and_others(n, k)
+        found = solve_frame(solo, under, matte, clean.calibration, settings, occluded=others)
+        each.append(found)
     return FrameAlpha(
         np.concatenate([one.alpha for one in each], axis=2),
         np.concatenate([one.object_alpha for one in each], axis=2),
@@ -452,251 +652,146 @@ def share_out(ctx: Context, scene: Scene, alphas: list[Any]) -> Ownership:
     )
 
 
-# --- delivery ------------------------------------------------------------------------------------
+# --- where pictures come from --------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Material:
-    """Everything that the layers of a frame are made of."""
+def _clean_plate(
+    shot: Shot, scene: Scene, made: Generated | None, params: Params, ctx: Context
+) -> tuple[Callable[[int], FittedClean], CleanPlatePlan | None]:
+    """Return the clean plate by frame, and how it is gathered where it comes from the shot."""
+    if made is not None:
+        kept = shot.only(*(name for name in (PLATE, KEEP) if name in shot.names))
 
-    shot: Shot
-    scene: Scene
-    clean: Callable[[int], FittedClean]
-    solved: list[FrameAlpha]
-    noise: NoiseFloor
-    owned: Ownership | None
+        def as_made(n: int) -> FittedClean:
+            return ctx.stage("clean_frame", clean_frame_as_made, kept, scene, made, n=n)
 
+        return as_made, None
+    pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
+    register, plan_ = params.register_clean_plate, None
+    if _is_gathered(shot.request, register):
+        plan_ = ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
+        _report_clean_plate(plan_, ctx)
 
-def deliver(material: _Material, params: Params, ctx: Context) -> Iterator[LayerFrame]:
-    """Yield every frame's layers, exact against the plate, and report how they came out."""
-    order = front_to_back(material.shot.request)
-    tally = _Tally()
-    ctx.report("hidden_frames", _hidden_frames(material, order))
-    for n in material.scene.frames:
-        made, splits = _stack_frame(material, n, order, params)
-        tally.add(made, _error(material.shot, n, made))
-        named = [(BACKGROUND, made.background), *zip(order, made.layers, strict=True), *splits]
-        if made.residual is not None:
-            named.append((RESIDUAL, made.residual))
-        for name, pixels in named:
-            yield _layer_frame(material.shot, n, name, pixels)
-    tally.report(ctx)
+    def clean(n: int) -> FittedClean:
+        return ctx.stage("clean_frame", clean_frame, pair, scene, plan_, n=n, register=register)
+
+    return clean, plan_
 
 
-def _stack_frame(
-    material: _Material, n: int, order: tuple[str, ...], params: Params
-) -> tuple[Recomposed, list[tuple[str, Any]]]:
-    """Make one frame's layers over the display window; the second are the split ones."""
-    import numpy as np
-
-    from gencomp_server.parts.pictures import native
-    from gencomp_server.parts.recompose import APART, FOLDED, recompose_frame
-    from gencomp_server.parts.split import split_effects
-
-    own = native(material.shot, PLATE, n)
-    clean = material.clean(n).pixels.astype(np.float32)
-    fronts = (_solo_fronts if _has_solos(material.shot) else _shared_fronts)(
-        material, n, order, clean
-    )
-    made = recompose_frame(
-        own,
-        clean,
-        fronts.alphas,
-        noise=material.noise,
-        colours=fronts.colours,
-        residual=APART if params.residual == "layer" else FOLDED,
-    )
-    if not params.split_effects:
-        return made, []
-    pairs = split_effects(own, made.background, made.layers, fronts.objects, made.residual)
-    splits = [
-        (name + suffix, pixels)
-        for name, pair in zip(order, pairs, strict=True)
-        for suffix, pixels in zip((OBJECT_SUFFIX, EFFECTS_SUFFIX), pair, strict=True)
-    ]
-    return made, splits
+def _solos(
+    shot: Shot, made: dict[str, Generated], ctx: Context
+) -> Callable[[str, int], NDArray[Any]] | None:
+    """Return the solos by name and frame; None where there are none."""
+    if not shot.request.named(SOLO_PREFIX) and not any(made):
+        return None
+    return lambda name, n: _solo_frame(shot, made, name, n)
 
 
-@dataclass(frozen=True)
-class _Fronts:
-    """What stands before the background in one frame, front to back, at plate size.
-
-    Attributes:
-        alphas: Of object and effects together. Each [H,W,1] float32.
-        objects: The part that the mattes show. Each [H,W,1] float32.
-        colours: Premultiplied, where solos tell them. Each [H,W,3] float32.
-    """
-
-    alphas: list[Any]
-    objects: list[Any]
-    colours: list[Any] | None = None
+def _of_solos(shot: Shot, names: tuple[str, ...], made: dict[str, Generated], wanted: bool) -> Shot:
+    """Return the shot with what the solos hang on: none where there are none."""
+    if not wanted:
+        return shot.only()
+    given = [SOLO_PREFIX + name for name in names if SOLO_PREFIX + name in shot.names]
+    plate = [name for name in (PLATE, KEEP) if name in shot.names and any(made)]
+    return shot.only(*given, *plate)
 
 
-def _shared_fronts(material: _Material, n: int, order: tuple[str, ...], clean: Any) -> _Fronts:
-    """Share the one alpha of all objects out among them."""
-    from gencomp_server.parts.ownership import object_alphas, shares_at, split_bodies
+def _solo_frame(shot: Shot, made: dict[str, Generated], name: str, n: int) -> Any:
+    """Return the artist's solo, or the model's at plate size. [H,W,3] float32, scene-linear."""
     from gencomp_server.parts.pictures import linear
 
-    scene, i = material.scene, material.scene.frames.index(n)
-    mattes = _mattes(material.shot, order, n)
-    plate = linear(material.shot, PLATE, n)
-    matte = mattes.max(axis=2, keepdims=True)
-    alpha, body = _at_plate(material, n, 0, scene.plate[i], plate, clean, matte)
-    if material.owned is None:
-        return _Fronts([alpha], [body])
-    names = material.shot.request.named(MATTE_PREFIX)
-    places = [names.index(name) for name in order]
-    ordered = replace(material.owned, shares=material.owned.shares[..., places])
-    named = _named_effects(material.shot, order, n)
-    shares = shares_at(ordered, i, mattes, alpha=alpha, named=named)
-    each, bodies = object_alphas(alpha, shares), split_bodies(body, mattes)
-    parts = range(len(order))
-    return _Fronts([each[..., k : k + 1] for k in parts], [bodies[..., k : k + 1] for k in parts])
+    if SOLO_PREFIX + name in shot.names:
+        return linear(shot, SOLO_PREFIX + name, n)
+    return _as_plate(shot, made[name], tuple(shot.frames).index(n), n)
 
 
-def _solo_fronts(material: _Material, n: int, order: tuple[str, ...], clean: Any) -> _Fronts:
-    """Take each object's alpha and colour from its own solo."""
-    import numpy as np
-
-    from gencomp_server.parts.fit import to_model_frame
+def _as_plate(shot: Shot, made: Generated, i: int, n: int) -> Any:
+    """Return one frame of a pass at plate size. [H,W,3] float32, scene-linear."""
+    from gencomp_server.parts.generated import as_plate
     from gencomp_server.parts.pictures import coverage_of, linear
 
-    shot, names = material.shot, material.shot.request.named(MATTE_PREFIX)
-    alphas, bodies, colours = [], [], []
-    for name in order:
-        solo = linear(shot, SOLO_PREFIX + name, n)
-        low, matte = (
-            to_model_frame(solo, material.scene.size),
-            coverage_of(shot, MATTE_PREFIX + name, n),
+    keep = coverage_of(shot, KEEP, n) if KEEP in shot.names else None
+    return as_plate(linear(shot, PLATE, n), made, i, keep)
+
+
+def _is_gathered(request: Request, register: bool) -> bool:
+    """Tell whether the clean plate is gathered over time, wholly or around stills."""
+    entry = request.input(CLEAN_PLATE)
+    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
+
+
+def _painted_frames(shot: Shot) -> dict[int, int]:
+    """Return at which frames the artist's clean frames lie, and their own numbers."""
+    entry = shot.request.input(CLEAN_PLATE)
+    if entry is None or entry.cover == SEQUENCE:
+        return {}
+    if entry.cover == STILL:
+        return {shot.frames.first: shot.frames.first}
+    return {n: n for n in shot.frames_of(CLEAN_PLATE)}
+
+
+def _is_drawn(name: str) -> bool:
+    """Tell whether an input says something to the video model beside the plate."""
+    prefixes = (MATTE_PREFIX, EFFECTS_PREFIX, TRIMASK_PREFIX)
+    return name in (KEEP, TRIMASK) or name.startswith(prefixes)
+
+
+def _format(shot: Shot) -> Format:
+    header = shot.header(PLATE)
+    window = header.display_window
+    return Format(window.width, window.height, header.pixel_aspect)
+
+
+def _blanks_edit(convention: str) -> bool:
+    from gencomp_server.parts.trimask import CONVENTIONS
+
+    return CONVENTIONS[convention].zero_edit
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def _report_sources(request: Request, passes: Sequence[Pass], ctx: Context) -> None:
+    """Report where clean plate and solos come from; warn of a trimask that nothing reads."""
+    clean = "connected" if request.input(CLEAN_PLATE) is not None else TEMPORAL
+    ctx.report("clean_plate_from", MODEL if any(not one.keeps for one in passes) else clean)
+    given = dict.fromkeys(request.named(SOLO_PREFIX), "connected")
+    ctx.report("solos_from", {**given, **{one.keeps: MODEL for one in passes if one.keeps}})
+    read = {TRIMASK_PREFIX + one.keeps if one.keeps else TRIMASK for one in passes}
+    drawn = [TRIMASK_PREFIX + name for name in request.named(TRIMASK_PREFIX)]
+    for name in [*drawn, *([TRIMASK] if request.input(TRIMASK) is not None else [])]:
+        if name not in read:
+            ctx.warn(f"Input '{name}' is not used: the video model makes nothing from it.")
+
+
+def _report_model(
+    passes: Sequence[Pass], frames: int, params: Params, text: Words, size: Any, ctx: Context
+) -> None:
+    """Report what the model is asked for; warn of what it does not read."""
+    from gencomp_server.parts.latents import backbone_of, job_windows
+    from gencomp_server.parts.windows import count_forwards
+
+    spec = backbone_of(ctx).spec
+    windows = job_windows(spec, frames)
+    ctx.report("passes", [one.title for one in passes])
+    ctx.report("model_size", list(size))
+    ctx.report("windows", len(windows))
+    steps, guidance = steps_of(params), params.guidance
+    ctx.report("forwards", count_forwards(len(passes), windows, steps, guidance))
+    if text.cut:
+        ctx.warn(
+            f"Knob 'scene_prompt' is longer than the {spec.architecture.text_tokens} tokens this "
+            f"model reads; this end of it is cut: '{text.cut}'."
         )
-        alpha, body = _at_plate(material, n, names.index(name), low, solo, clean, matte)
-        alphas.append(alpha)
-        bodies.append(body)
-        colours.append(np.maximum(solo - (1.0 - alpha) * clean, 0.0) * (alpha > 0))
-    return _Fronts(alphas, bodies, colours)
-
-
-def _at_plate(
-    material: _Material, n: int, k: int, guide_low: Any, guide: Any, clean: Any, matte: Any
-) -> tuple[Any, Any]:
-    """Bring a solved alpha, and the object's part of it, to plate size, above the noise floor.
-
-    Args:
-        material: What the layers are made of.
-        n: Timeline frame.
-        k: Which of the solved alphas.
-        guide_low: What it was solved on, at model size. [h,w,3] float32.
-        guide: The same at plate size. [H,W,3] float32.
-        clean: Clean plate. [H,W,3] float32.
-        matte: The objects' mattes together. [H,W,1] float32.
-    """
-    import numpy as np
-
-    from gencomp_server.parts.fit import upsample_steered
-    from gencomp_server.parts.noise import coverage
-    from gencomp_server.parts.pictures import coverage_of
-
-    found = material.solved[material.scene.frames.index(n)]
-    low, low_body = (np.asarray(x[..., k : k + 1]) for x in (found.together, found.objects))
-    alpha = upsample_steered(low, guide_low, guide)
-    alpha *= coverage(alpha, guide, clean, material.noise, matte=matte)
-    if KEEP in material.shot.names:
-        alpha *= 1.0 - coverage_of(material.shot, KEEP, n)
-    return alpha, np.minimum(upsample_steered(low_body, guide_low, guide), alpha)
-
-
-def _mattes(shot: Shot, order: tuple[str, ...], n: int) -> Any:
-    """Return all mattes of a frame, front to back. [H,W,N] float32."""
-    import numpy as np
-
-    from gencomp_server.parts.pictures import coverage_of
-
-    return np.concatenate([coverage_of(shot, MATTE_PREFIX + name, n) for name in order], axis=2)
-
-
-def _named_effects(shot: Shot, order: tuple[str, ...], n: int) -> dict[int, Any]:
-    """Return the artist's rotos of effects, by the object's place in the order."""
-    from gencomp_server.parts.pictures import coverage_of
-
-    return {
-        k: coverage_of(shot, EFFECTS_PREFIX + name, n)
-        for k, name in enumerate(order)
-        if EFFECTS_PREFIX + name in shot.names
-    }
-
-
-def _error(shot: Shot, n: int, made: Recomposed) -> StackError:
-    from gencomp_server.parts.pictures import native
-    from gencomp_server.parts.stack import stack_error
-
-    return stack_error(native(shot, PLATE, n), made.background, made.layers, made.residual)
-
-
-def _layer_frame(shot: Shot, n: int, name: str, pixels: Any) -> LayerFrame:
-    """Wrap a display-window picture as the plate's frame; overscan stays in the background."""
-    from gencomp_server.parts.pictures import over_data_window
-
-    header = shot.header(PLATE, n)
-    rim = shot.frame(PLATE, n) if name == BACKGROUND else None
-    laid = over_data_window(pixels, header, rim)
-    windows = (header.display_window, header.data_window, header.pixel_aspect)
-    return LayerFrame(name, n, laid, RGBA, *windows, header.metadata)
-
-
-def _hidden_frames(material: _Material, order: tuple[str, ...]) -> dict[str, list[int]]:
-    """Return on which frames something in front meets an object, whose layer ends there.
-
-    Without a transformer nothing is known of what is hidden: it is transparent.
-    """
-    import cv2
-    import numpy as np
-
-    scene, names = material.scene, material.shot.request.named(MATTE_PREFIX)
-    kernel = np.ones((2 * TOUCH_PX + 1, 2 * TOUCH_PX + 1), np.uint8)
-    hidden: dict[str, list[int]] = {name: [] for name in order}
-    for i, n in enumerate(scene.frames):
-        front = np.zeros(scene.mattes.shape[1:3], np.uint8)
-        for name in order:
-            matte = (scene.mattes[i, ..., names.index(name)] > 0.5).astype(np.uint8)
-            if (matte & cv2.dilate(front, kernel)).any():
-                hidden[name].append(n)
-            front |= matte
-    return hidden
-
-
-class _Tally:
-    """Figures of the delivered layers, for the manifest."""
-
-    def __init__(self) -> None:
-        self._made: list[tuple[float, float, float]] = []
-        self._errors: list[StackError] = []
-
-    def add(self, made: Recomposed, error: StackError) -> None:
-        self._made.append((made.covered_share, made.raised_share, made.opaque_share))
-        self._errors.append(error)
-
-    def report(self, ctx: Context) -> None:
-        """Put the figures into the manifest; warn where the layers do not give the plate."""
-        ctx.report("covered_share_per_frame", _rounded([one[0] for one in self._made]))
-        ctx.report("alpha_raised_share_per_frame", _rounded([one[1] for one in self._made]))
-        ctx.report("made_opaque_share_per_frame", _rounded([one[2] for one in self._made]))
-        ctx.report("max_ulp", max(error.max_ulp for error in self._errors))
-        beyond = sum(error.beyond for error in self._errors)
-        differing = sum(error.differing for error in self._errors)
-        ctx.report("pixels_beyond_1_ulp", beyond)
-        ctx.report("uncovered_samples_not_the_plates", differing)
-        if beyond or differing:
-            ctx.warn(
-                f"{beyond + differing} samples of the layers do not give the plate back exactly."
-            )
 
 
 def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
     """Report how the clean plate was found; warn where registration is off."""
     from gencomp_protocol.frames import spell_frames
+    from gencomp_server.parts.layering import rounded
 
-    ctx.report("registration_error_px_per_frame", _rounded(plan_.error_px))
-    ctx.report("never_seen_share_per_frame", _rounded(plan_.never_seen_share))
+    ctx.report("registration_error_px_per_frame", rounded(plan_.error_px))
+    ctx.report("never_seen_share_per_frame", rounded(plan_.never_seen_share))
     off = [n for n, e in zip(plan_.frames, plan_.error_px, strict=True) if e > REGISTRATION_PX]
     if off:
         ctx.warn(
@@ -717,33 +812,6 @@ def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
         )
 
 
-# --- pictures ------------------------------------------------------------------------------------
-
-
-def _is_gathered(request: Request, register: bool) -> bool:
-    """Tell whether the clean plate is gathered over time, wholly or around stills."""
-    entry = request.input(CLEAN_PLATE)
-    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
-
-
-def _painted_frames(shot: Shot) -> dict[int, int]:
-    """Return at which frames the artist's clean frames lie, and their own numbers."""
-    entry = shot.request.input(CLEAN_PLATE)
-    if entry is None or entry.cover == SEQUENCE:
-        return {}
-    if entry.cover == STILL:
-        return {shot.frames.first: shot.frames.first}
-    return {n: n for n in shot.frames_of(CLEAN_PLATE)}
-
-
-def _has_solos(shot: Shot) -> bool:
-    return bool(shot.request.named(SOLO_PREFIX))
-
-
-def _rounded(values: Any) -> list[float]:
-    return [round(float(value), 5) for value in values]
-
-
 SYSTEM = System(
     name="omnimatte",
     title="Omnimatte",
@@ -755,4 +823,5 @@ SYSTEM = System(
     plan=plan,
     run=run,
     check=check,
+    backbone=MAY_USE_BACKBONE,
 )

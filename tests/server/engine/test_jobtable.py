@@ -181,3 +181,24 @@ def test_the_database_is_in_wal_mode_and_sound(table, tmp_path):
     assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
     db.close()
+
+
+def test_deaths_of_a_jobs_worker_are_counted_over_restarts(table, tmp_path, clock):
+    job, other = queued(table, "1"), queued(table, "2")
+    assert [table.count_death(job), table.count_death(job)] == [1, 2]
+    again = reopen(table, tmp_path, clock)
+    assert (again.count_death(job), again.count_death(other)) == (3, 1)
+    again.close()
+
+
+def test_the_table_of_an_older_server_is_brought_up_to_date_with_its_jobs(table, tmp_path, clock):
+    job = queued(table)
+    table.close()
+    with sqlite3.connect(tmp_path / "jobs.db") as db:  # As the first release made it.
+        db.execute("ALTER TABLE jobs DROP COLUMN deaths")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    again = JobTable(tmp_path / "jobs.db", clock)
+    assert again.get(job).state == "queued"
+    assert again.count_death(job) == 1
+    again.close()

@@ -89,6 +89,13 @@ def test_a_worker_is_ready_when_it_says_so(supervisor, worker):
     assert supervisor.state == "ready"
 
 
+def test_what_the_worker_says_of_its_machine_is_kept(supervisor, worker):
+    assert supervisor.machine is None
+    worker.theirs.send({"is": "ready", "machine": {"device": "cpu"}})
+    supervisor.read()
+    assert supervisor.machine == {"device": "cpu"}
+
+
 def test_a_job_is_handed_over_and_the_worker_free_after_it(ready, worker):
     ready.run(JOB)
     assert (ready.state, ready.job) == ("busy", "j1")
@@ -99,12 +106,12 @@ def test_a_job_is_handed_over_and_the_worker_free_after_it(ready, worker):
     assert (ready.state, ready.job) == ("ready", None)
 
 
-def test_a_worker_that_dies_fails_its_job_and_another_is_started(ready, worker):
+def test_a_worker_that_dies_is_told_of_with_its_job_and_another_is_started(ready, worker):
     ready.run(JOB)
     worker.theirs.send({"is": "progress", "job": "j1", "stage": "s", "step": 1, "total": 2})
     worker.die(-9)
     said = ready.read()
-    assert [message["is"] for message in said] == ["progress", "failed"]
+    assert [message["is"] for message in said] == ["progress", "lost"]
     assert said[1]["error"]["code"] == "worker-lost"
     assert "ended by SIGKILL" in said[1]["error"]["message"]
     assert (worker.starts, ready.state, ready.job) == (2, "starting", None)

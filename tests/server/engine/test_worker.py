@@ -28,7 +28,9 @@ class Talk:
 
     def start(self):
         self.worker.start()
-        assert self.hear() == {"is": "ready"}
+        said = self.hear()
+        assert said["is"] == "ready"
+        self.machine = said["machine"]
 
     def ask(self, system, *, job="j1", **facts):
         request = replace(self.tiny.request(**facts), system=system)
@@ -68,6 +70,12 @@ def talk(tiny_job, monkeypatch):
 
 def kinds(said):
     return [message["is"] for message in said]
+
+
+def test_a_ready_worker_says_what_it_runs_on(talk):
+    assert talk.machine["device"] == "cpu"
+    assert talk.machine["memory_bytes"] == psutil.virtual_memory().total
+    assert talk.machine["teraflops"] > 0
 
 
 def test_a_job_is_started_reported_and_done(talk):

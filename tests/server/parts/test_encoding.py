@@ -63,3 +63,12 @@ def test_exposure_moves_grey_by_stops():
     assert np.array_equal(
         encoding.encode(np.float32([0.18]), exposure=1.0), encoding.encode(np.float32([0.36]))
     )
+
+
+def test_when_the_slope_is_asked_then_it_is_the_derivative_of_the_curve():
+    light = np.array([0.001, 0.01, 0.18, 0.5, 1.0, 4.0, 16.0])
+    step = light * 1e-3
+    after, before = (encoding.encode((light + sign * step).astype(np.float32)) for sign in (1, -1))
+    measured = (after.astype(float) - before) / (2 * step)
+    assert encoding.slope(light.astype(np.float32)) == pytest.approx(measured, rel=5e-3)
+    assert encoding.slope(np.float32([-0.18]))[0] == encoding.slope(np.float32([0.18]))[0]

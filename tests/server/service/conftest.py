@@ -87,10 +87,10 @@ class Shot:
             self.files["matte.a"][n] = write_exr(path, pixels, ("A",))
         return self
 
-    def request(self, **knobs):
+    def request(self, system="copy", **knobs):
         """Return the header of a job."""
         inputs = tuple(InputHeader(name, tuple(files)) for name, files in self.files.items())
-        return Request("copy", self.frames, inputs, knobs)
+        return Request(system, self.frames, inputs, knobs)
 
     def pictures(self):
         """Return every picture with size and digest."""
@@ -99,12 +99,18 @@ class Shot:
             for name, files in self.files.items()
         }
 
-    def run(self, client, out=None, **knobs):
+    def run(self, client, out=None, on_event=None, **knobs):
         """Submit and follow; return outcome, events and job id."""
         request, pictures = self.request(**knobs), self.pictures()
         job = client.submit(request, pictures, request_key(request, pictures))
         events = []
-        outcome = client.follow(job, pictures=pictures, folder=out, on_event=events.append)
+
+        def note(event):
+            events.append(event)
+            if on_event is not None:
+                on_event(event)
+
+        outcome = client.follow(job, pictures=pictures, folder=out, on_event=note)
         return outcome, events, job
 
 
@@ -202,7 +208,7 @@ class Process:
     def client(self, **more):
         """Return a connected client that finds the server again after a restart."""
         here = self.find()
-        made = Client(here.address, here.secret, find=self.find, timeout_s=30.0, **more)
+        made = Client(here.address, here.secret, find=self.find, timeout_s=120.0, **more)
         made.connect()
         return made
 

@@ -235,13 +235,15 @@ def test_a_worker_that_is_killed_fails_its_job_and_nobody_elses(server, make_sho
         thread.join(60)
     assert outcomes["doomed"].state == "failed"
     assert isinstance(outcomes["doomed"].error, WorkerLost)
-    assert "SIGKILL" in outcomes["doomed"].error.message
+    assert "ended by SIGKILL, the 3rd time" in outcomes["doomed"].error.message
     assert outcomes["other"].state == "done"
 
 
 def test_a_worker_that_leaves_by_itself_says_its_exit_code(client, shot):
-    outcome, _, _ = shot.run(client, die="exit")
+    outcome, events, _ = shot.run(client, die="exit")
     assert "exit code 3" in outcome.error.message
+    said = [event.sentence for event in events if isinstance(event, Warned)]
+    assert [sentence[-17:] for sentence in said] == ["(attempt 2 of 3).", "(attempt 3 of 3)."]
     assert shot.run(client)[0].state == "done"
 
 

@@ -1,9 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Jobs of real systems on tiny procedural shots, run in this process through the real stages."""
+"""Jobs of real systems on tiny procedural shots, run in this process through the real stages.
+
+``tiny`` is the real classes at small size; a :class:`Painter` is no model at all, but paints what a
+test wants to be painted, through the real sampler and windows.
+"""
 
 import hashlib
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +18,7 @@ import pytest
 from gencomp_protocol.errors import Cancelled
 from gencomp_protocol.frames import Box, FrameRange
 from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.backbones import TINY, spec_named
 from gencomp_server.contract import LayerFrame, check_request, find_system
 from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
@@ -24,11 +32,15 @@ from gencomp_server.training.shots import ProceduralShot, ShotSpec
 
 @dataclass
 class Made:
-    """What a run delivered: pictures by (layer, frame) in order, its context, its messages."""
+    """What a run delivered: pictures by (layer, frame) in order, its context, its messages.
+
+    ``forwards`` are those that the backbone computed meanwhile.
+    """
 
     pictures: dict
     ctx: JobContext
     said: list
+    forwards: int = 0
 
     def layer(self, name):
         """Return a layer's pixels by frame."""
@@ -46,6 +58,7 @@ class Job:
     pictures: dict = field(default_factory=dict)
     entries: dict = field(default_factory=dict)
     sent: dict = field(default_factory=dict)
+    backbone: Any = None
 
     def __post_init__(self):
         self.spool = Spool(self.folder / "spool")
@@ -69,29 +82,137 @@ class Job:
         """Take an input away."""
         del self.pictures[name], self.entries[name]
 
-    def run(self, *, cancel_after=None, **knobs):
-        """Run the job to its end; cancelled after so many messages where told."""
+    def request(self, **knobs):
+        """Return what is asked, without running it."""
+        return Request(self.system, self.frames, tuple(self.entries.values()), knobs)
+
+    def context(self, seed=0, say=lambda message: None, is_cancelled=lambda: False):
+        """Return a context as a run of this job gets it."""
+        store = StageStore(self.spool.stages)
+        ctx = JobContext("job", self.system, seed, "cpu", store, say, is_cancelled)
+        ctx.backbone = self.backbone
+        return ctx
+
+    def run(self, *, cancel_after=None, cancel_when=None, **knobs):
+        """Run the job to its end; cancelled after so many messages, or on one, where told."""
         system = find_system(REGISTRY, self.system)
-        request = Request(self.system, self.frames, tuple(self.entries.values()), knobs)
+        request = self.request(**knobs)
         params = check_request(system, request)
         shelf = PictureShelf(self.spool, system, request, self.pictures, self.pool)
         said = []
-        ctx = JobContext(
-            "job",
-            system.name,
-            params.seed,
-            "cpu",
-            StageStore(self.spool.stages),
-            said.append,
-            lambda: cancel_after is not None and len(said) >= cancel_after,
-        )
+
+        def is_cancelled():
+            if cancel_when is not None and any(cancel_when(one) for one in said):
+                return True
+            return cancel_after is not None and len(said) >= cancel_after
+
+        ctx = self.context(params.seed, said.append, is_cancelled)
+        before = 0 if self.backbone is None else self.backbone.forwards
         made = {}
         for picture in system.run(SpoolShot(request, shelf), params, ctx):
             ctx.check_cancelled()
             assert (picture.layer, picture.frame) not in made
             made[picture.layer, picture.frame] = picture
         shelf.close()
-        return Made(made, ctx, said)
+        after = 0 if self.backbone is None else self.backbone.forwards
+        return Made(made, ctx, said, after - before)
+
+
+# --- backbones -----------------------------------------------------------------------------------
+
+
+class _Last:
+    """A schedule whose step takes the prediction for the latents."""
+
+    def __init__(self, steps):
+        self.timesteps = tuple(range(steps, 0, -1))
+
+    def step(self, prediction, index, latents):
+        return prediction
+
+
+@dataclass
+class Painter:
+    """A backbone that gives the plate back, with ``paint`` added to its latents.
+
+    Its VAE keeps the mean of 8x8 pixels of every fourth frame. ``paint`` takes the plate's latents
+    and the trimask's classes at latent size, [1,T',3,h,w] and [T',h,w], and returns what is added.
+    """
+
+    paint: Callable[[Any, Any], Any] | None = None
+    identity: str = "painter"
+    forwards: int = 0
+    encoded: int = 0
+    prompts: list = field(default_factory=list)
+    pixel_noise: float = 0.0
+
+    def __post_init__(self):
+        self.spec = replace(spec_named(TINY), pixel_noise=self.pixel_noise)
+        self.trimask = None
+
+    @property
+    def device(self):
+        import torch
+
+        return torch.device("cpu")
+
+    def encode(self, video, progress=None):
+        import torch
+
+        self.encoded += 1
+        length, height, width, _ = video.shape
+        assert (length - 1) % 4 == 0
+        shape = ((length + 3) // 4, height // 8, 8, width // 8, 8, 3)
+        means = np.asarray(video)[::4].reshape(shape).mean(axis=(2, 4))
+        return torch.from_numpy(means.astype(np.float32)).permute(0, 3, 1, 2)[None]
+
+    def decode(self, latents, progress=None):
+        frames = latents[0].permute(0, 2, 3, 1).numpy()
+        wide = frames.repeat(8, axis=1).repeat(8, axis=2)
+        return np.concatenate([wide[:1], wide[1:].repeat(4, axis=0)])
+
+    def text(self, prompt):
+        import torch
+
+        self.prompts.append(prompt)
+        return torch.full((1, 2, 4), float(len(prompt)))
+
+    def count_text_tokens(self, prompt):
+        return len(prompt.split()) + 1
+
+    def condition(self, plate_latents, trimask):
+        self.trimask = np.array(trimask)
+        if self.paint is None:
+            return plate_latents
+        classes = self.trimask[::4, 4::8, 4::8, 0]
+        return plate_latents + self.paint(plate_latents, classes)
+
+    def predict(self, latents, timestep, text, condition):
+        self.forwards += len(latents)
+        return condition
+
+    def schedule(self, steps):
+        return _Last(steps)
+
+
+@pytest.fixture
+def painter():
+    """Return the class of backbones that paint what a test says."""
+    return Painter
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """Return the backbone ``tiny``, loaded once for all tests."""
+    from gencomp_server.models import load
+    from gencomp_server.models.loading import LoadSettings
+
+    log = logging.getLogger("tests.tiny")
+    cache = tmp_path_factory.mktemp("embeddings")
+    return load(spec_named(TINY), None, settings=LoadSettings(), cache=cache, log=log)
+
+
+# --- jobs ----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="session")
@@ -108,14 +229,22 @@ def cancelled():
 
 @pytest.fixture
 def new_job(tmp_path, decode_pool):
-    """Return a maker of jobs: ``new_job(spec_overrides, clean=True)`` -> (Job, ProceduralShot)."""
+    """Return a maker of jobs: ``new_job(spec_overrides, clean=True)`` -> (Job, ProceduralShot).
 
-    def make(*, clean=True, half=True, **overrides):
+    ``system="overplusplus"`` gives the figures without their effects as plate, and a roto of where
+    the effects belong.
+    """
+
+    def make(*, clean=True, half=True, system="omnimatte", **overrides):
         spec = ShotSpec(**{"width": 160, "height": 96, "frames": 3, "seed": 5, **overrides})
         shot = ProceduralShot(spec)
         kind = np.float16 if half else np.float32
-        job = Job(tmp_path, decode_pool, shot.frames)
+        job = Job(tmp_path, decode_pool, shot.frames, system=system)
         for n in shot.frames:
+            if system == "overplusplus":
+                job.add("plate", n, over_composite(shot, n).astype(kind))
+                job.add("effect_mask", n, effect_roto(shot, n))
+                continue
             job.add("plate", n, shot.plate(n).astype(kind))
             for name in shot.names:
                 job.add(f"matte.{name}", n, shot.matte(name, n))
@@ -124,3 +253,20 @@ def new_job(tmp_path, decode_pool):
         return job, shot
 
     return make
+
+
+def over_composite(shot, n):
+    """Return the figures over the clean plate, without what they do to it. [H,W,3] float32."""
+    picture = shot.clean_plate(n)
+    for name in reversed(shot.names):
+        own = shot.object_layer(name, n)
+        picture = own[..., :3] + picture * (1 - own[..., 3:])
+    return picture
+
+
+def effect_roto(shot, n):
+    """Return where the figures' effects are, as a roto would be drawn. [H,W,1] float16."""
+    covered = np.zeros((*shot.clean_plate(n).shape[:2], 1), bool)
+    for name in shot.names:
+        covered |= shot.layer(name, n)[..., 3:] > 0.02
+    return covered.astype(np.float16)

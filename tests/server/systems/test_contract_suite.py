@@ -1,17 +1,49 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every system must do, run on each entry of the registry."""
+"""What every system must do, run on each entry of the registry: with no model, and on tiny."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 
 from gencomp_protocol.errors import MissingInput
 from gencomp_protocol.request import Request
-from gencomp_server.contract import check_request, knob_fields, parse_params, schema
+from gencomp_server.backbones import TINY
+from gencomp_server.contract import (
+    NEEDS_BACKBONE,
+    NO_BACKBONE,
+    check_request,
+    declared_inputs,
+    knob_fields,
+    parse_params,
+    schema,
+)
 from gencomp_server.systems import REGISTRY
 
+WITH_TINY = {"backbone": TINY, "steps": 2, "guidance": 1.0, "model_size": "48x32"}
 SYSTEMS = pytest.mark.parametrize("system", REGISTRY, ids=lambda system: system.name)
+RUNS = pytest.mark.parametrize(
+    ("system", "with_tiny"),
+    [(system, False) for system in REGISTRY if system.backbone != NEEDS_BACKBONE]
+    + [(system, True) for system in REGISTRY if system.backbone != NO_BACKBONE],
+    ids=lambda value: getattr(value, "name", {True: TINY, False: "none"}.get(value)),
+)
+
+
+@pytest.fixture
+def job_of(new_job, request):
+    """Return a maker of jobs of a system: ``job_of(system, with_tiny, **shot)`` -> (job, knobs)."""
+
+    def make(system, with_tiny, **shot):
+        job, _ = new_job(system=system.name, **{"objects": 2, "frames": 2, **shot})
+        if not with_tiny:
+            return job, {}
+        job.backbone = request.getfixturevalue("tiny")
+        names = {field.name for field in knob_fields(system.params)}
+        return job, {name: value for name, value in WITH_TINY.items() if name in names}
+
+    return make
 
 
 def delivery_knobs(system):
@@ -24,6 +56,8 @@ def delivery_knobs(system):
             changed[field.name] = not field.default
         elif field.metadata["choices"]:
             changed[field.name] = field.metadata["choices"][-1]
+        elif isinstance(field.default, int):
+            changed[field.name] = field.default + 1
         elif field.name == "order":
             changed[field.name] = "b,a"
         else:
@@ -31,56 +65,82 @@ def delivery_knobs(system):
     return changed
 
 
-@SYSTEMS
+def forget_stages(job):
+    """Empty the job's stage store."""
+    shutil.rmtree(job.spool.stages)
+    job.spool.stages.mkdir()
+
+
+@RUNS
 def test_when_a_job_runs_then_exactly_the_declared_layers_come_for_exactly_the_frames(
-    system, new_job
+    system, with_tiny, job_of
 ):
-    job, _ = new_job(objects=2)
-    job.system = system.name
-    made = job.run()
-    request = Request(system.name, job.frames, tuple(job.entries.values()))
-    declared = [layer.name for layer in system.layers(request)]
+    job, knobs = job_of(system, with_tiny, frames=3)
+    made = job.run(**knobs)
+    declared = {layer.name: layer.channels for layer in system.layers(job.request(**knobs))}
     frames = list(dict.fromkeys(n for _, n in made.pictures))
     assert frames == list(job.frames)
     for n in job.frames:
-        assert sorted(layer for layer, at in made.pictures if at == n) == sorted(declared)
+        found = {layer: one.channels for (layer, at), one in made.pictures.items() if at == n}
+        assert found == declared
+    for picture in made.pictures.values():
+        assert picture.pixels.shape == (96, 160, len(picture.channels))
+        assert picture.pixels.dtype == np.float16
 
 
-@SYSTEMS
-def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(system, new_job, tmp_path):
-    job, _ = new_job(objects=2, frames=2, clean=False)
-    first = job.run(seed=3)
-    for stage in list(job.spool.stages.iterdir()):
-        for file in stage.iterdir():
-            file.unlink()
-        stage.rmdir()
-    second = job.run(seed=3)
+@RUNS
+def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(system, with_tiny, job_of):
+    job, knobs = job_of(system, with_tiny, clean=False)
+    first = job.run(seed=3, **knobs)
+    forget_stages(job)
+    second = job.run(seed=3, **knobs)
     assert not second.ctx.rows[0].reused
     for place, picture in first.pictures.items():
         assert picture.pixels.tobytes() == second.pictures[place].pixels.tobytes()
 
 
-@SYSTEMS
-def test_when_a_delivery_knob_changes_then_no_stage_runs_again(system, new_job):
-    job, _ = new_job(objects=2, frames=2)
-    job.run()
+@RUNS
+def test_when_a_delivery_knob_changes_then_no_stage_runs_again(system, with_tiny, job_of):
+    job, knobs = job_of(system, with_tiny)
+    job.run(**knobs)
     for name, value in delivery_knobs(system).items():
-        again = job.run(**{name: value})
+        again = job.run(**{**knobs, name: value})
         assert again.ctx.rows, name
         assert all(row.reused for row in again.ctx.rows), name
+        assert again.forwards == 0
 
 
-@SYSTEMS
-def test_when_the_artist_cancels_then_the_run_stops_within_one_step(system, new_job, cancelled):
-    job, _ = new_job(objects=2, frames=2)
+@RUNS
+def test_when_the_artist_cancels_then_the_run_stops_within_one_step(
+    system, with_tiny, job_of, cancelled
+):
+    job, knobs = job_of(system, with_tiny)
     with pytest.raises(cancelled):
-        job.run(cancel_after=2)
-    assert job.run().pictures
+        job.run(cancel_after=2, **knobs)
+    assert job.run(**knobs).pictures
+
+
+@RUNS
+def test_when_no_object_or_effect_may_be_there_then_the_plate_comes_back_bit_for_bit(
+    system, with_tiny, job_of
+):
+    job, knobs = job_of(system, with_tiny, frames=1)
+    keep = np.ones((96, 160, 1), np.float16)
+    if system.backbone == NEEDS_BACKBONE:  # with nothing at all left to do a job is refused
+        keep[:, :8] = 0
+    job.add("keep", 1001, keep, cover="still")
+    check_request(system, job.request(**knobs))
+    made = job.run(**knobs)
+    lead = made.layer(system.layers(job.request())[0].name)[1001]
+    kept = keep[..., 0] == 1
+    assert lead[..., :3][kept].tobytes() == job.sent["plate", 1001][kept].tobytes()
+    for layer in system.layers(job.request())[1:]:
+        assert not made.layer(layer.name)[1001][kept].any()
 
 
 @SYSTEMS
 def test_when_an_input_is_missing_then_it_is_refused_by_name(system, new_job):
-    job, _ = new_job()
+    job, _ = new_job(system=system.name)
     job.remove("plate")
     with pytest.raises(MissingInput, match="plate"):
         job.run()
@@ -94,11 +154,19 @@ def test_when_nothing_is_touched_then_every_knob_is_within_its_own_range(system)
 
 
 @SYSTEMS
-def test_when_the_whole_plate_is_kept_then_the_background_is_the_plate_bit_for_bit(system, new_job):
-    job, _ = new_job(objects=2, frames=1)
-    job.add("keep", 1001, np.ones((96, 160, 1), np.float16), cover="still")
-    check_request(system, Request(system.name, job.frames, tuple(job.entries.values())))
-    made = job.run()
-    background = made.layer("background")[1001]
-    assert background[..., :3].tobytes() == job.sent["plate", 1001].tobytes()
-    assert not made.layer("a")[1001].any()
+def test_when_an_input_lies_in_anothers_files_then_both_it_and_its_knob_are_declared(system):
+    names = {spec.name for spec in declared_inputs(system)}
+    knobs = {field.name for field in knob_fields(system.params)}
+    for spec in declared_inputs(system):
+        if spec.files_of or spec.channel_knob:
+            assert spec.files_of in names
+            assert spec.channel_knob in knobs
+
+
+@SYSTEMS
+def test_when_an_unknown_input_is_given_then_it_is_refused_by_name(system, new_job):
+    job, _ = new_job(system=system.name, frames=1)
+    job.add("nonsense", 1001, np.ones((96, 160, 1), np.float16))
+    entries = tuple(job.entries.values())
+    with pytest.raises(MissingInput, match="nonsense"):
+        check_request(system, Request(system.name, job.frames, entries))

@@ -5,8 +5,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gencomp_protocol.frames import Box
+from gencomp_protocol.frames import Box, FrameRange
 from gencomp_server.parts.stack import stack_error
+from gencomp_server.training.shots import ProceduralShot, ShotSpec
 
 # A tiny figure is a handful of pixels wide; the full-size figures are in the benchmark.
 TINY_ALPHA_ERROR = 0.06
@@ -154,6 +155,53 @@ def test_when_solos_are_given_then_each_object_is_solved_against_its_own(new_job
         assert error < TINY_ALPHA_ERROR, name
     error = error_of(made, job, 1001, ("a", "b"))
     assert (error.beyond, error.differing) == (0, 0)
+
+
+# The figures cross: b walks behind a, and the roto of b ends where a hides it.
+CROSSING = 1027
+# Of the hidden part, whose true alpha is 0.64 in the mean; without solos it is lost altogether.
+HIDDEN_ALPHA_ERROR, HIDDEN_COLOUR_ERROR = 0.13, 0.035
+
+
+@pytest.fixture
+def crossing(tmp_path, decode_pool, new_job):
+    """Return a job of the frame on which one figure hides a part of the other, and its shot."""
+    spec = ShotSpec(width=320, height=192, frames=CROSSING - 1000, objects=2, seed=5)
+    shot, n = ProceduralShot(spec), CROSSING
+    job = type(new_job(frames=1)[0])(tmp_path, decode_pool, FrameRange(n, n))
+    job.add("plate", n, shot.plate(n))
+    job.add("clean_plate", n, shot.clean_plate(n))
+    front = shot.matte("a", n)
+    job.add("matte.a", n, front)
+    job.add("matte.b", n, shot.matte("b", n) * (1 - front))
+    return job, shot
+
+
+def test_when_the_occluder_moves_away_then_what_it_hid_is_there(crossing):
+    job, shot = crossing
+    n = CROSSING
+    for name in shot.names:
+        job.add(f"solo.{name}", n, shot.solo(name, n))
+    made = job.run(order="a,b")
+    truth, layer = shot.layer("b", n), made.layer("b")[n].astype(np.float32)
+    hidden = (shot.object_layer("a", n)[..., 3] > 0.98) & (truth[..., 3] > 0.02)
+    assert hidden.sum() > 500
+    miss = np.abs(layer - truth)[hidden]
+    assert miss[:, 3].mean() < HIDDEN_ALPHA_ERROR
+    assert miss[:, :3].mean() < HIDDEN_COLOUR_ERROR
+    assert (made.layer("a")[n][hidden, 3] > 0.98).mean() > 0.75
+    error = error_of(made, job, n, ("a", "b"))
+    assert (error.max_ulp <= 1, error.beyond, error.differing) == (True, 0, 0)
+    assert made.ctx.figures["completed_frames"] == {"a": [], "b": [n]}
+    assert made.ctx.figures["hidden_frames"] == {"a": [], "b": []}
+
+
+def test_when_nothing_tells_what_is_hidden_then_the_manifest_names_the_frame(crossing):
+    job, shot = crossing
+    made = job.run(order="a,b")
+    solid = cv2.erode(shot.matte("a", CROSSING), np.ones((9, 9), np.uint8)) > 0
+    assert not made.layer("b")[CROSSING][solid].any()
+    assert made.ctx.figures["hidden_frames"] == {"a": [], "b": [CROSSING]}
 
 
 def test_when_a_clean_frame_is_painted_then_it_beats_what_was_guessed(new_job):

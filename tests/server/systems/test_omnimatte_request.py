@@ -8,7 +8,7 @@ import pytest
 from gencomp_protocol.errors import BadKnob, BadName, MissingInput
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
-from gencomp_server.contract import check_request
+from gencomp_server.contract import Machine, check_request
 from gencomp_server.systems.omnimatte import SYSTEM, front_to_back, layers, plan
 
 FRAMES = (1001, 1002)
@@ -46,7 +46,16 @@ def test_when_effects_are_split_and_the_residual_apart_then_the_layers_say_so():
         (request("matte.a_effects"), BadName, "taken"),
         (request("matte.boy", "matte.Boy"), BadName, "Two mattes"),
         (request("matte.a", "effects.b"), BadName, "effects.b"),
-        (request("matte.a", "matte.b", "solo.a"), BadName, "not for b"),
+        (request("matte.a", "trimask.b"), BadName, "trimask.b"),
+        (
+            request("matte.a", "matte.b", "solo.a", clean_plate_from="temporal"),
+            BadName,
+            "not for b",
+        ),
+        (request("matte.a", passes="a"), BadKnob, "'a'"),
+        (request("matte.a", passes="z=3"), BadKnob, "'z'"),
+        (request("matte.a", passes="a=1 a=2"), BadKnob, "twice"),
+        (request("matte.a", passes="a=2147483648"), BadKnob, "'a=2147483648'"),
         (request("matte.a", order="a,z"), BadKnob, "'z'"),
         (request("matte.a", order="a,a"), BadKnob, "'a'"),
         (request(), MissingInput, "matte.NAME"),
@@ -63,5 +72,5 @@ def test_when_the_plate_grows_then_the_plan_does():
     small = request("matte.a")
     entries = (replace(small.inputs[0], format=Format(1920, 1080)), *small.inputs[1:])
     large = replace(small, inputs=entries)
-    assert plan(large).bytes_in > 8 * plan(small).bytes_in
-    assert plan(large).memory_bytes > plan(small).memory_bytes
+    assert plan(large, Machine()).bytes_in > 8 * plan(small, Machine()).bytes_in
+    assert plan(large, Machine()).memory_bytes > plan(small, Machine()).memory_bytes

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which backbone lies on the device: one, kept between jobs, loaded at its first use.
+
+A job is given a :class:`LazyBackbone`, which knows its identity before anything is loaded, so that
+a job whose stages are all on disk loads nothing. Where the device runs out of memory while weights
+are loaded, a step is computed or frames are decoded, everything is let go of, and the job fails
+with a sentence that says where and what to turn; the worker takes the next job.
+
+Tensor libraries are loaded in here, inside functions, and through ``models`` alone.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import importlib.metadata
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from gencomp_protocol.errors import OutOfMemory
+from gencomp_server.backbones import TINY, BackboneSpec, cached_steps_of
+from gencomp_server.footprint import CPU, Placement
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, device
+
+    from gencomp_server.models.backbone import Backbone, Progress, ReusesSteps, Schedule
+
+    Floats = NDArray[np.float32]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# A change of these may change bits.
+_LIBRARIES = ("torch", "diffusers", "transformers")
+_WORDS = {
+    "load": "loading {title}",
+    "text": "reading the prompt with {title}",
+    "encode": "encoding frames with {title}",
+    "sample": "computing a step of {title}",
+    "decode": "decoding frames with {title}",
+}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A backbone as a job wants it.
+
+    Attributes:
+        spec: Which.
+        device: What it runs on.
+        placement: What lies where.
+        compiled: The knob of that name.
+        attention: The knob of that name.
+        cached_steps: The knob of that name; of a draft on a GPU, never 0.
+    """
+
+    spec: BackboneSpec
+    device: str = CPU
+    placement: Placement = field(default_factory=Placement)
+    compiled: bool = False
+    attention: str = "native"
+    cached_steps: float = 0.0
+
+
+Loader = Callable[[Wanted, "Mapping[str, Path] | None", Path], "Backbone"]
+
+
+def wanted(spec: BackboneSpec, params: Any, placement: Placement, device: str) -> Wanted:
+    """Return what a job's knobs want of a backbone; accelerations are for a GPU alone.
+
+    Which knobs a processor leaves aside is said by ``backbones.idle_knobs``.
+    """
+    if device == CPU:
+        return Wanted(spec, device, placement)
+    cached = cached_steps_of(params, device)
+    if cached > 0:  # Then elements go one at a time, whatever there is room for.
+        placement = replace(placement, batch=1)
+    return Wanted(spec, device, placement, params.compiled, params.attention, cached)
+
+
+def identity_of(want: Wanted, weights: str) -> str:
+    """Return the digest of everything that decides a backbone's bits, in hex.
+
+    Where weights lie while they are used decides none; how many elements go into a forward may.
+
+    Args:
+        want: The backbone.
+        weights: Digest of its weights; empty for one that is made and not loaded.
+    """
+    facts = {
+        "backbone": want.spec.name,
+        "weights": weights,
+        "precision": want.placement.precision,
+        "tiling": want.placement.tiling,
+        "batch": want.placement.batch,
+        "compiled": want.compiled,
+        "attention": want.attention,
+        "cached_steps": want.cached_steps,
+        "libraries": library_versions(),
+    }
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def library_versions() -> dict[str, str]:
+    """Return the versions of the libraries that decide bits, without loading one."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "none"
+    return found
+
+
+class Residency:
+    """The one backbone that is loaded, and how it got there.
+
+    Args:
+        cache: Folder of the embeddings of prompts and of compiled code; will be made.
+        loader: Loads one; None takes ``models.load``.
+    """
+
+    def __init__(self, cache: Path, loader: Loader | None = None) -> None:
+        self._cache, self._loader = cache, loader or load_by_family
+        self._held: tuple[Any, Backbone] | None = None
+        self._in_tiles: set[str] = set()
+
+    def lease(
+        self, want: Wanted, weights: str, files: Mapping[str, Path] | None = None
+    ) -> LazyBackbone:
+        """Return a backbone that is loaded at its first use.
+
+        Args:
+            want: Which, and how.
+            weights: Digest of its weights.
+            files: Its files by role; None for ``tiny``.
+        """
+        # Of the same identity with tiles or without, so that the latents on disk are still its own.
+        identity = identity_of(want, weights)
+        if identity in self._in_tiles:
+            want = replace(want, placement=replace(want.placement, tiling=True))
+        return LazyBackbone(self, want, identity, weights, files)
+
+    def get(self, want: Wanted, weights: str, files: Mapping[str, Path] | None) -> Backbone:
+        """Return a loaded backbone; any other is let go of first."""
+        key = _loaded_as(want, weights)
+        if self._held is None or self._held[0] != key:
+            self.evict()
+            log.info("loading %s: %s", want.spec.name, want.placement.spell())
+            self._held = (key, self._loader(want, files, self._cache))
+        return self._held[1]
+
+    def release(self, want: Wanted, weights: str) -> None:
+        """Let a backbone drop what only a running job needs, where it is loaded at all."""
+        if self._held is not None and self._held[0] == _loaded_as(want, weights):
+            self._held[1].release()
+
+    def evict(self) -> None:
+        """Let go of what is loaded and give its memory back."""
+        self._held = None
+        give_memory_back()
+
+    def decode_in_tiles(self, identity: str) -> None:
+        """Note that a backbone's VAE ran out of memory: from the next job on it works in tiles."""
+        self._in_tiles.add(identity)
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing is loaded."""
+        return self._held is None
+
+
+def _loaded_as(want: Wanted, weights: str) -> tuple[Wanted, str]:
+    """Return what a loaded backbone is known by; how many elements it is given is not part."""
+    return replace(want, placement=replace(want.placement, batch=1)), weights
+
+
+class LazyBackbone:
+    """A backbone for one job; what it does is in ``models/``.
+
+    Args:
+        residency: What holds it once it is loaded.
+        want: Which, and how.
+        identity: Digest of what decides its bits.
+        weights: Digest of its weights.
+        files: Its files by role; None for ``tiny``.
+
+    Attributes:
+        spec: Its facts.
+        identity: Digest of everything that decides its bits.
+        batch: Most elements that a forward should be given: what memory allows.
+        forwards: Forwards computed by this job so far.
+        said: What is in force that is not the default, a sentence each; None while this job has
+            used nothing of it.
+    """
+
+    def __init__(
+        self,
+        residency: Residency,
+        want: Wanted,
+        identity: str,
+        weights: str,
+        files: Mapping[str, Path] | None = None,
+    ) -> None:
+        self.spec, self.identity, self.forwards = want.spec, identity, 0
+        self.batch = want.placement.batch
+        self.said: tuple[str, ...] | None = None
+        self.want = want
+        self._residency, self._weights, self._files = residency, weights, files
+
+    @property
+    def device(self) -> device:
+        """Where tensors must lie."""
+        import torch
+
+        return torch.device(self.want.device)
+
+    def encode(self, video: Floats, progress: Progress | None = None) -> Tensor:
+        """Encode a sequence; see ``models.backbone.Backbone``. [T,H,W,3] -> [1,T',C,h,w]."""
+        return self._do("encode", lambda loaded: loaded.encode(video, progress))
+
+    def decode(self, latents: Tensor, progress: Progress | None = None) -> Floats:
+        """Decode latents; see ``models.backbone.Backbone``. [1,T',C,h,w] -> [T,H,W,3]."""
+        return self._do("decode", lambda loaded: loaded.decode(latents, progress))
+
+    def text(self, prompt: str) -> Tensor:
+        """Return the embedding of a prompt. [1,L,D]."""
+        return self._do("text", lambda loaded: loaded.text(prompt))
+
+    def count_text_tokens(self, prompt: str) -> int:
+        """Return how many tokens a prompt has, uncut, its end mark counted."""
+        return self._do("text", lambda loaded: loaded.count_text_tokens(prompt))
+
+    def condition(self, plate_latents: Tensor, trimask: NDArray[np.uint8]) -> Tensor:
+        """Return the channels that stand beside the noise. [1,T',K,h,w]."""
+        return self._do("encode", lambda loaded: loaded.condition(plate_latents, trimask))
+
+    def predict(self, latents: Tensor, timestep: float, text: Tensor, condition: Tensor) -> Tensor:
+        """Run the transformer once on a batch. [B,T',C,h,w]."""
+        made = self._do("sample", lambda one: one.predict(latents, timestep, text, condition))
+        self.forwards += latents.shape[0]
+        return made
+
+    @property
+    def reuses_steps(self) -> bool:
+        """Tell whether a forward may be answered from the step before; loads nothing."""
+        return self.want.cached_steps > 0
+
+    def cache_scope(self, owner: str, step: int) -> AbstractContextManager[None]:
+        """Say whose forward runs inside; see ``models.backbone.ReusesSteps``."""
+        return self._do("sample", lambda one: cast("ReusesSteps", one).cache_scope(owner, step))
+
+    def schedule(self, steps: int) -> Schedule:
+        """Return the model's own schedule over so many steps."""
+        return self._do("sample", lambda loaded: loaded.schedule(steps))
+
+    def release(self) -> None:
+        """Drop what only a running job needs: text encoder, reused steps. Loads nothing."""
+        self._residency.release(self.want, self._weights)
+
+    def _do(self, stage: str, work: Callable[[Backbone], T]) -> T:
+        """Do something with the loaded backbone.
+
+        Raises:
+            OutOfMemory: The device has not enough; nothing is loaded any more then.
+        """
+        loaded, doing = None, "load"
+        try:
+            loaded = self._residency.get(self.want, self._weights, self._files)
+            self.said, doing = loaded.said, stage
+            return work(loaded)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            failure = self._failure(doing, error)
+        # Outside of the handler: an error that is raised in one keeps the error before it, that
+        # one's frames, and the tensors in them.
+        del loaded
+        self._residency.evict()
+        raise failure
+
+    def _failure(self, stage: str, error: BaseException) -> OutOfMemory:
+        """Return the sentence for an exhausted device; let go of the frames that it happened in."""
+        log.error("out of memory (%s): %s", stage, error)
+        traceback.clear_frames(error.__traceback__)
+        where = "main memory" if self.want.device == CPU else "GPU memory"
+        knob, cure = self._cure(stage)
+        if stage == "decode":
+            self._residency.decode_in_tiles(self.identity)
+        return OutOfMemory(
+            f"There was not enough {where} while {_WORDS[stage].format(title=self.spec.title)}.",
+            hint=cure,
+            stage=stage,
+            knob=knob,
+        )
+
+    def _cure(self, stage: str) -> tuple[str, str]:
+        """Return the knob that lowers what a stage takes, and the sentence that says so."""
+        exact = self.want.placement.precision == "exact"
+        if stage == "decode" and not self.want.placement.tiling:
+            return "", "Run it again: the latents are kept, and frames are then decoded in tiles."
+        if stage == "load" and exact and self.want.device != CPU:
+            return "precision", "Set the knob 'precision' to fp8, or choose a smaller 'backbone'."
+        if stage in ("load", "text"):
+            return "backbone", "Choose a smaller model with the knob 'backbone'."
+        return "model_size", "Lower the knob 'model_size'; what is finished is kept."
+
+
+def load_by_family(want: Wanted, files: Mapping[str, Path] | None, cache: Path) -> Backbone:
+    """Load a backbone with the loader of its family.
+
+    Raises:
+        WeightsRefused: A file is damaged, or of another model.
+    """
+    from gencomp_server import models
+    from gencomp_server.models.loading import LoadSettings
+
+    cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = LoadSettings(
+        compiled=want.compiled,
+        attention=want.attention,
+        cached_steps=want.cached_steps,
+        precision=want.placement.precision,
+        offload=want.placement.offload,
+        tiling=want.placement.tiling,
+    )
+    return models.load(
+        want.spec, files, device=want.device, settings=settings, cache=cache, log=log
+    )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether an error means that a device, or the process, has no memory left."""
+    if isinstance(error, MemoryError):
+        return True
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    words = str(error)
+    return isinstance(error, RuntimeError) and (
+        named or "CUBLAS_STATUS_ALLOC_FAILED" in words or "can't allocate memory" in words
+    )
+
+
+def give_memory_back() -> None:
+    """Collect what nobody refers to, and let the device's allocator give back what it holds."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a manifest says of the backbone of a job.
+
+    ``in_force`` are the sentences of what is accelerated, or None where all was on disk.
+    """
+    spec, want = lent.spec, lent.want
+    return {
+        "name": spec.name,
+        "title": spec.title,
+        "licence": licence.get("licence", "none needed"),
+        "licence_class": licence.get("class", "production"),
+        "proven": spec.proven,
+        "identity": lent.identity,
+        "untrained": spec.name == TINY,
+        "surrogate": system not in spec.trained_for,
+        "precision": want.placement.precision,
+        "placement": {**asdict(want.placement), "words": want.placement.spell()},
+        "accelerations": {
+            "compiled": want.compiled,
+            "attention": want.attention,
+            "cached_steps": want.cached_steps,
+        },
+        "in_force": None if lent.said is None else list(lent.said),
+        "libraries": library_versions(),
+        "forwards": lent.forwards,
+    }
+
+
+def stand_in_sentence(spec: BackboneSpec, title: str, system: str) -> str | None:
+    """Return what the artist is told where a backbone was not trained for a system, else None."""
+    if spec.name == TINY:
+        return "The backbone 'tiny' is untrained: it tests a pipeline, its pictures mean nothing."
+    if system in spec.trained_for:
+        return None
+    return f"{spec.title} was not trained for {title}; it stands in for a model that was."

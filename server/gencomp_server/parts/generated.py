@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From what a model made of a plate, at its own size, to a picture of the plate's size.
+
+What the model left alone is the plate's own sample; what it changed is that change, carried onto
+the plate (``parts/change.py``), which keeps the plate's detail under a shadow that goes. Where an
+object went, the plate's detail is the object's: there the model's own picture stands, with a soft
+seam. What a trimask keeps is the plate, bit for bit.
+
+Sequences are [T,h,w,C] at model size, in model range [-1,1] unless said.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gencomp_server.parts.calibration import Calibration, calibrate
+from gencomp_server.parts.change import (
+    LEAST_WEIGHT,
+    Floor,
+    apply_change,
+    find_change,
+    measure_floor,
+    to_code,
+)
+from gencomp_server.parts.encoding import decode
+from gencomp_server.parts.fit import from_model_frame, to_model_frame
+from gencomp_server.parts.passes import Asked
+from gencomp_server.parts.trimask import KEEP
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float32]
+    Halves = NDArray[np.float16]
+    Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """One pass, decoded.
+
+    Attributes:
+        reference: The plate through the VAE and back. [T,h,w,3] float16.
+        sample: What the model made. [T,h,w,3] float16.
+        asked: What it was asked for.
+        floor: How far the two differ where nothing was asked for.
+    """
+
+    reference: Halves
+    sample: Halves
+    asked: Asked
+    floor: Floor
+
+
+def floor_of(reference: Halves, sample: Halves) -> Floor:
+    """Measure how far a pass is from its reference where nothing changed.
+
+    Nobody knows beforehand how far shadows and reflections reach, so that there is no outside: the
+    quietest quarter of the picture tells.
+    """
+    everywhere = np.ones(sample.shape[1:3], bool)
+    return measure_floor(
+        (one, other, everywhere) for one, other in zip(reference, sample, strict=True)
+    )
+
+
+def as_plate(plate: Floats, made: Generated, i: int, keep: Floats | None = None) -> Floats:
+    """Return one frame of a pass at the plate's size.
+
+    Args:
+        plate: [H,W,3] float32, scene-linear, finite.
+        made: The pass.
+        i: Place of the frame in it.
+        keep: Where the plate stays, whatever happens. [H,W,1] float32, 0..1.
+
+    Returns:
+        [H,W,3] float32, scene-linear; the plate's own sample wherever nothing changed.
+    """
+    free = np.ones((*plate.shape[:2], 1), np.float32) if keep is None else 1 - keep
+    result = plate.copy()
+    flat = result.reshape(-1, 3)
+    trimask = made.asked.trimask[i, ..., 0]
+    change = find_change(made.reference[i], made.sample[i], made.floor, trimask != KEEP)
+    if change is not None:
+        changed = apply_change(plate, change, free, made.floor)
+        flat[changed.index] = changed.colours
+    size = (plate.shape[1], plate.shape[0])
+    share = from_model_frame(made.asked.replaced[i, ..., 0], size) * free[..., 0]
+    index = np.flatnonzero(share > LEAST_WEIGHT)
+    code = from_model_frame(to_code(made.sample[i]), size).reshape(-1, 3)[index]
+    picture, weight = decode(code), share.reshape(-1)[index][:, None]
+    flat[index] += weight * (picture - flat[index])
+    return result
+
+
+def fit_of(
+    plate: Floats, reference: Halves, covered: Bools, model_size: tuple[int, int]
+) -> Calibration:
+    """Return how well a model's pictures fit the plate, for the solver.
+
+    The plate's own way through the VAE tells: noise, softness and misfit of what the model made
+    cannot be less. Neither shift nor drift is taken out: pictures already lie on the plate.
+
+    Args:
+        plate: At the solver's size. [h,w,3] float32, scene-linear.
+        reference: One frame of the plate through the VAE. [h',w',3] float16, model range.
+        covered: Where a matte is. [h,w] bool.
+        model_size: The solver's width and height.
+    """
+    light = decode(to_code(reference))
+    found = calibrate(plate, to_model_frame(light, model_size), covered)
+    return replace(found, shift=(0.0, 0.0), drift=())

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The effect layer: its over on the plate is the result."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gencomp_server.parts.effect import effect_frame
+from gencomp_server.parts.stack import over, ulp_distance
+
+KINDS = pytest.mark.parametrize("kind", [np.float16, np.float32], ids=["half", "float"])
+
+
+def solved(plate, result):
+    """Solve a whole picture."""
+    count = plate.shape[0] * plate.shape[1]
+    colours = np.asarray(result, np.float32).reshape(-1, 3)
+    return effect_frame(plate, np.arange(count), colours, np.ones(count, np.float32))
+
+
+def worst_ulp(made, plate):
+    again = over(made.effect, plate).astype(plate.dtype)
+    return int(ulp_distance(again, made.result[..., : plate.shape[2]]).max())
+
+
+@KINDS
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), stops=st.floats(-12, 8))
+def test_when_plate_and_result_are_anything_then_over_gives_the_result(kind, seed, stops):
+    rng = np.random.default_rng(seed)
+    plate = (rng.uniform(-0.05, 1, (16, 16, 3)) * 2.0**stops).astype(kind)
+    plate = np.clip(plate, -0.5, 60).astype(kind)
+    wanted = np.clip(rng.uniform(0, 1.5, (16, 16, 3)) * 2.0**stops, 0, 60)
+    made = solved(plate, wanted)
+    assert worst_ulp(made, plate) == 0
+    assert (made.effect >= 0).all()
+    assert (made.effect[..., 3] <= 1).all()
+
+
+def positive_pair(kind):
+    rng = np.random.default_rng(1)
+    plate, wanted = (2.0 ** rng.uniform(-8, 6, (2, 64, 64, 3))).astype(kind)
+    return plate, wanted
+
+
+def test_when_a_half_plate_is_positive_then_the_result_moves_by_one_step_at_most():
+    plate, wanted = positive_pair(np.float16)
+    made = solved(plate, wanted)
+    assert int(ulp_distance(made.result[..., :3], wanted).max()) <= 1
+
+
+def test_when_a_float_plate_is_positive_then_the_result_moves_by_rounding_of_the_plate_alone():
+    # over is computed in float32: of a plate of 60 it cannot give a result of 0.004 any better
+    plate, wanted = positive_pair(np.float32)
+    made = solved(plate, wanted)
+    far = np.abs(made.result[..., :3].astype(float) - wanted)
+    assert (far <= 2.0**-23 * np.maximum(plate, wanted)).all()
+
+
+def test_when_the_plate_is_negative_then_the_result_moves_by_no_more_than_its_step():
+    plate = np.full((4, 4, 3), [-0.5, 0.5, 0.5], np.float16)
+    wanted = np.full((4, 4, 3), [0.001, 0.25, 0.25], np.float32)
+    made = solved(plate, wanted)
+    assert worst_ulp(made, plate) == 0
+    assert np.abs(made.result[..., :3].astype(np.float32) - wanted).max() <= 2.4e-4
+
+
+def test_when_a_pure_shadow_falls_then_the_layer_is_black_with_its_alpha():
+    plate = np.random.default_rng(2).uniform(0.05, 1, (32, 32, 3)).astype(np.float16)
+    made = solved(plate, plate.astype(np.float32) * 0.625)
+    alpha = made.effect[..., 3].astype(np.float32)
+    assert np.abs(alpha - 0.375).max() < 1e-3
+    black = made.effect[..., :3].astype(np.float32) <= 2.0**-9 * plate.astype(np.float32)
+    assert black.all()
+
+
+def test_when_light_is_added_then_the_layer_has_no_alpha():
+    plate = np.full((4, 4, 3), 0.25, np.float16)
+    made = solved(plate, np.full((4, 4, 3), 0.75, np.float32))
+    assert not made.effect[..., 3].any()
+    assert (made.effect[..., :3] == 0.5).all()
+    assert (made.difference[..., :3] == 0.5).all()
+    assert not made.difference[..., 3].any()
+
+
+def test_when_pixels_are_not_named_then_they_are_the_plates_bits():
+    plate = np.zeros((2, 3, 3), np.float16)
+    plate[0, 0] = [np.nan, -0.0, np.inf]
+    plate[0, 1] = 0.5
+    made = effect_frame(plate, np.array([1]), np.full((1, 3), 0.25, np.float32), np.ones(1))
+    same = made.result[..., :3].view(np.uint16) == plate.view(np.uint16)
+    assert same.all(axis=2).tolist() == [[True, False, True], [True, True, True]]
+    assert (made.result[..., 3] == 1).all()
+    assert made.touched == 1
+
+
+def test_when_a_changed_pixel_is_not_finite_then_it_stays_as_it_is():
+    plate = np.full((1, 2, 3), np.nan, np.float16)
+    made = solved(plate, np.zeros((1, 2, 3), np.float32))
+    assert made.touched == 0
+    assert np.isnan(made.result[..., :3]).all()
+    assert not made.effect.any()
+
+
+def test_when_the_change_rounds_to_nothing_then_the_pixel_is_untouched():
+    plate = np.full((1, 1, 3), 0.5, np.float16)
+    made = solved(plate, plate.astype(np.float32) + 1e-9)
+    assert (made.touched, float(made.matte.max())) == (0, 0.0)
+
+
+def test_when_the_plate_has_alpha_then_the_layer_goes_over_it_too():
+    plate = np.full((1, 1, 4), [0.25, 0.25, 0.25, 0.5], np.float16)
+    made = solved(plate, np.full((1, 1, 3), 0.125, np.float32))
+    assert made.effect[0, 0].tolist() == [0, 0, 0, 0.5]
+    assert made.result[0, 0].tolist() == [0.125, 0.125, 0.125, 0.75]
