@@ -53,6 +53,7 @@ class Backbone(Protocol):
     spec: BackboneSpec
     identity: str
     forwards: int
+    batch: int
     said: tuple[str, ...]
 
     @property

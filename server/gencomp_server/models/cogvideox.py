@@ -166,6 +166,7 @@ class CogVideoXBackbone:
         self.spec = spec
         self.identity = identity
         self.forwards = 0
+        self.batch = 1
         self.said = said
         self._device = torch.device(device)
         self._transformer = transformer

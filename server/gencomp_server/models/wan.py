@@ -90,6 +90,7 @@ class WanBackbone:
         said: tuple[str, ...] = (),
     ) -> None:
         self.spec, self.identity, self.forwards, self.said = spec, identity, 0, said
+        self.batch = 1
         self._transformer, self._vae, self._prompts = transformer, vae, prompts
         self._device = device
         self._offload = "none" if device.type == "cpu" else offload

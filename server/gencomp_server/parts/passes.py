@@ -87,6 +87,22 @@ def plan_passes(
     return clean + tuple(Pass(name, own.get(name)) for name in objects if name not in given)
 
 
+def side_by_side(passes: Sequence[Pass], batch: int) -> tuple[tuple[Pass, ...], ...]:
+    """Return the passes in the groups that are denoised together.
+
+    Where a forward takes one element, every pass goes alone and can be kept and made again alone.
+    Where it takes more, those of the shared noise go together; which ones they are is then part of
+    what decides their last bits, so one of them that is made again takes the others along.
+
+    Args:
+        passes: In the order of the job.
+        batch: Elements that go into one forward.
+    """
+    shared = tuple(one for one in passes if one.seed is None) if batch > 1 else ()
+    alone = tuple((one,) for one in passes if one not in shared)
+    return ((shared,) if shared else ()) + alone
+
+
 def parse_seeds(text: str, objects: Sequence[str]) -> dict[str, int]:
     """Return the seeds of single passes: ``boy=3, background=7``.
 

@@ -4,7 +4,7 @@
 ::
 
     bring_to_model ─► make_trimask (one per pass) ─┐
-          └─────────► encode_plate (once) ─────────┴─► Together.sample ─► decode (one per pass)
+          └─────────► encode_plate (once) ─────────┴─► sample (a group) ─► decode (one per pass)
           └─────────► there_and_back (once): what the VAE alone does to the plate
 
 Every function here with a ``ctx`` is the body of a stage, or is called inside one. Sequences are
@@ -15,7 +15,6 @@ Source: generative-omnimatte §3.2 and its public code: the same noise for all p
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -164,108 +163,55 @@ def decode(ctx: Context, latents: Any, *, backbone: str, frames: int) -> Any:
     return decoded(ctx, latents, frames)
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """One pass that is to be denoised.
-
-    Attributes:
-        plate: Latents of the conditioning sequence. [1,T',C,h,w] float32.
-        trimask: [T,h,w,1] uint8.
-        seed: Which noise it starts from; None: the noise that all passes share.
-    """
-
-    plate: Floats
-    trimask: NDArray[np.uint8]
-    seed: int | None
-
-
-class Together:
-    """Passes of one plate: those that start from the same noise are denoised side by side.
-
-    Each pass is a stage of its own, so that one can be made again alone. The first that is not on
-    disk computes all that still wait for the same noise, and the others find theirs made.
+def sample(
+    ctx: Context,
+    plates: tuple[Floats, ...],
+    trimasks: tuple[NDArray[np.uint8], ...],
+    text: tuple[Floats, Floats | None],
+    *,
+    seed: int | None,
+    backbone: str,
+    steps: int,
+    guidance: float,
+) -> tuple[Floats, ...]:
+    """Denoise passes that start from the same noise, side by side.
 
     Args:
-        waiting: The passes by name, in the order in which they are asked for.
-        frames: Frames of the job, before padding.
         ctx: The run's context.
+        plates: Latents of each pass's conditioning sequence. [1,T',C,h,w] float32.
+        trimasks: Of each pass. [T,h,w,1] uint8.
+        text: Embedding of the prompt, and of what guidance pulls away from. [1,L,D] float32.
+        seed: Which noise they start from; None: the noise that all passes share.
+        backbone: The backbone's identity, for the key; it holds how many go into one forward.
+        steps: Denoising steps.
+        guidance: 1 for none, which needs no second forward.
+
+    Returns:
+        The latents of each pass. [1,T',C,h,w] float32.
     """
+    import torch
 
-    def __init__(self, waiting: Mapping[str, Wanted], frames: int, ctx: Context) -> None:
-        self._waiting = dict(waiting)
-        self._made: dict[str, Floats] = {}
-        self._frames, self._ctx = frames, ctx
+    from gencomp_server.parts.conditioning import pad_frames
+    from gencomp_server.parts.sampler import denoise
 
-    def drop(self, keeps: str) -> None:
-        """Note that a pass is on disk."""
-        self._waiting.pop(keeps, None)
-        self._made.pop(keeps, None)
-
-    def sample(
-        self,
-        ctx: Context,
-        plate: Floats,
-        trimask: NDArray[np.uint8],
-        text: tuple[Floats, Floats | None],
-        *,
-        keeps: str,
-        seed: int | None,
-        backbone: str,
-        steps: int,
-        guidance: float,
-    ) -> Floats:
-        """Return the latents of one pass. The stage; [1,T',C,h,w] float32.
-
-        Args:
-            ctx: The run's context.
-            plate: As in :class:`Wanted`, for the key.
-            trimask: The same.
-            text: Embedding of the prompt, and of what guidance pulls away from. [1,L,D] float32.
-            keeps: Name of the pass.
-            seed: As in :class:`Wanted`.
-            backbone: The backbone's identity, for the key.
-            steps: Denoising steps.
-            guidance: 1 for none, which needs no second forward.
-        """
-        if keeps not in self._made:
-            names = [name for name, one in self._waiting.items() if one.seed == seed]
-            passes = [self._waiting[name] for name in names]
-            key = "noise" if seed is None else f"noise {seed}"
-            noise = ctx.generator(key).standard_normal(plate.shape, np.float32)
-            latents = self._denoise(passes, noise, text, steps, guidance)
-            self._made.update(zip(names, latents, strict=True))
-        return self._made[keeps]
-
-    def _denoise(
-        self,
-        passes: list[Wanted],
-        noise: Floats,
-        text: tuple[Floats, Floats | None],
-        steps: int,
-        guidance: float,
-    ) -> list[Floats]:
-        """Return the latents of each pass. [1,T',C,h,w] float32 each."""
-        import torch
-
-        from gencomp_server.parts.conditioning import pad_frames
-        from gencomp_server.parts.sampler import denoise
-
-        model = backbone_of(self._ctx)
-        length = job_length(model.spec, self._frames)
-        conditions = [
-            model.condition(tensor(one.plate, model), pad_frames(np.asarray(one.trimask), length))
-            for one in passes
-        ]
-        made = denoise(
-            model,
-            tensor(noise, model).repeat(len(passes), 1, 1, 1, 1),
-            torch.cat(conditions),
-            tensor(text[0], model),
-            null_text=None if text[1] is None else tensor(text[1], model),
-            guidance=guidance,
-            schedule=model.schedule(steps),
-            windows=job_windows(model.spec, self._frames),
-            ctx=self._ctx,
-            batch=getattr(model, "batch", 1),  # only the engine's knows what memory allows
-        )
-        return [np.asarray(one.float().cpu().numpy(), np.float32) for one in made.split(1)]
+    model, frames = backbone_of(ctx), len(trimasks[0])
+    length = job_length(model.spec, frames)
+    conditions = [
+        model.condition(tensor(plate, model), pad_frames(np.asarray(trimask), length))
+        for plate, trimask in zip(plates, trimasks, strict=True)
+    ]
+    key = "noise" if seed is None else f"noise {seed}"
+    noise = ctx.generator(key).standard_normal(plates[0].shape, np.float32)
+    made = denoise(
+        model,
+        tensor(noise, model).repeat(len(plates), 1, 1, 1, 1),
+        torch.cat(conditions),
+        tensor(text[0], model),
+        null_text=None if text[1] is None else tensor(text[1], model),
+        guidance=guidance,
+        schedule=model.schedule(steps),
+        windows=job_windows(model.spec, frames),
+        ctx=ctx,
+        batch=model.batch,
+    )
+    return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in made.split(1))

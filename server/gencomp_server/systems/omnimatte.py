@@ -55,7 +55,7 @@ from gencomp_server.contract import (
     knob,
     parse_params,
 )
-from gencomp_server.parts.passes import Pass, parse_seeds, plan_passes
+from gencomp_server.parts.passes import Pass, parse_seeds, plan_passes, side_by_side
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -457,32 +457,26 @@ def generate(
         plates[one.keeps] = ctx.stage(
             "encode", removal.encode_plate, seen.plate, blanked, backbone=identity
         )
-    waiting = {
-        one.keeps: removal.Wanted(plates[one.keeps], asked[one.keeps].trimask, one.seed)
-        for one in passes
-    }
-    together = removal.Together(waiting, len(shot.frames), ctx)
     reference = ctx.stage("reference", removal.there_and_back, seen.plate, backbone=identity)
     found = {}
-    for one in passes:
-        latents = ctx.stage(
+    for group in side_by_side(passes, backbone.batch):
+        made = ctx.stage(
             "sample",
-            together.sample,
-            plates[one.keeps],
-            asked[one.keeps].trimask,
+            removal.sample,
+            tuple(plates[one.keeps] for one in group),
+            tuple(asked[one.keeps].trimask for one in group),
             (text.prompt, text.null),
-            keeps=one.keeps,
-            seed=one.seed,
+            seed=group[0].seed,
             backbone=identity,
             steps=steps_of(params),
             guidance=params.guidance,
         )
-        together.drop(one.keeps)
-        sample = ctx.stage(
-            "decode", removal.decode, latents, backbone=identity, frames=len(shot.frames)
-        )
-        floor = ctx.stage("change_floor", measure_change, reference, sample)
-        found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
+        for one, latents in zip(group, made, strict=True):
+            sample = ctx.stage(
+                "decode", removal.decode, latents, backbone=identity, frames=len(shot.frames)
+            )
+            floor = ctx.stage("change_floor", measure_change, reference, sample)
+            found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
     return found
 
 

@@ -540,7 +540,7 @@ def sample(
         schedule=model.schedule(steps),
         windows=job_windows(model.spec, frames),
         ctx=ctx,
-        batch=getattr(model, "batch", 1),  # only the engine's knows what memory allows
+        batch=model.batch,
     )
     return latents.float().cpu().numpy()
 

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from gencomp_protocol.errors import BadKnob
-from gencomp_server.parts.passes import Pass, ask, ask_as_drawn, parse_seeds, plan_passes
+from gencomp_server.parts.passes import (
+    Pass,
+    ask,
+    ask_as_drawn,
+    parse_seeds,
+    plan_passes,
+    side_by_side,
+)
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
 
 LETTERS = {KEEP: "k", UNKNOWN: "-", EDIT: "e"}
@@ -44,6 +51,13 @@ def test_a_seed_belongs_to_one_pass_and_background_is_the_clean_plate():
     seeds = parse_seeds("b=3, background=7", ("a", "b"))
     made = plan_passes(("a", "b"), clean_given=False, seeds=seeds)
     assert made == (Pass("", 7), Pass("a"), Pass("b", 3))
+
+
+def test_passes_go_alone_until_a_forward_takes_more_and_then_those_of_one_noise_go_together():
+    passes = (Pass(""), Pass("a", 3), Pass("b"))
+    assert side_by_side(passes, 1) == ((passes[0],), (passes[1],), (passes[2],))
+    assert side_by_side(passes, 2) == ((passes[0], passes[2]), (passes[1],))
+    assert side_by_side((passes[1],), 4) == ((passes[1],),)
 
 
 @pytest.mark.parametrize("text", ["a", "a=", "a=-1", "a=1.5", "c=1", "a=1,a=2", "a=2147483648"])

@@ -142,6 +142,7 @@ class Painter:
     paint: Callable[[Any, Any], Any] | None = None
     identity: str = "painter"
     forwards: int = 0
+    batch: int = 1
     encoded: int = 0
     prompts: list = field(default_factory=list)
     pixel_noise: float = 0.0

@@ -102,6 +102,19 @@ def test_when_one_pass_gets_a_seed_then_that_pass_alone_is_made_again(new_job, p
     assert [row.reused for row in rows(again, "sample")] == [True, True, False]
 
 
+def test_when_a_forward_takes_more_then_passes_of_one_noise_are_one_stage_and_a_new_group_another(
+    new_job, painter
+):
+    job, _ = new_job(objects=2, frames=1, clean=False)
+    job.backbone = painter()
+    job.backbone.batch, job.backbone.identity = 4, "painter of four"
+    first = job.run(**QUICK)
+    assert len(rows(first, "sample")) == 1
+    assert job.backbone.forwards == first.ctx.figures["forwards"] == 6
+    again = job.run(**QUICK, passes="b=3")
+    assert [row.reused for row in rows(again, "sample")] == [False, False]
+
+
 def test_when_all_passes_run_then_they_start_from_the_same_noise_and_one_encoded_plate(
     new_job, painter
 ):
