@@ -119,7 +119,12 @@ def _parse_knob(spec: dataclasses.Field[Any], value: Any) -> Any:
     parsed = _as_kind(kind, value)
     if parsed is None:
         words = {bool: "on or off", int: "a whole number", float: "a number", str: "text"}
-        raise BadKnob(f"Knob '{spec.name}' takes {words[kind]}, not {value!r}.", knob=spec.name)
+        lo, hi = meta["lo"], meta["hi"]
+        raise BadKnob(
+            f"Knob '{spec.name}' takes {words[kind]}, not {value!r}.",
+            hint="" if lo is None or hi is None else f"Allowed are {lo:g} to {hi:g}.",
+            knob=spec.name,
+        )
     choices, lo, hi = meta["choices"], meta["lo"], meta["hi"]
     if choices and parsed not in choices:
         raise BadKnob(

@@ -2,14 +2,13 @@
 """What ``gencomp run`` reads: typed patterns become inputs with one file per frame.
 
 A pattern is ``plate.%04d.exr``, ``plate.####.exr`` or one file; ``NAME@FRAME=FILE`` gives a still
-at a frame. Files are found by name and only their first bytes are looked at here (bit depth):
+at a frame. Files are found by name and only their headers are looked at here (bit depth, size):
 decoding is the server's, in a process of its own.
 """
 
 import difflib
 import itertools
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from gencomp_protocol.frames import Format, FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader
 from gencomp_server.contract import spell_input
 from gencomp_server.exr.header import parse_exr
+from gencomp_server.exr.heads import bit_depth, picture_size
 
 COLOURSPACES = ("scene_linear", "srgb")
 EXR = "exr"
@@ -361,10 +361,11 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
 
 
 def _format(name: str, kind: str, paths: Mapping[int, Path]) -> Format | None:
-    """Return the size of an input's first picture, where it is EXR; the server sees to the rest."""
-    if kind != EXR:
-        return None
+    """Return the size of an input's first picture; None where its header does not say it."""
     frame, path = next(iter(paths.items()))
+    if kind != EXR:
+        size = picture_size(path)
+        return None if size is None else Format(*size)
     window = parse_exr(path, f"Input '{name}' frame {frame}")[0].display_window
     return Format(window.width, window.height)
 
@@ -447,41 +448,3 @@ def _space_of_depth(name: str, depth: str, notes: list[str]) -> str:
         f"Input '{name}' has {depth} bits a channel, which may hold sRGB or scene-linear values.",
         hint=f"Say --colourspace {name}=srgb or --colourspace {name}=scene_linear.",
     )
-
-
-def bit_depth(path: Path) -> str | None:
-    """Return ``8``, ``10``, ``16`` … or ``float`` from a picture's first bytes.
-
-    None where they are not those of a DPX, PNG, TIFF or JPEG file. A TIFF's depth stands in a
-    table anywhere in the file.
-    """
-    with path.open("rb") as file:
-        head = file.read(1024)
-        if head[:3] == b"\xff\xd8\xff":
-            return "8"
-        if head[:8] == b"\x89PNG\r\n\x1a\n" and len(head) > 24:
-            return str(head[24])
-        if head[:4] in (b"SDPX", b"XPDS") and len(head) > 803:
-            return "float" if head[803] in (32, 64) else str(head[803])
-        if head[:4] in (b"II*\0", b"MM\0*"):
-            file.seek(0)
-            return _tiff_depth(file.read())
-    return None
-
-
-def _tiff_depth(data: bytes) -> str | None:
-    """Read BitsPerSample (258) and SampleFormat (339) of a TIFF's first directory."""
-    end = "<" if data[:2] == b"II" else ">"
-    try:
-        (start,) = struct.unpack_from(end + "I", data, 4)
-        (count,) = struct.unpack_from(end + "H", data, start)
-        tags = {258: 1, 339: 1}
-        for index in range(count):
-            at = start + 2 + 12 * index
-            tag, kind, length = struct.unpack_from(end + "HHI", data, at)
-            if tag in tags and kind == 3:
-                where = at + 8 if length <= 2 else struct.unpack_from(end + "I", data, at + 8)[0]
-                (tags[tag],) = struct.unpack_from(end + "H", data, where)
-    except struct.error:
-        return None
-    return "float" if tags[339] == 3 else str(tags[258])

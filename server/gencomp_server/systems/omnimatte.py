@@ -41,7 +41,15 @@ from gencomp_protocol.layers import (
     check_object_names,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
-from gencomp_server.backbones import ModelParams, cached_steps_of, choose, model_size, steps_of
+from gencomp_server.backbones import (
+    SPECS,
+    ModelParams,
+    cached_steps_of,
+    choose,
+    model_size,
+    passed_over,
+    steps_of,
+)
 from gencomp_server.contract import (
     MAY_USE_BACKBONE,
     NEEDS_BACKBONE,
@@ -321,7 +329,7 @@ def plan(request: Request, machine: Machine) -> Plan:
         return Plan(backbone=name, notes=(note,))
     figures = _plain_figures(request, params, size)
     if spec is None or not passes:
-        return Plan(**figures, notes=(_without_model(request, params),))
+        return Plan(**figures, notes=(_without_model(request, params, machine),))
     from gencomp_server.cost import estimate
 
     inside = model_size(spec, size, params.model_size)
@@ -362,11 +370,15 @@ def _plain_figures(request: Request, params: Params, size: Format) -> dict[str, 
     }
 
 
-def _without_model(request: Request, params: Params) -> str:
+def _without_model(request: Request, params: Params, machine: Machine) -> str:
     if request.input(CLEAN_PLATE) is not None:
         return "The clean plate is connected and no video model is used."
-    why = "" if params.clean_plate_from == TEMPORAL else ", since no video model is installed"
-    return f"The clean plate comes from the other frames of the shot{why}."
+    said = "The clean plate comes from the other frames of the shot"
+    if params.clean_plate_from == TEMPORAL:
+        return f"{said}."
+    refused = [machine.refused[one.name] for one in SPECS if one.name in machine.refused]
+    whys = [*passed_over(SYSTEM, machine), *(one.sentence for one in refused if one.by_licence)]
+    return f"{said}. {whys[0]}" if whys else f"{said}, since no video model is installed."
 
 
 # --- the run -------------------------------------------------------------------------------------

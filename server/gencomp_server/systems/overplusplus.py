@@ -45,7 +45,7 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
-from gencomp_server.backbones import ModelParams, choose, model_size, steps_of
+from gencomp_server.backbones import ModelParams, cached_steps_of, choose, model_size, steps_of
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -71,6 +71,13 @@ FLOOR_MARGIN_PX = 16
 """The noise floor is measured this far, in model pixels, from what is annotated."""
 FLOOR_FRAMES = 12
 """Frames, evenly spread, from which it is measured."""
+BINARY_CONVENTIONS = frozenset({"fun_inpaint"})
+"""Conventions with no value for UNKNOWN: such a model keeps there. Named here again beside
+``parts.trimask``, because a plan is made where no picture library is loaded."""
+_NAME_A_PLACE = (
+    "Connect effect_mask with mask_frames set to 'every frame' or 'keyframes only', or choose "
+    "another backbone."
+)
 
 
 @dataclass(frozen=True)
@@ -301,12 +308,24 @@ def layers(request: Request) -> tuple[LayerSpec, ...]:
 
 
 def plan(request: Request, machine: Machine) -> Plan:
-    """Estimate forwards, memory, bytes and minutes from the header alone."""
+    """Estimate forwards, memory, bytes and minutes from the header alone.
+
+    Raises:
+        WeightsMissing, WeightsRefused, OutOfMemory: The video model cannot be used so.
+        BadKnob: The same; or it keeps what is unknown, and without a mask all is.
+    """
     from gencomp_server.cost import estimate
 
     params: Params = parse_params(Params, request.knobs)
     spec = choose(SYSTEM, params, machine)
     assert spec is not None, SYSTEM.backbone
+    if spec.convention in BINARY_CONVENTIONS and not annotation(request, params).frames:
+        raise BadKnob(
+            f"{spec.title} changes only what a mask asks for, and no mask counts on any frame, so "
+            "nothing would change.",
+            hint=_NAME_A_PLACE,
+            knob="backbone",
+        )
     lead = request.input(PLATE) or request.input(BG)
     if lead is None or lead.format is None:
         return Plan(
@@ -321,6 +340,7 @@ def plan(request: Request, machine: Machine) -> Plan:
         guidance=params.guidance,
         machine=machine,
         precision=params.precision,
+        cached_steps=cached_steps_of(params, machine.device),
     )
     count, pixels = len(request.frames), lead.format.width * lead.format.height
     return cost.plan(
@@ -388,10 +408,12 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
         threshold=params.mask_threshold,
     )
     _check_trimask(trimask, marked, shot, params, ctx)
+    if spec.convention in BINARY_CONVENTIONS:
+        _check_binary(trimask, spec.title, ctx)
     blanked = trimask if _blanks_edit(spec.convention) else None
     known = ctx.stage("encode", encode_plate, video, blanked, backbone=identity)
     text = ctx.stage("text", embed, backbone=identity, prompt=words[0], null=words[1])
-    _say_what_is_cut(text, words, ctx)
+    _say_what_is_cut(text, params, ctx)
     latents = ctx.stage(
         "sample",
         sample,
@@ -782,14 +804,22 @@ def _bounds_sentence(shot: Shot, params: Params, marked: Annotation, unknown: li
     return " ".join(said)
 
 
-def _say_what_is_cut(text: Words, words: tuple[str, str | None], ctx: Context) -> None:
+def _say_what_is_cut(text: Words, params: Params, ctx: Context) -> None:
     limit = _backbone(ctx).spec.architecture.text_tokens
-    for knob_name, cut in (("prompt", text.cut), ("base_prompt", text.null_cut)):
+    for subject, cut in (("Knob 'prompt' is", text.cut), (_null_subject(params), text.null_cut)):
         if cut:
             ctx.warn(
-                f"Knob '{knob_name}' is longer than the {limit} tokens this model reads; "
+                f"{subject} longer than the {limit} tokens this model reads; "
                 f"this end of it is cut: '{cut}'."
             )
+
+
+def _null_subject(params: Params) -> str:
+    """Name the knobs that guidance pulls away from; the model reads them as one text."""
+    names = [n for n in ("base_prompt", "negative_prompt") if getattr(params, n).strip()]
+    if len(names) == 2:
+        return "Knobs 'base_prompt' and 'negative_prompt' together are"
+    return f"Knob '{names[0] if names else 'base_prompt'}' is"
 
 
 def _report_floor(floor: Floor, ctx: Context) -> None:
@@ -829,6 +859,28 @@ def _check_trimask(
         )
     if marked.frames and (trimask == EDIT).all():
         ctx.warn("Input 'effect_mask' covers the whole picture: a change may be anywhere.")
+
+
+def _check_binary(trimask: Any, title: str, ctx: Context) -> None:
+    """Refuse or warn of what is UNKNOWN to a model that has no value for it and keeps there.
+
+    Raises:
+        BadMatte: Nothing is asked for besides.
+    """
+    from gencomp_server.parts.trimask import EDIT, UNKNOWN
+
+    if not (trimask == EDIT).any():
+        raise BadMatte(
+            f"{title} changes only what a mask asks for, and no mask asks for the effect on any "
+            "frame, so nothing would change.",
+            hint=_NAME_A_PLACE,
+            input=EFFECT_MASK,
+        )
+    if (trimask == UNKNOWN).any():
+        ctx.warn(
+            f"{title} changes only what a mask asks for: where the mask does not say, and on "
+            "frames without one, it keeps the picture."
+        )
 
 
 SYSTEM = System(
