@@ -61,9 +61,10 @@ def task(source, tmp_path, **wanted):
 
 
 def test_a_picture_is_decoded_in_another_process(picture, tmp_path):
+    others = decoders()
     pool = DecodePool(1)
     found = pool.submit(task(picture, tmp_path)).result()
-    children = decoders()
+    children = [child for child in decoders() if child not in others]
     pool.close()
     assert (found.stats.nan, found.header.channels, found.bytes) == (3, ("R", "G", "B"), 12)
     assert found == read_decoded(tmp_path / "good-out")
