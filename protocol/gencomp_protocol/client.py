@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from gencomp_protocol.codec import digest_of, request_to_plain
+from gencomp_protocol.errors import error_from_wire
 from gencomp_protocol.events import (
     Event,
     LayerReady,
@@ -122,16 +123,26 @@ class Client:
         """Close the link; jobs go on. Closing twice does nothing."""
         self._link.close()
 
-    def check(self, request: Request) -> dict[str, Any]:
+    def check(self, request: Request, *, anyway: bool = False) -> dict[str, Any]:
         """Ask whether a request would be taken; no picture travels.
+
+        Args:
+            request: What would be asked for.
+            anyway: True returns the plan also of a job that the machine is not ready for, with the
+                reason on the wire under ``refusal``: a backbone's weights or memory are missing.
 
         Returns:
             The plan (``contract.Plan`` as a map) and under ``layers`` what would be delivered.
 
         Raises:
             ArtistError: Why it would not.
+            ResourceError: The machine lacks weights or memory for it.
         """
-        return dict(self._link.ask(Check(self._link.next_id(), request), Planned).plan)
+        plan = dict(self._link.ask(Check(self._link.next_id(), request), Planned).plan)
+        refusal = plan.get("refusal")
+        if refusal is not None and not anyway:
+            raise error_from_wire(refusal)
+        return plan
 
     def submit(
         self,

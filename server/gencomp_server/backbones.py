@@ -27,7 +27,7 @@ from gencomp_server.contract import (
     System,
     knob,
 )
-from gencomp_server.footprint import CPU, feasible
+from gencomp_server.footprint import CPU, feasible, lacking_memory
 
 AUTO = "auto"
 TINY = "tiny"
@@ -431,13 +431,22 @@ def _installed(system: System, machine: Machine) -> list[BackboneSpec]:
 def _none_practical(
     system: System, installed: Sequence[BackboneSpec], machine: Machine
 ) -> BadKnob | None:
-    """Return the error where there are weights and none that this machine could use."""
+    """Return the error where there are weights and none that this machine could use.
+
+    To insist is offered only for one that memory would not refuse.
+    """
     if not installed:
         return None
+    fitting = [spec for spec in installed if lacking_memory(spec, machine) is None]
+    if fitting:
+        why = feasible(fitting[0], machine)
+        cure = f"Use a machine with a larger GPU, or insist with backbone={fitting[0].name}."
+    else:
+        why = lacking_memory(installed[0], machine)
+        cure = "Use a machine with more memory, or install a smaller video model."
     return BadKnob(
-        f"{system.title} needs a video model and none that is installed is practical here: "
-        f"{feasible(installed[0], machine)}",
-        hint=f"Use a machine with a larger GPU, or insist with backbone={installed[0].name}.",
+        f"{system.title} needs a video model and none that is installed is practical here: {why}",
+        hint=cure,
         knob="backbone",
     )
 
@@ -528,7 +537,7 @@ def describe(spec: BackboneSpec, licence: Mapping[str, str]) -> dict[str, str]:
     return {
         "name": spec.name,
         "title": spec.title,
-        "licence": licence.get("licence", "none needed"),
-        "licence_class": licence.get("class", "production"),
-        "proven": spec.proven,
+        "licence": licence.get("licence", "none: made by the program"),
+        "licence_class": licence.get("class", "none"),
+        "proven": "no" if spec.name == TINY else spec.proven,
     }

@@ -8,6 +8,7 @@ imported inside the subcommand that needs them, so that ``--help`` answers at on
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -121,6 +122,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(WRONG, f"gencomp: {message}. See {self.prog} --help.\n")
 
 
+def _unquoted(words: Sequence[str], strays: Sequence[str]) -> str:
+    """Return the cure where words that nobody takes follow a knob's value; else nothing."""
+    for at, word in enumerate(words[:-2]):
+        if word != "--set" or words[at + 2] not in strays:
+            continue
+        loose = itertools.takewhile(lambda one: one in strays, words[at + 2 :])
+        return f'; put quotes around it: --set "{" ".join([words[at + 1], *loose])}"'
+    return ""
+
+
 def _parsed(words: Sequence[str]) -> argparse.Namespace:
     """Read the arguments; a range after ``--frames`` may begin with a minus (``-2-10``)."""
     joined: list[str] = []
@@ -129,7 +140,11 @@ def _parsed(words: Sequence[str]) -> argparse.Namespace:
             joined[-1] += f"={word}"
         else:
             joined.append(word)
-    return _parser().parse_args(joined)
+    parser = _parser()
+    args, strays = parser.parse_known_args(joined)
+    if strays:
+        parser.error(f"unrecognized arguments: {' '.join(strays)}{_unquoted(joined, strays)}")
+    return args
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -273,7 +288,7 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
     from gencomp_server.delivery import OutputFolder, run_order
 
     asked = _Asked(args)
-    with OutputFolder(args.out) as folder:
+    with OutputFolder(args.out) as folder, _told_of_takes(folder, narrator):
         place = _server(args.server, folder.spool)
         with place as server, _run_client(server, args.server) as client:
             gathered = asked.gather(client.connect().systems)
@@ -288,8 +303,21 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
                     on_plan=narrator.expect,
                     on_event=narrator.event,
                     cancelled=interrupt.asked,
+                    on_note=narrator.note,
                 )
         _finish(folder, gathered, manifest, narrator)
+
+
+@contextlib.contextmanager
+def _told_of_takes(folder: "OutputFolder", narrator: "Narrator") -> Iterator[None]:
+    """Where a run ends early, say what it leaves of an earlier take."""
+    try:
+        yield
+    except (GencompError, KeyboardInterrupt):
+        sentence = folder.unfinished()
+        if sentence is not None:
+            narrator.note(sentence)
+        raise
 
 
 class _Asked:
@@ -353,7 +381,7 @@ def _finish(
 
 def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> None:
     from gencomp_server.delivery import layer_paths
-    from gencomp_server.sheet import Files, draw_delivery
+    from gencomp_server.sheet import Files, caution_of, draw_delivery
 
     first = next((one for one in gathered.sources if one.header.name == PLATE), None)
     shown = first or gathered.sources[0]
@@ -369,6 +397,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
             )
             for layer, facts in manifest["layers"].items()
         },
+        caution_of(manifest),
     )
 
 
@@ -457,7 +486,8 @@ def _plan(args: argparse.Namespace) -> int:
         place = _server(args.server, Path(folder) / "spool")
         with place as server, _run_client(server, args.server) as client:
             gathered = asked.gather(connect_ready(client))
-            plan = client.check(_order(args.system, gathered, asked.knobs).request)
+            request = _order(args.system, gathered, asked.knobs).request
+            plan = client.check(request, anyway=True)
     sending = bytes_to_send(source.paths for source in gathered.sources)
     if args.json:
         print(json.dumps(as_plain(plan, sending), indent=2))
@@ -507,7 +537,8 @@ def _systems(args: argparse.Namespace) -> int:
             tail = " (optional)" if spec["optional"] else ""
             print(f"  --input {spec['name']}  {spec['doc']}{tail}")
         for knob in entry["knobs"]:
-            print(f"  --set {knob['name']}={knob['default']}  {knob['doc']}")
+            choices = f" ({', '.join(knob['choices'])})" if knob["choices"] else ""
+            print(f"  --set {knob['name']}={knob['default']}{choices}  {knob['doc']}")
     return DONE
 
 

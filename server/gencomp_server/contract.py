@@ -127,9 +127,11 @@ def _parse_knob(spec: dataclasses.Field[Any], value: Any) -> Any:
         )
     choices, lo, hi = meta["choices"], meta["lo"], meta["hi"]
     if choices and parsed not in choices:
+        near = difflib.get_close_matches(str(parsed).lower(), choices, n=1)
+        meant = f"Did you mean '{near[0]}'? " if near else ""
         raise BadKnob(
             f"Knob '{spec.name}' cannot be '{parsed}'.",
-            hint=f"Choose one of: {', '.join(choices)}.",
+            hint=f"{meant}Choose one of: {', '.join(choices)}.",
             knob=spec.name,
         )
     if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
@@ -185,6 +187,8 @@ class Input:
         files_of: Another matte whose files hold this one too, in a channel of their own. A client
             then sends those files under this name as well, where ``channel_knob`` names one.
         channel_knob: The knob that names the channel.
+        gaps_are_stills: A numbered pattern that lacks frames of the range is single pictures at
+            the frames it has; the system's own ``check`` says whether those are enough.
     """
 
     name: str
@@ -195,6 +199,7 @@ class Input:
     covers: tuple[str, ...] = (SEQUENCE,)
     files_of: str = ""
     channel_knob: str = ""
+    gaps_are_stills: bool = False
 
     def matches(self, name: str) -> bool:
         """Tell whether an input of a request belongs to this declaration."""

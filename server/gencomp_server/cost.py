@@ -28,9 +28,8 @@ from gencomp_server.parts import windows
 
 if TYPE_CHECKING:
     from gencomp_server.backbones import BackboneSpec
-    from gencomp_server.parts.windows import Window
 
-__all__ = ["Cost", "Placement", "estimate", "feasible", "latent_windows", "place", "tokens"]
+__all__ = ["Cost", "Placement", "estimate", "feasible", "place", "tokens"]
 
 # What else the device's memory may be needed for; of 2 % nobody can say where it went.
 _USABLE_SHARE = 0.98
@@ -83,7 +82,7 @@ class Cost:
             backbone=self.backbone,
             tokens=self.tokens,
             forwards=self.forwards,
-            teraflops=round(self.teraflops, 3),
+            teraflops=float(f"{self.teraflops:.6g}"),
             stage_bytes=dict(self.stage_bytes),
             minutes=round(self.minutes + minutes, 2),
             placement=asdict(self.placement),
@@ -120,10 +119,12 @@ def estimate(
     Raises:
         OutOfMemory: It fits in no way; names the stage, needed and free GB, and the knob.
     """
-    spans = latent_windows(spec, frames)
+    spans = windows.job_windows(spec, frames)
     forwards = windows.count_forwards(passes, spans, steps, guidance)
     longest = max(len(span) for span in spans)
-    elements = forwards // max(1, steps)
+    reuses = cached_steps > 0 and machine.device != CPU
+    # Where steps are reused passes go one by one, and each drops what it kept before the next.
+    elements = forwards // max(1, steps) // (max(1, passes) if reuses else 1)
     placement, need = place(
         spec,
         size,
@@ -131,7 +132,8 @@ def estimate(
         machine=machine,
         precision=precision,
         elements=elements,
-        reuses=cached_steps > 0 and machine.device != CPU,
+        reuses=reuses,
+        frames=windows.job_length(spec, frames),
     )
     each = [footprint.forward_teraflops(spec, size, len(span)) for span in spans]
     teraflops = forwards / len(spans) * sum(each)
@@ -149,20 +151,6 @@ def estimate(
     )
 
 
-def latent_windows(spec: BackboneSpec, frames: int) -> tuple[Window, ...]:
-    """Return the windows of a job, in latent frames, the last one moved back.
-
-    Args:
-        spec: The backbone.
-        frames: Frames of the job; they are padded inside to what the backbone takes.
-    """
-    length = windows.padded_length(frames, spec.window_frames, spec.even_latents, spec.vae_temporal)
-    window, overlap = windows.latent_window(
-        spec.window_frames, spec.overlap_frames, spec.vae_temporal
-    )
-    return windows.plan(spec.latent_frames(length), window, overlap, even=spec.even_latents)
-
-
 def place(
     spec: BackboneSpec,
     size: tuple[int, int],
@@ -172,12 +160,17 @@ def place(
     precision: str = "exact",
     elements: int = 1,
     reuses: bool = False,
+    frames: int | None = None,
 ) -> tuple[Placement, dict[str, int]]:
     """Return the first placement that fits a machine, and the bytes of every stage under it.
 
     Where weights lie follows from what is free. How many elements go into a forward may change the
     last bits, so it follows from the device's whole memory, and only where that many fit in no way
     do they go one at a time. Of a machine whose memory is not known everything is assumed to fit.
+
+    What is encoded decides every number after it. So frames are encoded in tiles only where the
+    device's whole memory is too small for another way; where it is large enough and not free, the
+    encoder is counted in tiles here, since a job whose encoder does run out turns to them.
 
     Args:
         spec: The backbone.
@@ -187,6 +180,7 @@ def place(
         precision: The knob: ``exact`` or ``fp8``.
         elements: Elements of one step, which go into one forward where there is room.
         reuses: True where steps are reused: elements then go one at a time, and each keeps its own.
+        frames: Frames of the whole clip, padding included; None for those of the window.
 
     Raises:
         OutOfMemory: None fits.
@@ -196,15 +190,25 @@ def place(
 
     def need(placement: Placement) -> dict[str, int]:
         return footprint.stage_bytes(
-            spec, size, latent_frames, machine.device, placement, elements=elements, reuses=reuses
+            spec,
+            size,
+            latent_frames,
+            machine.device,
+            placement,
+            elements=elements,
+            reuses=reuses,
+            frames=frames,
         )
 
+    whole_device = Placement("none" if machine.device == CPU else "model", precision=precision)
+    roomy = need(whole_device)["encode"] <= machine.memory_bytes * _USABLE_SHARE
     together = 1 if reuses else _most_together(spec, size, latent_frames, machine, ways)
     for batch in (together, 1):
         for way in ways:
             chosen = replace(way, batch=batch)
-            if not free or max(need(chosen).values()) <= free:
-                return chosen, need(chosen)
+            found = need(chosen)
+            if not free or max(found.values()) <= free:
+                return replace(chosen, encode_tiling=chosen.encode_tiling and not roomy), found
     raise _does_not_fit(spec, machine, ways[-1], need(ways[-1]), free)
 
 
@@ -249,9 +253,13 @@ def _free_bytes(machine: Machine) -> int:
 def _ways(device: str, precision: str) -> tuple[Placement, ...]:
     """Return the placements to try, the best first; on a processor nothing can be moved away."""
     if device == CPU:
-        return tuple(Placement("none", tiling, precision) for tiling in (False, True))
+        return tuple(
+            Placement("none", tiling, precision, encode_tiling=tiling) for tiling in (False, True)
+        )
     pairs = (("none", False), ("model", False), ("group", False), ("model", True), ("group", True))
-    return tuple(Placement(offload, tiling, precision) for offload, tiling in pairs)
+    return tuple(
+        Placement(offload, tiling, precision, encode_tiling=tiling) for offload, tiling in pairs
+    )
 
 
 def _does_not_fit(
@@ -296,6 +304,8 @@ def _notes(
 
 
 def spell_gigabytes(count: float) -> str:
-    """Return bytes as an artist reads them: ``0 GB``, ``3.4 GB``, ``139 GB``."""
+    """Return bytes as an artist reads them: ``33 MB``, ``3.4 GB``, ``139 GB``."""
     giga = count / 1e9
+    if giga < 0.1:
+        return f"{math.ceil(count / 1e6)} MB"
     return f"{math.ceil(giga)} GB" if giga >= 10 else f"{giga:.1f} GB"

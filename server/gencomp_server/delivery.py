@@ -6,15 +6,18 @@
     DIR/<layer>/<layer>.<frame>.exr     as the server sent them
     DIR/contact_sheet.png
     DIR/manifest.json                   last: where it is, everything is
+    DIR/manifest.<system>.json          of an earlier run of another system; so with its sheet
     DIR/.gencomp/                       the embedded server's spool; gone once the manifest is there
 
 The folder is tried and locked before anything starts. An old manifest goes when the new job begins
-to run, so that a manifest never stands beside layers of another run.
+to run, so that a manifest never stands beside layers of another run; that of another system is put
+aside. Until the new job is done, ``.gencomp/take`` says that an earlier take lies there.
 """
 
 import fcntl
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +27,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TextIO
 
-from gencomp_protocol import Client, Outcome, Picture, StateChanged, picture_of, request_key
+from gencomp_protocol import (
+    Client,
+    LayerReady,
+    Outcome,
+    Picture,
+    StateChanged,
+    picture_of,
+    request_key,
+)
 from gencomp_protocol.errors import Cancelled, GencompError, UnwritableOutput
 from gencomp_protocol.frames import spell_frames
 from gencomp_protocol.messages import CANCELLED, DONE, RUNNING
@@ -33,6 +44,9 @@ from gencomp_protocol.request import Request
 MANIFEST = "manifest.json"
 CONTACT_SHEET = "contact_sheet.png"
 SPOOL = ".gencomp"
+_TAKE = "take"
+_EARLIER, _MIXED = "earlier", "mixed"
+_SYSTEM = re.compile(r"[a-z0-9_+-]{1,64}")
 _DIGEST_THREADS = 4  # Reading is the disk's work and hashing leaves the interpreter free.
 
 
@@ -105,6 +119,65 @@ class OutputFolder:
             os.fsync(file.fileno())
         part.replace(self.manifest)
 
+    def begin(self, system: str, layers: Iterable[str]) -> str | None:
+        """Make way for a take: an old manifest goes, that of another system is put aside.
+
+        Args:
+            system: Name of the system that begins to deliver.
+            layers: The layers that it will deliver.
+
+        Returns:
+            A sentence where something was put aside, else None.
+        """
+        before = self._manifest_here()
+        if before is None:
+            return None
+        other, theirs = str(before.get("system", "")), before.get("layers")
+        shared = sorted(set(layers) & set(theirs if isinstance(theirs, dict) else ()))
+        if other == system or not _SYSTEM.fullmatch(other):
+            self.manifest.unlink()
+            self._take.write_text(_EARLIER, encoding="utf-8")
+            return None
+        kept = self.path / f"manifest.{other}.json"
+        self.manifest.replace(kept)
+        sheet = self.path / CONTACT_SHEET
+        if sheet.is_file():
+            sheet.replace(self.path / f"contact_sheet.{other}.png")
+        note = f"The manifest of an earlier run of {other} is kept as {kept.name}"
+        if not shared:
+            return f"{note}."
+        self._take.write_text(_EARLIER, encoding="utf-8")
+        return f"{note}; of its layers, {', '.join(shared)} will be overwritten."
+
+    def layer_came(self) -> None:
+        """Take note that a layer of the new take lies there."""
+        if self._take.is_file():
+            self._take.write_text(_MIXED, encoding="utf-8")
+
+    def unfinished(self) -> str | None:
+        """Return what has to be known of a folder whose job did not end, where it had a take."""
+        if not self._take.is_file():
+            return None
+        if self._take.read_text(encoding="utf-8") == _MIXED:
+            now = f"{self.path} now mixes frames of two takes"
+        else:
+            now = f"{self.path} still holds layers of an earlier take"
+        return f"{now}; there is no manifest until the job is finished."
+
+    @property
+    def _take(self) -> Path:
+        return self.spool / _TAKE
+
+    def _manifest_here(self) -> dict[str, Any] | None:
+        """Return the manifest that lies there; an empty map of one that cannot be read."""
+        try:
+            found = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def drop_spool(self) -> None:
         """Remove the embedded server's spool; half of one is never found under its name."""
         self.spool.rename(self._doomed)
@@ -165,6 +238,7 @@ def run_order(
     on_plan: Callable[[int, int], None],
     on_event: Callable[[Any], None],
     cancelled: Callable[[], bool],
+    on_note: Callable[[str], None],
 ) -> dict[str, Any]:
     """Have an order done and its layers in the folder; return the job's manifest.
 
@@ -176,6 +250,7 @@ def run_order(
             request is accepted.
         on_event: Told every event.
         cancelled: Asked often; true stops the job.
+        on_note: Told a sentence where an earlier run's manifest is put aside.
 
     Raises:
         Cancelled: ``cancelled`` said so.
@@ -192,14 +267,20 @@ def run_order(
 
     def watch(event: Any) -> None:
         if isinstance(event, StateChanged) and event.state in (RUNNING, DONE):
-            folder.manifest.unlink(missing_ok=True)
+            note = folder.begin(order.request.system, layers)
+            if note is not None:
+                on_note(note)
+        elif isinstance(event, LayerReady):
+            folder.layer_came()
         on_event(event)
 
     outcome = client.follow(
         job, pictures=pictures, folder=folder.path, on_event=watch, cancelled=cancelled
     )
     manifest = _manifest_of(outcome)
-    manifest["layers"] = {name: manifest["layers"][name] for name in layers}
+    manifest["layers"] = {name: _in_order(manifest["layers"][name]) for name in layers}
+    inputs = manifest.get("inputs", {})
+    manifest["inputs"] = {name: _in_order(facts) for name, facts in inputs.items()}
     manifest["seconds"] = round(time.monotonic() - began, 2)
     client.release(job)
     return manifest
@@ -212,6 +293,16 @@ def _manifest_of(outcome: Outcome) -> dict[str, Any]:
     if outcome.state != DONE or outcome.manifest is None:
         raise outcome.error or GencompError(f"The job ended as '{outcome.state}'.")
     return dict(outcome.manifest)
+
+
+def _in_order(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts whose tables by frame go 1, 2, 10: as keys of text they came 1, 10, 2."""
+    return {
+        key: dict(sorted(table.items(), key=lambda pair: int(pair[0])))
+        if key in ("frames", "digests", "not_finite")
+        else table
+        for key, table in facts.items()
+    }
 
 
 def layer_folders(folder: Path, layers: Iterable[str]) -> dict[str, str]:

@@ -40,7 +40,9 @@ class Placement:
     Attributes:
         offload: ``none``: all on the device; ``model``: text encoder, VAE and transformer in turn;
             ``group``: of the transformer, a few blocks at a time.
-        tiling: True where the VAE works in tiles with blended seams.
+        tiling: True where the VAE decodes in tiles with blended seams.
+        encode_tiling: True where it encodes in tiles too. What is encoded decides every number
+            after it, so this follows from the device's whole memory, not from what is free.
         precision: ``exact`` or ``fp8``, as the knob says.
         batch: Most elements (passes, halves of guidance, windows) in one forward. It may change
             the last bits, so it follows from the device's whole memory, not from what is free.
@@ -50,6 +52,7 @@ class Placement:
     tiling: bool = False
     precision: str = "exact"
     batch: int = 1
+    encode_tiling: bool = False
 
     def spell(self) -> str:
         """Return it in words, for plan and manifest."""
@@ -156,6 +159,22 @@ def working_bytes(
     return int(tokens(spec, size, latent_frames) * kind.width * alive * number_bytes(device))
 
 
+def vae_number_bytes(spec: BackboneSpec, device: str) -> int:
+    """Return the bytes of a number of the VAE: Wan's computes in float32 everywhere."""
+    return 4 if spec.family == "wan" else number_bytes(device)
+
+
+def clip_bytes(spec: BackboneSpec, size: tuple[int, int], frames: int) -> int:
+    """Return the bytes that a clip's pixels take on the device while the VAE works on it.
+
+    CogVideoX's chunks come and go one by one. Wan's VAE is given the whole clip, and joins what it
+    made of it chunk by chunk: the clip lies there twice.
+    """
+    if spec.family != "wan":
+        return 0
+    return 2 * frames * size[0] * size[1] * 3 * 4
+
+
 def vae_bytes(spec: BackboneSpec, size: tuple[int, int], device: str, *, tiling: bool) -> int:
     """Return the bytes of activations while the VAE takes or makes one chunk of frames."""
     kind = spec.architecture
@@ -165,7 +184,7 @@ def vae_bytes(spec: BackboneSpec, size: tuple[int, int], device: str, *, tiling:
         height = min(height, int(spec.model_size[1] * _TILE_SHARE))
     # CogVideoX takes latent frames in pairs, Wan one at a time.
     frames = spec.vae_temporal * (2 if spec.family == "cogvideox" else 1)
-    each = frames * width * height * kind.vae_width * number_bytes(device)
+    each = frames * width * height * kind.vae_width * vae_number_bytes(spec, device)
     return each * _VAE_TENSORS
 
 
@@ -178,6 +197,7 @@ def stage_bytes(
     *,
     elements: int = 1,
     reuses: bool = False,
+    frames: int | None = None,
 ) -> dict[str, int]:
     """Return the device memory that each stage takes under a placement, in bytes.
 
@@ -189,17 +209,20 @@ def stage_bytes(
         placement: What lies where.
         elements: Elements of one step; of them ``placement.batch`` go into a forward.
         reuses: True where each of them keeps its last step (knob ``cached_steps``).
+        frames: Frames of the whole clip, padding included; None for those of the window.
 
     Returns:
         ``text``, ``encode``, ``sample`` and ``decode``.
     """
     number = number_bytes(device)
     text = spec.architecture.text_parameters * number
-    vae = spec.architecture.vae_parameters * number
+    vae = spec.architecture.vae_parameters * vae_number_bytes(spec, device)
     body = transformer_bytes(spec, device, placement)
     # The text encoder is dropped before anything else runs, so it never lies beside activations.
     beside = vae + body if placement.offload == "none" else 0
-    chunk = vae_bytes(spec, size, device, tiling=placement.tiling)
+    clip = clip_bytes(spec, size, frames or (latent_frames - 1) * spec.vae_temporal + 1)
+    encode = clip + vae_bytes(spec, size, device, tiling=placement.encode_tiling)
+    decode = clip + vae_bytes(spec, size, device, tiling=placement.tiling)
     at_once = min(placement.batch, elements)
     sample = at_once * working_bytes(spec, size, latent_frames, device)
     if reuses:
@@ -209,9 +232,9 @@ def stage_bytes(
     spare = 0 if device == CPU else SPARE_BYTES
     return {
         "text": spare + text + beside,
-        "encode": spare + chunk + (beside or vae),
+        "encode": spare + encode + (beside or vae),
         "sample": spare + sample + (beside or body),
-        "decode": spare + chunk + (beside or vae),
+        "decode": spare + decode + (beside or vae),
     }
 
 
@@ -238,9 +261,19 @@ def feasible(spec: BackboneSpec, machine: Machine) -> str | None:
             f"{spec.title} would take about {spell_minutes(minutes)} on this processor for "
             f"{spec.window_frames} frames."
         )
+    return lacking_memory(spec, machine)
+
+
+def lacking_memory(spec: BackboneSpec, machine: Machine) -> str | None:
+    """Tell what memory a machine lacks for a backbone, in a sentence; None where it has enough.
+
+    Decided as :func:`feasible` is. On a processor nothing can be moved away, so all must fit.
+    """
     if not machine.memory_bytes:
         return None
-    leanest = Placement("group", tiling=True)
+    leanest = Placement(
+        "none" if machine.device == CPU else "group", tiling=True, encode_tiling=True
+    )
     latent_frames = spec.latent_frames(spec.window_frames)
     need = stage_bytes(spec, spec.model_size, latent_frames, machine.device, leanest)
     stage = max(need, key=lambda name: need[name])

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gencomp_protocol.errors import LinkTimeout
+from gencomp_protocol.errors import LinkTimeout, OutOfMemory, WeightsMissing, WeightsRefused
 from gencomp_server.cost import spell_gigabytes
 from gencomp_server.footprint import Placement, spell_minutes
 
@@ -69,26 +69,46 @@ def as_lines(plan: Mapping[str, Any], send_bytes: int) -> list[str]:
     if plan["backbone"]:
         known = bool(plan["stage_bytes"])  # not before the plate's size is
         rows += _backbone_rows(plan) if known else [("backbone", str(plan["backbone"]))]
-    return [f"{name:<10}{words}" for name, words in rows] + [f"note: {n}" for n in plan["notes"]]
+    lines = [f"{name:<10}{words}" for name, words in rows] + [f"note: {n}" for n in plan["notes"]]
+    refusal = plan.get("refusal")
+    if refusal:
+        lines += [f"{_why(refusal)}: {refusal['message']} {refusal['hint']}".rstrip()]
+    return lines
+
+
+def _why(refusal: Mapping[str, Any]) -> str:
+    """Return what stands before the reason why a job cannot run here yet."""
+    words = {
+        WeightsMissing.code: "not installed",
+        WeightsRefused.code: "not allowed",
+        OutOfMemory.code: "does not fit",
+    }
+    return words.get(refusal["code"], "cannot run here")
 
 
 def _backbone_rows(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     by_stage = plan["stage_bytes"]
     stages = [f"{words} {spell_gigabytes(by_stage[n])}" for n, words in _STAGES.items()]
+    memory = "main memory" if plan.get("on_cpu") else "device memory"
     rows = [
         ("backbone", str(plan["backbone"])),
         ("tokens", f"{plan['tokens']} a forward"),
         ("forwards", str(plan["forwards"])),
         ("compute", f"{_petaflops(plan['teraflops'])} in all"),
-        ("by stage", ", ".join(stages) + " of device memory"),
+        ("by stage", ", ".join(stages) + f" of {memory}"),
     ]
     if plan["placement"]:
-        rows.append(("placed", Placement(**plan["placement"]).spell()))
+        words = Placement(**plan["placement"]).spell()
+        if plan.get("on_cpu"):
+            words = words.replace("all weights on the device", "all weights in main memory")
+        rows.append(("placed", words))
     return rows
 
 
 def _petaflops(tera: float) -> str:
-    """Return operations in words: ``8.68 PFLOP``, ``0.12 TFLOP``."""
+    """Return operations in words: ``8.68 PFLOP``, ``0.12 TFLOP``, ``0.4 GFLOP``."""
+    if tera < 0.001:
+        return f"{tera * 1000:.3g} GFLOP"
     return f"{tera / 1000:.3g} PFLOP" if tera >= 1000 else f"{tera:.3g} TFLOP"
 
 

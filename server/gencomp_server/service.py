@@ -49,9 +49,11 @@ from gencomp_server.engine.jobtable import JobTable, LayerRow
 from gencomp_server.engine.machine import from_plain, with_weights
 from gencomp_server.engine.progress import ProgressMeter
 from gencomp_server.engine.spool import Spool, SpoolBudget
-from gencomp_server.engine.supervisor import LOST, READY, Supervisor
+from gencomp_server.engine.supervisor import LOST, READY, STARTING, Supervisor
 from gencomp_server.engine.worker import Worker
 from gencomp_server.exr.decode import DecodePool
+from gencomp_server.footprint import CPU
+from gencomp_server.forecast import forecast
 from gencomp_server.gate import check_pictures, load_registry, open_system, plan_on
 from gencomp_server.lifetime import Notice, announced, claimed
 from gencomp_server.logs import job_named
@@ -151,6 +153,7 @@ class Service:
         self._table = JobTable(self._spool.database)
         self._intake = Intake(self._spool, pool, self._notice.wake)
         self._sessions = Sessions(self._intake.lacking)
+        self._waiting: dict[str, bytes] = {}  # Job to who would send its pictures.
         self._meter = ProgressMeter(self._clock)
         worker = Worker(
             self._registry,
@@ -182,8 +185,14 @@ class Service:
 
     def _recover(self) -> None:
         """Go on where the last server stopped, and clear out what nobody needs."""
-        for job_id in self._table.recover():
-            log.info("job %s goes back to the queue", job_id)
+        # A server that left has put them back itself: these ran while it died.
+        for job_id in self._table.recover(died=True):
+            deaths = self._table.deaths(job_id)
+            log.info("job %s goes back to the queue (%d of %d)", job_id, deaths, MOST_DEATHS)
+            if deaths >= MOST_DEATHS:
+                words = f"The server died while it ran the job, {deaths} attempts in all."
+                hint = "Look into the server's log; send a smaller job, or change its knobs."
+                self._end(job_id, m.FAILED, WorkerLost(words, hint=hint))
         for job_id in self._table.forget_before(time.time() - self._config.keep_days * _DAY_S):
             self._spool.remove_job(job_id)
         jobs = self._table.all()
@@ -243,6 +252,7 @@ class Service:
 
     def _go_on(self, ready: Mapping[Any, int]) -> None:
         """Start the next job, ask for pictures, forget who is silent."""
+        self._release_waiting()
         self._start_next()
         now = self._clock()
         for session in self._sessions.all():
@@ -355,11 +365,40 @@ class Service:
         found = Machine(self._config.device) if told is None else from_plain(told)
         return with_weights(found, self._shelf, self._config.allowed_licences)
 
+    def _awaits_machine(self, job: Job) -> bool:
+        """Tell whether a job may yet be refused once the worker has looked at its device."""
+        if self._supervisor.machine is not None or self._supervisor.state != STARTING:
+            return False
+        systems = [one for one in self._systems if one.name == job.request.system]
+        return any(one.backbone != NO_BACKBONE for one in systems)
+
+    def _release_waiting(self) -> None:
+        """Plan again, on the machine that is known now, what was taken before it was.
+
+        A job that it refuses has sent nothing yet; of the others pictures are now asked for.
+        """
+        for job_id, identity in list(self._waiting.items()):
+            job, session = self._known(job_id), self._sessions.get(identity)
+            if self._awaits_machine(job):
+                continue
+            del self._waiting[job_id]
+            try:
+                system = open_system(self._systems, job.request)
+                plan_on(system, job.request, self._machine())
+            except GencompError as error:
+                self._end(job_id, m.REFUSED, error)
+                continue
+            if session is not None and job.state == m.RECEIVING:
+                self._sessions.serve(session, job_id)
+
     def _check(self, session: Session, message: m.Check) -> None:
         system = self._system(message.request)
         machine = self._machine()
-        plan = dataclasses.asdict(plan_on(system, message.request, machine))
+        found, refusal = forecast(system, message.request, machine)
+        plan = dataclasses.asdict(found)
         plan["device"] = machine.name or machine.device
+        plan["on_cpu"] = machine.device == CPU
+        plan["refusal"] = None if refusal is None else refusal.to_wire()
         plan["layers"] = to_plain(system.layers(message.request))
         self._send(session.identity, m.Planned(message.id, to_plain(plan)))
 
@@ -405,7 +444,10 @@ class Service:
         self._accept(session, message.id, job)
         self._replay(session, job)
         if message.serves and job.state == m.RECEIVING:
-            self._sessions.serve(session, job.id)
+            if self._awaits_machine(job):
+                self._waiting[job.id] = session.identity
+            else:
+                self._sessions.serve(session, job.id)
 
     def _replay(self, session: Session, job: Job) -> None:
         """Tell a new follower everything that happened to a job so far."""
@@ -605,6 +647,7 @@ class Service:
     def _end(self, job_id: str, state: str, error: GencompError | None = None) -> None:
         """Bring a job to its end, once, and tell everybody who follows it."""
         self._intake.drop(job_id)
+        self._waiting.pop(job_id, None)
         self._sessions.forget(job_id)
         self._meter.forget(job_id)
         if not self._table.move(job_id, state, None if error is None else error.to_wire()):

@@ -43,9 +43,11 @@ _GAP_PX = 10
 _MARGIN_PX = 28
 _LABEL_PX = 170
 _HEAD_PX = 74
+_CAUTION_PX = 26
 _FIELD = 26  # 8-bit grey of the sheet
 _INK = (216, 216, 216)
 _DIM_INK = (140, 140, 140)
+_CAUTION_INK = (255, 176, 64)
 _FAULT = (255, 0, 255)
 _CHECKER_PX = 12
 _CHECKERS = (0.18, 0.30)  # scene-linear greys: a soft shadow shows, a white layer stands out
@@ -198,13 +200,16 @@ def _thumb_size(display_window: Box, pixel_aspect: float) -> tuple[int, int]:
     return max(8, round(width * scale)), max(8, round(height * scale))
 
 
-def compose_sheet(title: str, rows: Sequence[Row], frames: Sequence[int]) -> Picture8:
+def compose_sheet(
+    title: str, rows: Sequence[Row], frames: Sequence[int], caution: str = ""
+) -> Picture8:
     """Draw the whole sheet.
 
     Args:
         title: One line at the top.
         rows: From top to bottom; the first one's first picture decides the shape of all.
         frames: Frames of the shot, of which up to five become columns.
+        caution: What must not be overlooked, on a line of its own below the title; or nothing.
 
     Returns:
         [H,W,3] uint8, sRGB.
@@ -214,14 +219,17 @@ def compose_sheet(title: str, rows: Sequence[Row], frames: Sequence[int]) -> Pic
     assert first is not None, "the first row shows its first frame"
     size = _thumb_size(first.display_window, first.pixel_aspect)
     strips = [strip for row in rows for strip in _strips(row, columns, size)]
-    height = _HEAD_PX + sum(strip.height + _GAP_PX for strip in strips) + _MARGIN_PX
+    head = _HEAD_PX + (_CAUTION_PX if caution else 0)
+    height = head + sum(strip.height + _GAP_PX for strip in strips) + _MARGIN_PX
     width = 2 * _MARGIN_PX + _LABEL_PX + len(columns) * (size[0] + _GAP_PX) - _GAP_PX
     sheet: Picture8 = np.full((height, width, 3), _FIELD, np.uint8)
     _draw_text(sheet, title, _MARGIN_PX, 26, 15, _INK)
+    if caution:
+        _draw_text(sheet, caution, _MARGIN_PX, 26 + _CAUTION_PX, 13, _CAUTION_INK)
     left = _MARGIN_PX + _LABEL_PX
     for index, frame in enumerate(columns):
-        _draw_text(sheet, str(frame), left + index * (size[0] + _GAP_PX), 58, 11, _DIM_INK)
-    y = _HEAD_PX
+        _draw_text(sheet, str(frame), left + index * (size[0] + _GAP_PX), head - 16, 11, _DIM_INK)
+    y = head
     for strip in strips:
         ink = _DIM_INK if strip.is_small else _INK
         label_px, indent = (10, 16) if strip.is_small else (13, 0)
@@ -298,12 +306,20 @@ class Files:
     is_matte: bool = False
 
 
+def caution_of(manifest: Mapping[str, Any]) -> str:
+    """Return what the heading must say of a delivery: that nothing was trained that made it."""
+    backbone = manifest.get("backbone")
+    untrained = backbone is not None and backbone["untrained"]
+    return "untrained model: pictures mean nothing" if untrained else ""
+
+
 def draw_delivery(
     path: Path,
     title: str,
     frames: Sequence[int],
     plate: Files,
     layers: Mapping[str, Files],
+    caution: str = "",
 ) -> None:
     """Write the contact sheet of a delivery: plate, layers over checkers, mattes grey.
 
@@ -313,6 +329,7 @@ def draw_delivery(
         frames: The frames delivered.
         plate: What the layers were made from.
         layers: Every delivered layer, in the order of the rows; ``background`` comes last.
+        caution: What must not be overlooked, below the title; see :func:`caution_of`.
 
     Raises:
         BadPicture: A file cannot be read.
@@ -326,7 +343,7 @@ def draw_delivery(
                 rows.append(
                     _row(name, layers[name], _style(name, layers[name]), pool, Path(scratch))
                 )
-            write_sheet(path, compose_sheet(title, rows, frames))
+            write_sheet(path, compose_sheet(title, rows, frames, caution))
     finally:
         pool.close()
 

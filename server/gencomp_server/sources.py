@@ -18,12 +18,14 @@ from gencomp_protocol.errors import BadKnob, BadName, BadPicture, MissingFrame, 
 from gencomp_protocol.frames import Format, FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader
 from gencomp_server.contract import spell_input
-from gencomp_server.exr.header import parse_exr
+from gencomp_server.exr.header import find_channel, parse_exr
 from gencomp_server.exr.heads import bit_depth, picture_size
 
 COLOURSPACES = ("scene_linear", "srgb")
 EXR = "exr"
 IMAGE = "image"
+# Where a PNG says its colour type, and the type of three channels. Source: PNG specification, IHDR.
+_PNG, _PNG_COLOUR_AT, _PNG_RGB = b"\x89PNG\r\n\x1a\n", 25, 2
 _IMAGES = frozenset({".dpx", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
 _VIDEOS = frozenset(
     {".mov", ".mp4", ".m4v", ".avi", ".mkv", ".mxf", ".webm", ".mpg", ".mpeg", ".wmv", ".gif"}
@@ -349,6 +351,8 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
         )
     kind = kinds.pop()
     space = _colourspace(one, kind, paths, asked, notes)
+    if one.spec["kind"] == "matte" and one.channel is None and _is_plain_rgb(one.name, kind, paths):
+        notes.append(f"Input '{one.name}' has no alpha; its first channel R is read.")
     header = InputHeader(
         one.name,
         tuple(paths),
@@ -360,14 +364,27 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
     return Source(header, paths, kind)
 
 
+def _is_plain_rgb(name: str, kind: str, paths: Mapping[int, Path]) -> bool:
+    """Tell whether an input's first picture has R, G and B and surely no alpha, by its header."""
+    frame, path = next(iter(paths.items()))
+    if kind == EXR:
+        parts = parse_exr(path, f"Input '{name}' frame {frame}")
+        names = {channel.name for part in parts for channel in part.channels}
+        return names >= {"R", "G", "B"} and find_channel(sorted(names), "A") is None
+    with path.open("rb") as file:
+        head = file.read(_PNG_COLOUR_AT + 1)
+    is_png = head.startswith(_PNG) and len(head) > _PNG_COLOUR_AT
+    return is_png and head[_PNG_COLOUR_AT] == _PNG_RGB
+
+
 def _format(name: str, kind: str, paths: Mapping[int, Path]) -> Format | None:
     """Return the size of an input's first picture; None where its header does not say it."""
     frame, path = next(iter(paths.items()))
     if kind != EXR:
         size = picture_size(path)
         return None if size is None else Format(*size)
-    window = parse_exr(path, f"Input '{name}' frame {frame}")[0].display_window
-    return Format(window.width, window.height)
+    part = parse_exr(path, f"Input '{name}' frame {frame}")[0]
+    return Format(part.display_window.width, part.display_window.height, part.pixel_aspect)
 
 
 def _cover(one: _Found, span: FrameRange, notes: list[str]) -> tuple[str, dict[int, Path]]:
@@ -375,6 +392,10 @@ def _cover(one: _Found, span: FrameRange, notes: list[str]) -> tuple[str, dict[i
     if one.at_frames:
         return STILLS, dict(one.files)
     if one.still is None:
+        inside = {frame: one.files[frame] for frame in span if frame in one.files}
+        if one.spec.get("gaps_are_stills") and 0 < len(inside) < len(span):
+            notes.append(f"Input '{one.name}' has pictures at {spell_frames(inside)} only.")
+            return STILLS, inside
         return SEQUENCE, _pick(one, span)
     covers = one.spec["covers"]
     if len(span) == 1:
@@ -397,11 +418,21 @@ def _pick(one: _Found, span: FrameRange) -> dict[int, Path]:
         raise MissingFrame(
             f"Input '{one.name}' has no {count} {spell_frames(missing)}; "
             f"on disk are {spell_frames(one.files)}.",
-            hint="Render what is missing, or change --frames.",
+            hint=_cure_of_a_hole(one),
             input=one.name,
             frame=missing[0],
         )
     return {frame: one.files[frame] for frame in span}
+
+
+def _cure_of_a_hole(one: _Found) -> str:
+    if STILLS not in one.spec["covers"]:
+        return "Render what is missing, or change --frames."
+    frame = next(iter(one.files))
+    return (
+        "Render what is missing, or change --frames; single pictures are given as "
+        f"{one.name}@{frame}=FILE."
+    )
 
 
 # --- colour --------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class Contents:
     Attributes:
         tensors: The tensors by name; none where the header itself is cut short.
         found: The file's bytes.
-        wanted: The bytes that it must have by its header.
+        wanted: The bytes that it must have by its header, or at least, where that is cut short.
     """
 
     tensors: Mapping[str, Stored]
@@ -77,8 +77,12 @@ def look(file: Path) -> Contents:
         _refuse_other_kinds(file, start)
         length = int.from_bytes(start[:_LENGTH_BYTES], "little")
         end = _LENGTH_BYTES + length
-        if found < end or not 2 <= length <= _MOST_HEADER_BYTES:
-            return Contents({}, found, end)
+        if found >= _LENGTH_BYTES and not 2 <= length <= _MOST_HEADER_BYTES:
+            raise HeaderDamaged(f"its length is {length}")
+        if start[_LENGTH_BYTES : _LENGTH_BYTES + 1] not in (b"", b"{"):
+            raise HeaderDamaged("it does not begin with a brace")
+        if found < end:
+            return Contents({}, found, max(end, _LENGTH_BYTES + 2))
         stream.seek(_LENGTH_BYTES)
         header = stream.read(length)
     try:
@@ -97,7 +101,7 @@ def read_header(file: Path) -> dict[str, Stored]:
 
     Raises:
         WeightsMissing: There is no such file.
-        WeightsRefused: It is a pickle, a placeholder, damaged or truncated; says which.
+        WeightsRefused: It is a pickle, a placeholder, damaged or cut short; says which.
     """
     try:
         seen = look(file)
@@ -109,15 +113,29 @@ def read_header(file: Path) -> dict[str, Stored]:
         raise WeightsRefused(
             f"The weights file {file} is damaged: its header cannot be read.", hint=INSTALL
         ) from error
-    if seen.found != seen.wanted:
-        state = "truncated" if seen.found < seen.wanted else "damaged"
+    if seen.found < seen.wanted:
+        raise cut_short(file, seen)
+    if seen.found > seen.wanted:
         raise WeightsRefused(
-            f"The weights file {file} is {state}: it has {seen.found} bytes and its header speaks "
+            f"The weights file {file} is damaged: it has {seen.found} bytes and its header speaks "
             f"of {seen.wanted}.",
             hint=INSTALL,
             file=str(file),
         )
     return dict(seen.tensors)
+
+
+def cut_short(file: Path, seen: Contents) -> WeightsRefused:
+    """Return the error for a file that ends too early: empty, in its header, or in a tensor."""
+    if not seen.found:
+        where = "it is empty"
+    elif seen.tensors:
+        where = f"it has {seen.found} bytes and its header speaks of {seen.wanted}"
+    else:
+        where = f"it ends inside its header, after {seen.found} bytes"
+    return WeightsRefused(
+        f"The weights file {file} is cut short: {where}.", hint=INSTALL, file=str(file)
+    )
 
 
 def shards(index: Path) -> list[Path]:
@@ -138,14 +156,22 @@ def shards(index: Path) -> list[Path]:
             hint=INSTALL,
             file=str(index),
         ) from error
-    outside = [name for name in names if PurePosixPath(name).name != name]
-    if outside:
+    wrong = [name for name in names if not is_shard_name(name)]
+    if wrong:
+        outside = PurePosixPath(wrong[0]).name != wrong[0] or wrong[0] == ".."
+        what = "a shard outside its folder" if outside else "what is no weights file"
         raise WeightsRefused(
-            f"The weights file {index} names a shard outside its folder: {outside[0]}.",
+            f"The weights file {index} names {what}: {ascii(wrong[0])[1:-1]}.",
             hint=INSTALL,
             file=str(index),
         )
     return [index.parent / name for name in names]
+
+
+def is_shard_name(name: str) -> bool:
+    """Tell whether a name in an index is that of a weights file beside it, and of nothing else."""
+    plain = PurePosixPath(name).name == name and not any(mark in name for mark in "\0\\")
+    return plain and PurePosixPath(name).suffix in (".safetensors", ".bin")
 
 
 def missing(path: Path) -> WeightsMissing:
@@ -158,11 +184,19 @@ def missing(path: Path) -> WeightsMissing:
 
 
 def is_pickle(file: Path) -> WeightsRefused:
-    """Return the error for a pickle, with the way to convert it."""
+    """Return the error for a pickle, with the way to convert it.
+
+    Under the name that the server reads it must make room for what it is converted to.
+    """
+    target, source = file.with_suffix(".safetensors"), file
+    rename = ""
+    if target == file:
+        source = file.with_suffix(".pt")
+        rename = f"Rename it to {source.name}. "
     return WeightsRefused(
         f"The weights file {file} is a pickle, which may run code as it is opened: only "
         "safetensors are read.",
-        hint=f"Convert it: gencomp weights convert {file} {file.with_suffix('.safetensors')}",
+        hint=f"{rename}Convert it: gencomp weights convert {source} {target}",
         file=str(file),
     )
 

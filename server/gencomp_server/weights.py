@@ -31,7 +31,7 @@ from gencomp_protocol.errors import (
 from gencomp_server.backbones import SPECS, TINY, BackboneSpec
 from gencomp_server.contract import Refusal
 from gencomp_server.tensorfile import shards
-from gencomp_server.weights_lock import LockFile, Progress, digest_file
+from gencomp_server.weights_lock import Entry, LockFile, Progress, digest_file
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -164,11 +164,34 @@ class Shelf:
     # --- what is there ---------------------------------------------------------------------------
 
     def missing(self, name: str) -> tuple[Path, ...]:
-        """Return what has to be installed before a set can be loaded, its base's part included."""
+        """Return what has to be installed before a set can be loaded, its base's part included.
+
+        Raises:
+            WeightsRefused: A folder or an index of shards cannot be read; names it.
+        """
         found: list[Path] = []
         for place in self._places(name):
-            found += self._lacking(place)
+            try:
+                found += self._lacking(place)
+            except (OSError, RecursionError) as error:
+                path = self.folder / place.owner.name / place.file.paths[0]
+                why = "what lies there is damaged"
+                if isinstance(error, OSError):
+                    path, why = Path(error.filename or path), error.strerror or str(error)
+                raise WeightsRefused(
+                    f"The weights {path} cannot be read ({why}).",
+                    hint="Check who owns it and whether its disk is mounted; or install it again.",
+                    file=str(path),
+                ) from error
         return tuple(found)
+
+    def damage(self, name: str) -> WeightsRefused | None:
+        """Return why it cannot be told what a set lacks; None where it can."""
+        try:
+            self.missing(name)
+        except WeightsRefused as error:
+            return error
+        return None
 
     def is_installed(self, name: str) -> bool:
         """Tell whether everything is there that loading a set reads."""
@@ -217,9 +240,32 @@ class Shelf:
             for _, key, path, published in self._members(name)
         }
 
-    def accept(self, name: str) -> None:
-        """Forget what was recorded of a set's own files, so that changed ones may be recorded."""
-        self.lock.forget(self.set(name).name)
+    def accept(self, name: str, progress: Progress | None = None) -> dict[str, str]:
+        """Verify a set whose own files have changed on purpose, and record those anew.
+
+        What was recorded stays until every file was read and found whole; its base's files are
+        compared as ever.
+
+        Args:
+            name: The set.
+            progress: Told the file, the bytes done and the bytes in all.
+
+        Returns:
+            The digests, by ``<set>/<path>``.
+
+        Raises:
+            As :meth:`verify`.
+        """
+        self._require(name)
+        own, digests = {}, {}
+        for _, key, path, published in self._members(name):
+            if key.startswith(f"{name}/"):
+                own[key] = _entry_of(path, published, progress)
+                digests[key] = own[key].sha256
+            else:
+                digests[key] = self._digest(key, path, published, progress)
+        self.lock.replace(name, own)
+        return digests
 
     def identity(self, name: str, progress: Progress | None = None) -> str:
         """Return the digest of everything that loading a set reads.
@@ -268,6 +314,9 @@ class Shelf:
         return tuple(usable), refused
 
     def _refusal(self, spec: BackboneSpec, allowed: Sequence[str]) -> Refusal | None:
+        damage = self.damage(spec.weights)
+        if damage is not None:  # One set's; the others are none the worse for it.
+            return Refusal(damage.message, damage.hint)
         of_class, lacking = self.licence_class(spec.weights), self.missing(spec.weights)
         is_allowed = of_class in allowed
         if not lacking and is_allowed:
@@ -281,12 +330,32 @@ class Shelf:
                 "allowed_licences.",
                 by_licence=True,
             )
-        cure = _by_hand(self._owner(spec.weights, lacking[0]))
+        cure = f"gencomp weights list {spec.weights} says all that is needed and where to get it."
         if not is_allowed:
             cure = f"Its licence class '{of_class}' is not one that this server allows. {other}"
+        elif of_class != PRODUCTION:
+            cure = f"{cure}{self._clean_alternative(spec)}"
         return Refusal(
-            f"The weights of {spec.title} are not installed: {lacking[0]} is missing.", cure
+            f"The weights of {spec.title} are not installed: needed are "
+            f"{self.needs(spec.weights)}; {lacking[0]} is missing.",
+            cure,
         )
+
+    def needs(self, name: str) -> str:
+        """Return the sets that loading one takes, in words: itself, and what of its base."""
+        one = self.set(name)
+        if not one.base:
+            return f"the set {name}"
+        part = "all" if _covers(self.set(one.base), self._places(name)) else "parts"
+        return f"the set {name} and {part} of its base {one.base}"
+
+    def _clean_alternative(self, spec: BackboneSpec) -> str:
+        """Return a sentence on a backbone for the same work that asks for no licence; or none."""
+        for other in SPECS:
+            serves = other.name != TINY and set(spec.systems) <= set(other.systems)
+            if serves and self.licence_class(other.weights) == PRODUCTION:
+                return f" {other.name} serves too, and its licence class is '{PRODUCTION}'."
+        return ""
 
     def _alternative(self, spec: BackboneSpec, allowed: Sequence[str]) -> str:
         """Return the sentence that names a backbone of an allowed class for the same work."""
@@ -327,7 +396,7 @@ class Shelf:
         if place.file.role not in _WEIGHT_ROLES:
             return [] if inside else [path]
         lacking = [] if (path / "config.json").is_file() else [path / "config.json"]
-        if not any(one.suffix == ".safetensors" for one in inside):
+        if not any(one.is_file() for one in path.glob("*.safetensors")):
             lacking.append(path / "*.safetensors")
         for index in path.glob("*.index.json"):
             lacking += _lacking_shards(index)
@@ -357,14 +426,7 @@ class Shelf:
         *,
         record_or_warn: bool = False,
     ) -> str:
-        entry = digest_file(path, progress)
-        if published not in (NO_DIGEST, entry.sha256):
-            raise WeightsRefused(
-                f"The weights file {path} is not the published one: its sha256 is "
-                f"{entry.sha256[:12]}…, {DECLARATIONS} says {published[:12]}….",
-                hint="Install it again.",
-                file=str(path),
-            )
+        entry = _entry_of(path, published, progress)
         try:
             self.lock.record(key, path, entry)
         except (DiskFull, UnwritableOutput) as error:
@@ -395,6 +457,29 @@ class Shelf:
         )
 
 
+def _covers(base: WeightSet, places: Sequence[_Place]) -> bool:
+    """Tell whether every role of a base is among those that are loaded from it."""
+    taken = {place.file.role for place in places if place.owner.name == base.name}
+    return taken >= {file.role for file in base.files}
+
+
+def _entry_of(path: Path, published: str, progress: Progress | None) -> Entry:
+    """Return what there is to record of a file.
+
+    Raises:
+        WeightsRefused: It is damaged, or not the published one.
+    """
+    entry = digest_file(path, progress)
+    if published not in (NO_DIGEST, entry.sha256):
+        raise WeightsRefused(
+            f"The weights file {path} is not the published one: its sha256 is "
+            f"{entry.sha256[:12]}…, {DECLARATIONS} says {published[:12]}….",
+            hint="Install it again.",
+            file=str(path),
+        )
+    return entry
+
+
 # --- files of a role -----------------------------------------------------------------------------
 
 
@@ -404,11 +489,12 @@ def pickles_in(folder: Path) -> tuple[Path, ...]:
 
 
 def _counted(folder: Path) -> Iterator[Path]:
-    """Yield the files of a folder that decide what is loaded from it, in a fixed order."""
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in inside)
-        if path.suffix in _COUNTED and not hidden and path.is_file():
+    """Yield the files of a folder that decide what is loaded from it, in a fixed order.
+
+    They lie in the folder itself: no loader looks into folders within.
+    """
+    for path in sorted(folder.iterdir()):
+        if path.suffix in _COUNTED and not path.name.startswith(".") and path.is_file():
             yield path
 
 
@@ -542,5 +628,5 @@ def as_plain(shelf: Shelf, name: str) -> dict[str, Any]:
         **dataclasses.asdict(one),
         "folder": str(shelf.place(name)),
         "governing_class": shelf.licence_class(name),
-        "missing": [str(path) for path in shelf.missing(name)],
+        "missing": [] if shelf.damage(name) else [str(path) for path in shelf.missing(name)],
     }

@@ -25,7 +25,9 @@ from gencomp_protocol.errors import (
     WeightsMissing,
     error_from_wire,
 )
-from gencomp_server.backbones import SPECS
+from gencomp_server.backbones import SPECS, TINY, BackboneSpec
+from gencomp_server.cost import spell_gigabytes
+from gencomp_server.footprint import Placement, stage_bytes
 from gencomp_server.weights import Shelf, as_plain, pickles_in
 
 _CONVERTER = "gencomp_server.models.convert"
@@ -43,6 +45,8 @@ def add_weights(commands: Any) -> None:
     inside = weights.add_subparsers(title="commands", metavar="COMMAND", required=True)
     listing = inside.add_parser("list", help="what is installed, missing or refused, and why")
     listing.set_defaults(command=_list)
+    listing.add_argument("names", nargs="*", metavar="NAME", help="sets to tell all of")
+    listing.add_argument("--long", action="store_true", help="tell all of every set")
     listing.add_argument("--json", action="store_true", help="everything that is declared")
     verify = inside.add_parser(
         "verify",
@@ -78,19 +82,95 @@ def _shelf() -> tuple[Shelf, tuple[str, ...]]:
 
 def _list(args: argparse.Namespace) -> int:
     shelf, allowed = _shelf()
+    names = [shelf.set(name).name for name in args.names] or list(shelf.sets)
     if args.json:
         found = [
-            {**as_plain(shelf, name), "state": _state(shelf, name, allowed)} for name in shelf.sets
+            {**as_plain(shelf, name), "state": _state(shelf, name, allowed), **_sizes(name)}
+            for name in names
         ]
         print(json.dumps(found, indent=2))
         return 0
     print(f"Weights belong in {shelf.folder}; allowed licence classes: {', '.join(allowed)}.")
-    for name in shelf.sets:
+    if not (args.names or args.long):
+        print("\n" + "\n".join(overview(shelf, allowed)))
+        return 0
+    for name in names:
         print("\n" + "\n".join(describe(shelf, name, allowed)))
     return 0
 
 
+def overview(shelf: Shelf, allowed: Sequence[str]) -> list[str]:
+    """Return one line for each choice of the knob ``backbone``, and what the columns mean."""
+    rows = [("backbone", "state", "licence class", "GPU memory", "disk", "for")]
+    choices = [spec for spec in SPECS if spec.name != TINY]
+    for spec in choices:
+        name = spec.weights
+        least, most = (spell_gigabytes(count) for count in _gpu_bytes(spec))
+        rows.append(
+            (
+                spec.name,
+                _state(shelf, name, allowed),
+                shelf.licence_class(name),
+                f"{least} to {most}",
+                f"~{spell_gigabytes(_disk_bytes(spec))}",
+                _spell_systems(spec),
+            )
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    others = [name for name in shelf.sets if name not in {spec.weights for spec in choices}]
+    told = [
+        "GPU memory is for one window at the size trained at: at the least, and with all weights "
+        "on the card. Disk is estimated from the numbers of parameters in bf16, what is taken from "
+        "a base included.",
+        f"Other sets: {', '.join(others)}." if others else "",
+        "gencomp weights list NAME says what is missing, where to get it and under which licence; "
+        "--long says it of all.",
+    ]
+    return [*lines, ""] + [line for text in told for line in textwrap.wrap(text, 100)]
+
+
+def _spell_systems(spec: BackboneSpec) -> str:
+    return ", ".join(
+        name if name in spec.trained_for else f"{name} (stands in)" for name in spec.systems
+    )
+
+
+def _gpu_bytes(spec: BackboneSpec) -> tuple[int, int]:
+    """Return the peak of device memory in bytes: the leanest placement's and the fullest's."""
+    latent_frames = spec.latent_frames(spec.window_frames)
+    least, most = (
+        max(stage_bytes(spec, spec.model_size, latent_frames, "cuda:0", placement).values())
+        for placement in (Placement("group", tiling=True), Placement())
+    )
+    return least, most
+
+
+def _disk_bytes(spec: BackboneSpec) -> int:
+    """Estimate the bytes of everything that is loaded, two for each parameter."""
+    kind = spec.architecture
+    return 2 * (kind.parameters + kind.vae_parameters + kind.text_parameters)
+
+
+def _sizes(name: str) -> dict[str, int]:
+    """Return the estimated sizes of a set that is a choice of its own; of others nothing."""
+    for spec in SPECS:
+        if spec.weights == name:
+            least, most = _gpu_bytes(spec)
+            return {
+                "disk_bytes_estimated": _disk_bytes(spec),
+                "gpu_bytes_least": least,
+                "gpu_bytes_most": most,
+            }
+    return {}
+
+
 def _state(shelf: Shelf, name: str, allowed: Sequence[str]) -> str:
+    if shelf.damage(name) is not None:
+        return "damaged"
     if shelf.missing(name):
         return "missing"
     return "installed" if shelf.licence_class(name) in allowed else "refused"
@@ -100,12 +180,19 @@ def describe(shelf: Shelf, name: str, allowed: Sequence[str]) -> list[str]:
     """Return what a person reads of one set, in lines of at most a hundred characters."""
     one, state = shelf.set(name), _state(shelf, name, allowed)
     facts = [("for", one.purpose), ("licence", f"{shelf.licence_class(name)}: {one.licence}")]
+    if one.base:
+        facts.append(("takes", f"{shelf.needs(name)}."))
     if shelf.licence_class(name) not in allowed:
         facts.append(("refused", "Its licence class is not in the setting allowed_licences."))
-    if state != "missing":
+    damage = shelf.damage(name)
+    if damage is not None:
+        facts.append(("damaged", str(damage)))
+    elif state != "missing":
         facts.append(("lies in", str(shelf.place(name))))
     else:
         facts.append(("get it", one.source))
+        if one.base:
+            facts.append(("its base", shelf.set(one.base).source))
         facts += [("missing", str(path)) for path in shelf.missing(name)]
         facts += [
             ("convert", f"gencomp weights convert {source} {made}")
@@ -146,9 +233,8 @@ def _verify(args: argparse.Namespace) -> int:
             hint="gencomp weights list says where each one belongs.",
         )
     for name in names:
-        if args.accept:
-            shelf.accept(name)
-        for key, digest in shelf.verify(name, _say_progress).items():
+        verify = shelf.accept if args.accept else shelf.verify
+        for key, digest in verify(name, _say_progress).items():
             print(f"{digest}  {key}")
     print(f"Recorded in {shelf.lock.path}: {', '.join(names)}.")
     return 0

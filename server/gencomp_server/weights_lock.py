@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from gencomp_protocol.errors import DiskFull, UnwritableOutput, WeightsMissing, WeightsRefused
-from gencomp_server.tensorfile import HeaderDamaged, look
+from gencomp_server.tensorfile import HeaderDamaged, cut_short, look
 
 Progress = Callable[[Path, int, int], None]
 """Told the file, the bytes done and the bytes in all."""
@@ -107,10 +107,11 @@ class LockFile:
                 )
             self._write({**entries, key: entry})
 
-    def forget(self, prefix: str) -> None:
-        """Drop the records of a set, so that its files may be recorded anew.
+    def replace(self, prefix: str, entries: Mapping[str, Entry]) -> None:
+        """Keep other records of a set in place of all it has, at once: a change is wanted.
 
         Raises:
+            WeightsRefused: The file is there and cannot be understood.
             DiskFull: There is no room.
             UnwritableOutput: The folder cannot be written.
         """
@@ -120,7 +121,7 @@ class LockFile:
                 for key, entry in self.entries().items()
                 if not key.startswith(f"{prefix}/")
             }
-            self._write(kept)
+            self._write({**kept, **entries})
 
     @contextlib.contextmanager
     def _held(self) -> Iterator[None]:
@@ -131,7 +132,10 @@ class LockFile:
         except OSError as error:
             raise self._unwritable(error) from error
         try:
-            fcntl.flock(beside, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(beside, fcntl.LOCK_EX)
+            except OSError as error:  # A network disk may have no locks at all.
+                raise self._unwritable(error) from error
             yield
         finally:
             os.close(beside)
@@ -217,12 +221,11 @@ def _check_length(path: Path) -> None:
         raise _unreadable(path, error) from error
     except HeaderDamaged as error:
         raise _no_tensors(path) from error
-    if not seen.tensors and seen.found < seen.wanted:
-        raise _no_tensors(path)
-    if seen.wanted != seen.found:
-        how = "cut short" if seen.found < seen.wanted else "too long"
+    if seen.found < seen.wanted:
+        raise cut_short(path, seen)
+    if seen.found > seen.wanted:
         raise WeightsRefused(
-            f"The weights file {path} is {how}: it has {seen.found} bytes, its header says "
+            f"The weights file {path} is too long: it has {seen.found} bytes, its header says "
             f"{seen.wanted}.",
             hint="Install it again.",
             file=str(path),

@@ -138,6 +138,13 @@ SPOILT = {
         ),
         ("do not fit Casper", "of a Wan transformer", "gencomp weights list"),
     ),
+    "not finite": (
+        lambda file, good: save_file(
+            {**good, "proj_out.bias": good["proj_out.bias"] * float("nan")}, file
+        ),
+        ("not finite, in 'proj_out.bias'", "gencomp weights verify casper"),
+    ),
+    "empty": (lambda file, good: file.write_bytes(b""), ("is cut short: it is empty", "Install")),
     "a pickle": (
         lambda file, good: torch.save(good, file),
         ("is a pickle", "only safetensors are read", "gencomp weights convert"),

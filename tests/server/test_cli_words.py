@@ -258,6 +258,27 @@ def test_a_range_that_begins_before_frame_zero_is_typed_like_any_other(words):
     assert args.frames == words[-1].removeprefix("--frames=")
 
 
+def test_words_without_quotes_around_them_are_told_how_to_be_quoted(capsys):
+    words = ["plan", "overplusplus", "--set", "prompt=soft", "warm", "shadow", "--json"]
+    with pytest.raises(SystemExit) as ended:
+        _parsed(words)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "unrecognized arguments: warm shadow" in told
+    assert 'put quotes around it: --set "prompt=soft warm shadow".' in told
+
+
+def test_a_stray_word_elsewhere_is_told_nothing_of_quotes(capsys):
+    with pytest.raises(SystemExit):
+        _parsed(["plan", "overplusplus", "--json", "shadow"])
+    assert "quotes" not in capsys.readouterr().err
+
+
+def test_the_systems_are_listed_with_the_choices_of_a_knob(capsys):
+    assert main(["systems"]) == 0
+    assert "--set quality=final (draft, final)  draft:" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("words", [("weights", "list"), ("systems",), ("weights", "path")])
 def test_a_reader_who_has_seen_enough_ends_the_command_without_a_word(words):
     code = "import sys; sys.path[:0] = sys.argv.pop(1).split(':');"

@@ -82,6 +82,7 @@ def test_when_everything_fits_then_the_parsed_params_come_back():
         ("steps", True, "takes a whole number"),
         ("invert", "perhaps", "takes on or off"),
         ("mode", "middle", "near, far"),
+        ("mode", "Far", "Did you mean 'far'"),
         ("mode", 3, "takes text"),
     ],
 )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gencomp_protocol import Outcome, StateChanged
+from gencomp_protocol import LayerReady, Outcome, StateChanged
 from gencomp_protocol.errors import BadMatte, Cancelled, MissingFrame, UnwritableOutput
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import InputHeader, Request
@@ -60,6 +60,7 @@ def run(client, tmp_path, folder):
             on_plan=lambda pictures, layers: told.append((pictures, layers)),
             on_event=lambda event: None,
             cancelled=lambda: False,
+            on_note=told.append,
         )
     return manifest, told
 
@@ -173,6 +174,70 @@ def test_an_old_manifest_goes_when_the_new_job_runs_and_not_before(tmp_path, sta
     with pytest.raises(BadMatte):
         run(client, tmp_path, OutputFolder(tmp_path / "out"))
     assert folder.manifest.exists() is stays
+
+
+def test_a_run_that_ends_early_over_an_earlier_take_says_so_until_one_is_finished(tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    with folder:
+        folder.write_manifest(MANIFEST)
+    began, came = StateChanged("7", "running"), LayerReady("7", "a", 1, "a.0001.exr")
+    endings = [
+        ([began], "still holds layers of an earlier take"),
+        ([began, came], "now mixes frames of two takes"),
+        ([began], "now mixes frames of two takes"),
+    ]
+    for events, words in endings:
+        with pytest.raises(Cancelled):
+            run(Script(Outcome("cancelled"), events), tmp_path, folder)
+        end = "there is no manifest until the job is finished."
+        assert folder.unfinished() == f"{tmp_path / 'out'} {words}; {end}"
+    run(Script(Outcome("done", MANIFEST), [began, came]), tmp_path, folder)
+    folder.drop_spool()
+    assert folder.unfinished() is None
+
+
+def test_a_first_take_that_ends_early_mixes_nothing(tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    events = [StateChanged("7", "running"), LayerReady("7", "a", 1, "a.0001.exr")]
+    with pytest.raises(Cancelled):
+        run(Script(Outcome("cancelled"), events), tmp_path, folder)
+    assert folder.unfinished() is None
+
+
+def test_manifest_and_sheet_of_another_system_are_put_aside(tmp_path):
+    folder = OutputFolder(tmp_path / "out")
+    with folder:
+        folder.write_manifest({"system": "omnimatte", "layers": {"a": {}, "b": {}}})
+        (folder.path / "contact_sheet.png").write_bytes(b"sheet")
+    events = [StateChanged("7", "running"), StateChanged("7", "done")]
+    _, told = run(Script(Outcome("done", MANIFEST), events), tmp_path, folder)
+    assert told[1:] == [
+        "The manifest of an earlier run of omnimatte is kept as manifest.omnimatte.json; "
+        "of its layers, a will be overwritten."
+    ]
+    kept = json.loads((folder.path / "manifest.omnimatte.json").read_text())
+    assert kept["system"] == "omnimatte"
+    assert (folder.path / "contact_sheet.omnimatte.png").read_bytes() == b"sheet"
+    assert not folder.manifest.exists()
+
+
+@pytest.mark.parametrize("system", ["../../x", "", "a b"])
+def test_a_name_that_is_no_system_makes_no_file(tmp_path, system):
+    folder = OutputFolder(tmp_path / "out")
+    with folder:
+        folder.write_manifest({"system": system, "layers": {}})
+        folder.begin("cutout", ["a"])
+        assert sorted(path.name for path in folder.path.iterdir()) == [".gencomp"]
+
+
+def test_frames_stand_in_order_in_the_manifest(tmp_path):
+    frames = {str(n): {} for n in sorted(range(1, 12), key=str)}
+    made = {"layers": {"a": {"frames": frames}, "background": {"frames": {}}}}
+    made["inputs"] = {"plate": {"digests": dict.fromkeys(frames, "")}}
+    manifest, _ = run(Script(Outcome("done", made)), tmp_path, OutputFolder(tmp_path / "out"))
+    numbers = [str(n) for n in range(1, 12)]
+    assert list(manifest["layers"]["a"]["frames"]) == numbers
+    assert list(manifest["inputs"]["plate"]["digests"]) == numbers
 
 
 def test_a_run_that_dies_while_its_spool_goes_leaves_no_half_a_spool(tmp_path, monkeypatch):

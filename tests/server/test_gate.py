@@ -88,6 +88,25 @@ def test_auto_passes_over_what_is_not_practical_and_takes_what_is():
     assert len(passed_over(NEEDS, processor)) == 2
 
 
+def test_to_insist_is_offered_only_for_what_memory_would_take():
+    # Of the two, Wan 1.3B needs some 30 GB on a processor and Casper some 50.
+    slow = Machine("cpu", "16 cores", 40 * GB, 40 * GB, 0.1, ("casper", "wan-casper-1.3b"))
+    with pytest.raises(BadKnob) as refusal:
+        plan_on(NEEDS, asked(), slow)
+    assert "backbone=wan-casper-1.3b" in refusal.value.hint
+    assert plan_on(NEEDS, asked(backbone="wan-casper-1.3b"), slow).backbone == "wan-casper-1.3b"
+    small = replace(slow, memory_bytes=16 * GB)
+    with pytest.raises(
+        BadKnob, match=r"Casper .* needs .* GB of memory .* has 16\.0 GB"
+    ) as refusal:
+        plan_on(NEEDS, asked(), small)
+    assert "insist" not in refusal.value.hint
+    assert "more memory" in refusal.value.hint
+    for name in small.backbones:
+        with pytest.raises(OutOfMemory):
+            plan_on(NEEDS, asked(backbone=name), small)
+
+
 def test_one_that_is_named_is_planned_on_a_processor_with_a_warning():
     processor = Machine("cpu", "16 cores", 512 * GB, 512 * GB, 1.0, ("casper",))
     found = plan_on(NEEDS, asked(backbone="casper"), processor)

@@ -3,6 +3,7 @@
 
 from dataclasses import asdict
 
+from gencomp_protocol.errors import BadKnob, OutOfMemory, WeightsMissing, WeightsRefused
 from gencomp_server.backbones import spec_named
 from gencomp_server.contract import Machine
 from gencomp_server.cost import estimate
@@ -36,6 +37,24 @@ def test_every_figure_of_a_job_is_said_in_words():
     ]
 
 
+def test_on_a_processor_everything_lies_in_main_memory():
+    found = plan(Machine("cpu", "16 cores", 150 * GB, 149 * GB, 1.0))
+    lines = as_lines({**found, "on_cpu": True}, 0)
+    assert "placed    all weights in main memory" in lines
+    assert not any("device memory" in line for line in lines)
+
+
+def test_why_it_cannot_run_here_yet_stands_last():
+    found = plan(Machine("cuda:0", "a card"))
+    for error, words in [
+        (WeightsMissing("No file.", hint="Get it."), "not installed: No file. Get it."),
+        (WeightsRefused("No licence."), "not allowed: No licence."),
+        (OutOfMemory("Too large."), "does not fit: Too large."),
+        (BadKnob("Too slow."), "cannot run here: Too slow."),
+    ]:
+        assert as_lines({**found, "refusal": error.to_wire()}, 0)[-1] == words
+
+
 def test_a_device_of_unknown_speed_has_no_time():
     assert "time      not known" in as_lines(plan(Machine("cuda:0", "a card")), 0)
 
@@ -46,3 +65,16 @@ def test_a_file_that_is_named_twice_is_sent_once(tmp_path):
     two.write_bytes(b"45")
     assert bytes_to_send([{1: one, 2: two}, {1: one}]) == 5
     assert as_plain({"a": 1}, 5) == {"a": 1, "bytes_to_send": 5}
+
+
+def test_small_figures_are_not_said_to_be_nothing():
+    machine = Machine("cpu", "2 cores", 16 * GB, 16 * GB, 0.1)
+    cost = estimate(spec_named("tiny"), (80, 48), 2, steps=2, machine=machine)
+    made = {**asdict(cost.plan()), "device": "x", "layers": []}
+    # Two forwards of some millions of operations; the VAE's widest block, 33.4 MB.
+    assert 0 < cost.teraflops < 0.001
+    assert made["teraflops"] == float(f"{cost.teraflops:.6g}")
+    lines = as_lines(made, 0)
+    assert f"compute   {cost.teraflops * 1000:.3g} GFLOP in all" in lines
+    assert any("decode 34 MB of device memory" in line for line in lines)
+    assert any("0.006 TFLOP" in line for line in as_lines({**made, "teraflops": 0.006}, 0))

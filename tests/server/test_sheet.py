@@ -14,6 +14,7 @@ from gencomp_server.sheet import (
     Files,
     Row,
     Shown,
+    caution_of,
     compose_sheet,
     display,
     draw_delivery,
@@ -112,6 +113,19 @@ def test_a_layer_row_has_its_alpha_below():
     # 336 x 168 for the layer, half of that for its alpha, and a gap of 10 each.
     assert layered.shape[0] - alone.shape[0] == 168 + 10 + 84 + 10
     assert layered.shape[1] == alone.shape[1]
+
+
+def test_what_an_untrained_model_made_is_marked_in_the_heading():
+    rows = [Row("plate", lambda n: flat(0.18))]
+    marked = caution_of({"backbone": {"name": "tiny", "untrained": True}})
+    assert marked == "untrained model: pictures mean nothing"
+    assert caution_of({"backbone": {"name": "casper", "untrained": False}}) == ""
+    assert caution_of({"backbone": None}) == caution_of({}) == ""
+    plain, sheet = compose_sheet("t", rows, [1]), compose_sheet("t", rows, [1], marked)
+    assert sheet.shape[0] - plain.shape[0] == 26
+    line = sheet[42:62]
+    assert (line.max(axis=2) > line.min(axis=2) + 100).any()  # in a colour of its own
+    assert not (line[:, -28:] != 26).any()  # and not cut off at the right
 
 
 def test_an_anamorphic_plate_is_shown_in_its_true_shape():

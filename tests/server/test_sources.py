@@ -5,10 +5,13 @@ import struct
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gencomp_protocol.errors import BadKnob, BadName, BadPicture, MissingFrame, MissingInput
-from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.frames import Box, Format, FrameRange
+from gencomp_server.contract import LayerFrame
+from gencomp_server.exr.write import write_layer
 from gencomp_server.sources import Given, bit_depth, find_sequence, gather, parse_given, schema_of
 
 SCHEMA = {
@@ -18,6 +21,12 @@ SCHEMA = {
         {"name": "plate", "kind": "rgb", "covers": ("sequence",)},
         {"name": "matte.*", "kind": "matte", "covers": ("sequence", "still")},
         {"name": "clean_plate", "kind": "rgb", "covers": ("sequence", "stills")},
+        {
+            "name": "roto",
+            "kind": "matte",
+            "covers": ("sequence", "still", "stills"),
+            "gaps_are_stills": True,
+        },
         {"sets": [[{"name": "fg", "kind": "rgba", "covers": ("sequence",)}]]},
     ],
 }
@@ -161,6 +170,33 @@ def test_clean_plates_at_frames_are_stills(tmp_path):
     assert source.paths[3].name == "b.jpg"
 
 
+def test_a_roto_painted_at_keyframes_is_taken_as_it_lies_on_disk_and_said(tmp_path):
+    touch(tmp_path, *[f"p.{n}.jpg" for n in range(1, 6)], "r.1.jpg", "r.4.jpg", "r.9.jpg")
+    found = collect(f"plate={tmp_path}/p.%d.jpg", f"roto={tmp_path}/r.%d.jpg")
+    header = found.sources[1].header
+    assert (header.cover, header.frames) == ("stills", (1, 4))
+    assert "Input 'roto' has pictures at 1, 4 only." in found.notes
+
+
+def test_a_roto_on_every_frame_is_a_sequence(tmp_path):
+    touch(tmp_path, "p.1.jpg", "p.2.jpg", "r.1.jpg", "r.2.jpg", "r.3.jpg")
+    found = collect(f"plate={tmp_path}/p.%d.jpg", f"roto={tmp_path}/r.%d.jpg")
+    assert found.sources[1].header.cover == "sequence"
+    assert not any("'roto'" in note for note in found.notes)
+
+
+def test_a_roto_with_no_picture_in_the_range_is_refused(tmp_path):
+    touch(tmp_path, "p.1.jpg", "p.2.jpg", "r.7.jpg")
+    with pytest.raises(MissingFrame, match=r"'roto' has no frames 1-2; on disk are 7\..*roto@7="):
+        collect(f"plate={tmp_path}/p.%d.jpg", f"roto={tmp_path}/r.%d.jpg")
+
+
+def test_a_hole_in_a_clean_plate_is_refused_and_the_sentence_says_how_stills_are_given(tmp_path):
+    touch(tmp_path, *[f"p.{n}.jpg" for n in range(1, 4)], "c.1.jpg", "c.3.jpg")
+    with pytest.raises(MissingFrame, match=r"'clean_plate' has no frame 2.*clean_plate@1=FILE"):
+        collect(f"plate={tmp_path}/p.%d.jpg", f"clean_plate={tmp_path}/c.%d.jpg")
+
+
 def test_one_clean_plate_without_a_frame_says_which_frame_it_is_taken_for(tmp_path):
     touch(tmp_path, "p.1.jpg", "p.2.jpg", "clean.0002.jpg")
     found = collect(f"plate={tmp_path}/p.%d.jpg", f"clean_plate={tmp_path}/clean.0002.jpg")
@@ -208,7 +244,9 @@ def test_a_matte_is_never_converted(tmp_path):
     touch(tmp_path, "p.1.jpg")
     found = collect(f"plate={tmp_path}/p.%d.jpg", f"matte.a={tmp_path}/m.%d.png")
     assert found.sources[1].header.colourspace == "scene_linear"
-    assert not any("matte" in note for note in found.notes)
+    assert [note for note in found.notes if "matte" in note] == [
+        "Input 'matte.a' has no alpha; its first channel R is read."
+    ]
 
 
 def test_asking_to_convert_a_matte_is_refused(tmp_path):
@@ -266,6 +304,15 @@ def test_a_picture_that_is_none_is_refused_by_input_frame_and_name(tmp_path):
     touch(tmp_path, "p.7.png", data=b"<html>")
     with pytest.raises(BadPicture, match=r"'plate', frame 7: p.7.png is not"):
         collect(f"plate={tmp_path}/p.%d.png")
+
+
+def test_the_size_of_an_anamorphic_exr_carries_its_pixel_aspect(tmp_path):
+    window = Box(0, 0, 3, 1)
+    pixels = np.zeros((2, 4, 3), np.float16)
+    picture = LayerFrame("plate", 7, pixels, ("R", "G", "B"), window, window, pixel_aspect=2.0)
+    write_layer(tmp_path / "p.7.exr", picture)
+    found = collect(f"plate={tmp_path}/p.%d.exr")
+    assert [one.header.format for one in found.sources] == [Format(4, 2, 2.0)]
 
 
 def test_a_png_named_exr_is_refused_by_its_first_bytes(tmp_path):

@@ -209,6 +209,44 @@ def test_a_folder_without_its_configuration_or_weights_is_not_whole(tmp_path):
     assert shelf.missing(FUN) == (vae / "config.json", vae / "*.safetensors")
 
 
+def test_weights_in_a_folder_within_count_for_nothing_as_no_loader_finds_them(tmp_path):
+    shelf = shelf_with(tmp_path, FUN)
+    vae = tmp_path / FUN / "vae"
+    (vae / "old").mkdir()
+    (vae / "model.safetensors").rename(vae / "old/model.safetensors")
+    assert shelf.missing(FUN) == (vae / "*.safetensors",)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 200_000], ids=["cut short", "nested too deep"])
+def test_a_damaged_index_refuses_its_own_set_and_no_other(tmp_path, text):
+    wan = "wan2.1-fun-1.3b-inp"
+    shelf = shelf_with(tmp_path, FUN, wan)
+    index = tmp_path / FUN / "text_encoder/model.safetensors.index.json"
+    put(index, text.encode())
+    usable, refused = shelf.available(CLASSES)
+    assert usable == tuple(spec.name for spec in SPECS if spec.weights == wan)
+    own = next(spec.name for spec in SPECS if spec.weights == FUN)
+    assert str(index.parent) in refused[own].sentence
+    assert refused[own].cure
+    assert not refused[own].by_licence
+
+
+def test_a_folder_that_cannot_be_read_refuses_its_own_set_by_name(tmp_path, monkeypatch):
+    shelf = shelf_with(tmp_path, FUN)
+    own = next(spec.name for spec in SPECS if spec.weights == FUN)
+    vae = tmp_path / FUN / "vae"
+
+    def counted(folder):
+        if folder == vae:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return iter([folder / "model.safetensors"])
+
+    monkeypatch.setattr("gencomp_server.weights._counted", counted)
+    usable, refused = shelf.available(CLASSES)
+    assert usable == ()
+    assert refused[own].sentence == f"The weights {vae} cannot be read (Permission denied)."
+
+
 def test_a_shard_that_an_index_names_and_that_is_not_there_is_missing(tmp_path):
     shelf = shelf_with(tmp_path, FUN)
     folder = tmp_path / FUN / "text_encoder"
@@ -283,9 +321,38 @@ def test_a_change_that_is_accepted_is_recorded(tmp_path):
     shelf = shelf_with(tmp_path, FUN, "casper")
     before = shelf.identity("casper")
     put(tmp_path / "casper" / CASPER, safetensors_bytes(b"\1\0\0\0\0\0\0\0"))
-    shelf.accept("casper")
+    assert shelf.accept("casper").keys() == shelf.verify("casper").keys()
     shelf.verify("casper")
     assert shelf.identity("casper") != before
+
+
+def test_what_is_accepted_and_damaged_leaves_the_records_as_they_were(tmp_path):
+    shelf = shelf_with(tmp_path, FUN, "casper")
+    shelf.verify("casper")
+    before = shelf.lock.path.read_bytes()
+    put(tmp_path / "casper" / CASPER, safetensors_bytes()[:-2])
+    with pytest.raises(WeightsRefused, match="cut short"):
+        shelf.accept("casper")
+    assert shelf.lock.path.read_bytes() == before
+
+
+def test_accepting_a_set_accepts_no_change_of_its_base(tmp_path):
+    shelf = shelf_with(tmp_path, FUN, "casper")
+    shelf.verify("casper")
+    put(tmp_path / FUN / "vae/config.json", b'{"changed": 1}')
+    with pytest.raises(WeightsRefused, match=r"vae/config\.json has changed"):
+        shelf.accept("casper")
+
+
+def test_a_disk_without_locks_is_a_sentence_on_the_lock_file(tmp_path, monkeypatch):
+    shelf = shelf_with(tmp_path, FUN)
+
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("gencomp_server.weights_lock.fcntl.flock", no_locks)
+    with pytest.raises(UnwritableOutput, match=r"weights\.lock .*No locks available"):
+        shelf.verify(FUN)
 
 
 def test_identity_believes_the_record_while_size_and_time_agree(tmp_path, monkeypatch):
@@ -329,9 +396,14 @@ def test_a_file_touched_and_not_changed_is_read_again_and_taken(tmp_path):
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS placeholder"),
         (b"<!DOCTYPE html><html>quota exceeded</html>", "is a web page"),
         ((16).to_bytes(8, "little") + b"{" * 16, "does not begin as a safetensors file"),
-        (b"", "does not begin as a safetensors file"),
+        (b"", "is cut short: it is empty"),
+        (safetensors_bytes()[:20], "is cut short: it ends inside its header, after 20 bytes"),
+        (b"numbers in a row, no header", "does not begin as a safetensors file"),
     ],
-    ids=["truncated", "longer", "a pickle by another name", "placeholder", "page", "odd", "empty"],
+    ids=[
+        *("truncated", "longer", "a pickle by another name", "placeholder", "page", "odd"),
+        *("empty", "cut inside its header", "no header"),
+    ],
 )
 def test_a_damaged_file_is_refused_and_not_recorded(tmp_path, data, sentence):
     shelf = shelf_with(tmp_path, FUN, "casper")
@@ -411,7 +483,7 @@ def test_nothing_is_available_and_every_backbone_says_its_expected_path(tmp_path
     assert usable == ()
     assert set(refused) == {spec.name for spec in SPECS} - {TINY}
     assert str(tmp_path / "casper" / CASPER) in refused["casper"].sentence
-    assert "gen-omnimatte/gen-omnimatte-public" in refused["casper"].cure
+    assert "gencomp weights list casper" in refused["casper"].cure
     assert not any(why.by_licence for why in refused.values())
 
 
@@ -496,6 +568,10 @@ def test_a_system_that_needs_one_stops_with_the_expected_path(tmp_path):
     with pytest.raises(WeightsMissing) as caught:
         choose(system(NEEDS_BACKBONE), ModelParams(), machine(shelf))
     assert str(tmp_path / "casper" / CASPER) in caught.value.message
+    sets = "the set casper and parts of its base cogvideox-fun-v1.5-5b-inp"
+    assert sets in caught.value.message
+    assert "gencomp weights list casper" in caught.value.hint
+    assert "wan-casper-1.3b serves too" in caught.value.hint
 
 
 def test_weights_that_are_there_and_not_allowed_are_refused_not_missing(tmp_path):

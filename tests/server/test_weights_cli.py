@@ -17,6 +17,7 @@ from gencomp_protocol.errors import (
     WeightsRefused,
 )
 from gencomp_server import weights_cli
+from gencomp_server.backbones import SPECS
 from gencomp_server.weights import Shelf
 
 WHOLE = struct.pack("<Q", 2) + b"{}"  # A safetensors file without tensors.
@@ -62,7 +63,7 @@ def part_of(text, name):
 
 
 def test_an_empty_shelf_is_listed_with_every_path_and_where_to_get_it(home, capsys):
-    assert run("list") == 0
+    assert run("list", "--long") == 0
     text = capsys.readouterr().out
     assert text.startswith(f"Weights belong in {home / 'weights'};")
     part = part_of(text, "casper")
@@ -80,7 +81,7 @@ def test_what_is_installed_is_listed_so_and_what_is_not_allowed_as_refused(
     install(home, "wan2.1-fun-1.3b-inp")
     install(home, "cogvideox-fun-v1.5-5b-inp")
     monkeypatch.setenv("GENCOMP_ALLOWED_LICENCES", "production")
-    run("list")
+    run("list", "--long")
     text = capsys.readouterr().out
     assert part_of(text, "wan2.1-fun-1.3b-inp").startswith("INSTALLED wan2.1-fun-1.3b-inp")
     part = part_of(text, "cogvideox-fun-v1.5-5b-inp")
@@ -92,12 +93,51 @@ def test_what_lies_there_as_published_is_listed_with_the_command_that_converts_i
     folder = install(home, "wan2.1-fun-1.3b-inp")
     (folder / "Wan2.1_VAE.safetensors").rename(folder / "Wan2.1_VAE.pth")
     put(folder / "stray.bin", b"x")
-    run("list")
+    run("list", "--long")
     part = part_of(capsys.readouterr().out, "wan2.1-fun-1.3b-inp")
     source, made = folder / "Wan2.1_VAE.pth", folder / "Wan2.1_VAE.safetensors"
     assert f"gencomp weights convert {source} {made}" in part
     assert f"{folder / 'stray.bin'} is a pickle" in part
     assert f"{source} is a pickle" not in part
+
+
+def test_the_list_has_one_line_for_each_choice_with_what_it_takes(home, capsys):
+    install(home, "wan2.1-fun-1.3b-inp")
+    install(home, "wan-casper-1.3b")
+    assert run("list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if " GB  ~" in line}
+    assert list(found) == [spec.name for spec in SPECS if spec.name != "tiny"]
+    # (5 571 094 144 + 215 583 907 + 4 762 310 656) parameters of two bytes each.
+    assert found["casper"].startswith("missing registration needed 20 GB to 31 GB ~22 GB omnimatte")
+    assert found["casper"].endswith("overplusplus (stands in)")
+    assert found["wan-casper-1.3b"].startswith("installed production")
+
+
+def test_a_name_lists_that_set_alone_with_what_it_takes_of_its_base(home, capsys):
+    assert run("list", "casper") == 0
+    text = capsys.readouterr().out
+    assert text.count("MISSING") == 1
+    part = part_of(text, "casper")
+    assert "takes the set casper and parts of its base cogvideox-fun-v1.5-5b-inp." in part
+    assert "its base From the model's own page" in part
+    with pytest.raises(BadKnob, match="no set of weights 'caspar'"):
+        run("list", "caspar")
+
+
+def test_a_damaged_set_is_listed_so_and_the_others_as_ever(home, capsys):
+    wan = "wan2.1-fun-1.3b-inp"
+    folder = install(home, wan)
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    put(index, b"{")
+    run("list", "--json")
+    states = {one["name"]: one["state"] for one in json.loads(capsys.readouterr().out)}
+    assert (states[wan], states["casper"]) == ("damaged", "missing")
+    run("list", "--long")
+    text = " ".join(capsys.readouterr().out.split())
+    assert f"damaged The weights file {index} is damaged" in text
+    assert "MISSING casper" in text
 
 
 def test_the_list_as_json_holds_everything_that_is_declared(home, capsys):
@@ -106,6 +146,7 @@ def test_the_list_as_json_holds_everything_that_is_declared(home, capsys):
     found = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
     assert found["wan2.1-fun-1.3b-inp"]["state"] == "installed"
     assert found["casper"]["state"] == "missing"
+    assert found["casper"]["disk_bytes_estimated"] == 2 * (5571094144 + 215583907 + 4762310656)
     assert found["casper"]["governing_class"] == "registration needed"
     assert found["casper"]["files"][0]["sha256"] == "unknown"
 

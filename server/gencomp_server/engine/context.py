@@ -72,6 +72,7 @@ class JobContext:
         self.seed = seed
         self.warnings: list[str] = []
         self.figures: dict[str, Any] = {}
+        self.plan_notes: tuple[str, ...] = ()
         self.rows: list[StageRow] = []
         self._job, self._system, self._device = job, system, device
         self._store, self._say, self._is_cancelled = store, say, is_cancelled

@@ -164,13 +164,19 @@ class JobTable:
         )
         return True
 
-    def recover(self) -> list[str]:
+    def recover(self, *, died: bool = False) -> list[str]:
         """Put jobs that ran when the server went away back into the queue; return their ids.
 
         What they had delivered is forgotten, since running them again delivers it again.
+
+        Args:
+            died: True where the server did not leave but died: then that is a death of each of
+                them, since one may be what kills it. A server that leaves has put them back itself.
         """
         found = [job.id for job in self.in_state(RUNNING)]
         for job in found:
+            if died:
+                self.count_death(job)
             self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
             self.move(job, QUEUED)
         return found
@@ -178,6 +184,10 @@ class JobTable:
     def count_death(self, job: str) -> int:
         """Note that a job's worker died under it; return how often that happened so far."""
         self._db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE id = ?", (job,))
+        return self.deaths(job)
+
+    def deaths(self, job: str) -> int:
+        """Return how often a worker, or a server, died while it ran a job."""
         found = self._db.execute("SELECT deaths FROM jobs WHERE id = ?", (job,)).fetchone()
         return 0 if found is None else int(found[0])
 

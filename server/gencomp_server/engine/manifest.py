@@ -41,7 +41,7 @@ def provenance(
     }
     if backbone is not None:
         found["gencomp:backbone"] = backbone["name"]
-        found["gencomp:licence"] = f"{backbone['licence_class']}: {backbone['licence']}"
+        found["gencomp:licence"] = _licence(backbone)
         if backbone["untrained"]:
             found["gencomp:untrained"] = "a test of the pipeline; its pictures mean nothing"
         elif backbone["surrogate"]:
@@ -49,6 +49,12 @@ def provenance(
         if getattr(params, "quality", "final") != "final":
             found["gencomp:quality"] = params.quality
     return found
+
+
+def _licence(backbone: Mapping[str, Any]) -> str:
+    """Return class and licence in one line; of weights that were made here the licence alone."""
+    of_class, licence = str(backbone["licence_class"]), str(backbone["licence"])
+    return licence if of_class == "none" else f"{of_class}: {licence}"
 
 
 def describe_job(system: System, request: Request, params: Any, device: str) -> dict[str, Any]:
@@ -120,10 +126,15 @@ def _file_facts(one: Written) -> dict[str, Any]:
 
 
 def describe_run(ctx: JobContext, seconds: float) -> dict[str, Any]:
-    """Return what a manifest says of how it went: stages, warnings, figures, seconds."""
+    """Return what a manifest says of how it went: stages, warnings, figures, seconds.
+
+    ``plan_notes`` are the sentences of the plan it ran by, such as why no video model was taken;
+    none of a system that takes none.
+    """
     return {
         "stages": [asdict(row) for row in ctx.rows],
         "warnings": list(ctx.warnings),
+        "plan_notes": list(ctx.plan_notes),
         "report": dict(ctx.figures),
         "timings": {"run_s": round(seconds, 3)},
     }

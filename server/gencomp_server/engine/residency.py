@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from gencomp_protocol.errors import OutOfMemory
+from gencomp_protocol.errors import OutOfMemory, WeightsRefused
 from gencomp_server.backbones import TINY, BackboneSpec, cached_steps_of
 from gencomp_server.footprint import CPU, Placement
 
@@ -43,6 +43,10 @@ T = TypeVar("T")
 
 # A change of these may change bits.
 _LIBRARIES = ("torch", "diffusers", "transformers")
+# And of these, where a knob has them compute: the packages that a library may come as.
+_FLASH, _SAGE, _EIGHT_BITS = ("flash-attn", "flash-attn-3"), ("sageattention",), ("torchao",)
+# What may hold spoilt numbers, the likeliest first.
+_WEIGHT_ROLES = ("transformer", "vae", "lora", "text_encoder")
 _WORDS = {
     "load": "loading {title}",
     "text": "reading the prompt with {title}",
@@ -63,6 +67,7 @@ class Wanted:
         compiled: The knob of that name.
         attention: The knob of that name.
         cached_steps: The knob of that name; of a draft on a GPU, never 0.
+        gpu: What the GPU is called, since kernels differ from one to another; empty for none.
     """
 
     spec: BackboneSpec
@@ -71,28 +76,40 @@ class Wanted:
     compiled: bool = False
     attention: str = "native"
     cached_steps: float = 0.0
+    gpu: str = ""
 
 
 Loader = Callable[[Wanted, "Mapping[str, Path] | None", Path], "Backbone"]
 
 
-def wanted(spec: BackboneSpec, params: Any, placement: Placement, device: str) -> Wanted:
+def wanted(
+    spec: BackboneSpec, params: Any, placement: Placement, device: str, name: str = ""
+) -> Wanted:
     """Return what a job's knobs want of a backbone; accelerations are for a GPU alone.
 
     Which knobs a processor leaves aside is said by ``backbones.idle_knobs``.
+
+    Args:
+        spec: Which.
+        params: The job's knobs.
+        placement: What lies where.
+        device: What it runs on.
+        name: What the device is called.
     """
     if device == CPU:
         return Wanted(spec, device, placement)
     cached = cached_steps_of(params, device)
     if cached > 0:  # Then elements go one at a time, whatever there is room for.
         placement = replace(placement, batch=1)
-    return Wanted(spec, device, placement, params.compiled, params.attention, cached)
+    return Wanted(spec, device, placement, params.compiled, params.attention, cached, name)
 
 
 def identity_of(want: Wanted, weights: str) -> str:
-    """Return the digest of everything that decides a backbone's bits, in hex.
+    """Return the digest of everything that decides the bits of text and samples, in hex.
 
     Where weights lie while they are used decides none; how many elements go into a forward may.
+    What the VAE does in tiles is known to :func:`tiled` alone: it follows from what is free, and a
+    server that finds less after a restart must still find what was computed for hours.
 
     Args:
         want: The backbone.
@@ -102,20 +119,35 @@ def identity_of(want: Wanted, weights: str) -> str:
         "backbone": want.spec.name,
         "weights": weights,
         "precision": want.placement.precision,
-        "tiling": want.placement.tiling,
         "batch": want.placement.batch,
         "compiled": want.compiled,
         "attention": want.attention,
         "cached_steps": want.cached_steps,
-        "libraries": library_versions(),
+        "gpu": want.gpu,
+        "libraries": library_versions(want),
     }
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def library_versions() -> dict[str, str]:
+def tiled(identity: str, placement: Placement, *, decoded: bool) -> str:
+    """Return an identity that knows what of the VAE's work is done in tiles.
+
+    Args:
+        identity: What :func:`identity_of` made.
+        placement: What lies where.
+        decoded: True for decoded frames, False for latents.
+    """
+    made = f"{identity} encoded in tiles" if placement.encode_tiling else identity
+    return f"{made} decoded in tiles" if decoded and placement.tiling else made
+
+
+def library_versions(want: Wanted) -> dict[str, str]:
     """Return the versions of the libraries that decide bits, without loading one."""
+    asked: tuple[str, ...] = _LIBRARIES
+    asked += {"flash": _FLASH, "sage": _SAGE}.get(want.attention, ())
+    asked += _EIGHT_BITS if want.placement.precision == "fp8" else ()
     found = {}
-    for name in _LIBRARIES:
+    for name in asked:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -134,7 +166,6 @@ class Residency:
     def __init__(self, cache: Path, loader: Loader | None = None) -> None:
         self._cache, self._loader = cache, loader or load_by_family
         self._held: tuple[Any, Backbone] | None = None
-        self._in_tiles: set[str] = set()
 
     def lease(
         self, want: Wanted, weights: str, files: Mapping[str, Path] | None = None
@@ -146,11 +177,7 @@ class Residency:
             weights: Digest of its weights.
             files: Its files by role; None for ``tiny``.
         """
-        # Of the same identity with tiles or without, so that the latents on disk are still its own.
-        identity = identity_of(want, weights)
-        if identity in self._in_tiles:
-            want = replace(want, placement=replace(want.placement, tiling=True))
-        return LazyBackbone(self, want, identity, weights, files)
+        return LazyBackbone(self, want, identity_of(want, weights), weights, files)
 
     def get(self, want: Wanted, weights: str, files: Mapping[str, Path] | None) -> Backbone:
         """Return a loaded backbone; any other is let go of first."""
@@ -170,10 +197,6 @@ class Residency:
         """Let go of what is loaded and give its memory back."""
         self._held = None
         give_memory_back()
-
-    def decode_in_tiles(self, identity: str) -> None:
-        """Note that a backbone's VAE ran out of memory: from the next job on it works in tiles."""
-        self._in_tiles.add(identity)
 
     @property
     def is_empty(self) -> bool:
@@ -198,7 +221,7 @@ class LazyBackbone:
 
     Attributes:
         spec: Its facts.
-        identity: Digest of everything that decides its bits.
+        identity: Digest of everything that decides the bits of text and samples.
         batch: Most elements that a forward should be given: what memory allows.
         forwards: Forwards computed by this job so far.
         said: What is in force that is not the default, a sentence each; None while this job has
@@ -220,19 +243,83 @@ class LazyBackbone:
         self._residency, self._weights, self._files = residency, weights, files
 
     @property
+    def tiles(self) -> bool:
+        """Tell whether this job decodes in tiles."""
+        return self.want.placement.tiling
+
+    @property
+    def encode_identity(self) -> str:
+        """Identity, and whether frames are encoded in tiles: what decides the bits of latents."""
+        return tiled(self.identity, self.want.placement, decoded=False)
+
+    @property
+    def vae_identity(self) -> str:
+        """Identity, and what is done in tiles: what decides the bits of decoded frames."""
+        return tiled(self.identity, self.want.placement, decoded=True)
+
+    def turn_to_tiles(self, failure: OutOfMemory) -> bool:
+        """Have the VAE work in tiles for the rest of this job, where that may cure a failure.
+
+        Decoding is; encoding too where it was what failed, since another latent is another sample.
+        Whatever was encoded or decoded before must be asked for again: its key is another now.
+
+        Returns:
+            False where the failure is another, or tiles are what failed.
+        """
+        placement, stage = self.want.placement, failure.details.get("stage")
+        encodes = placement.encode_tiling or stage == "encode"
+        turned = replace(placement, tiling=True, encode_tiling=encodes)
+        if stage not in ("encode", "decode") or turned == placement:
+            return False
+        self.want = replace(self.want, placement=turned)
+        return True
+
+    @property
     def device(self) -> device:
         """Where tensors must lie."""
         import torch
 
         return torch.device(self.want.device)
 
+    def _blame_weights(self) -> None:
+        """Look for weights that are not finite, after something was made that is not.
+
+        Nothing of it happens where all is well, and of a backbone that is made there are no files.
+
+        Raises:
+            WeightsRefused: There are; names the file.
+        """
+        from gencomp_server.models.loading import not_finite_in
+
+        for role in _WEIGHT_ROLES:
+            place = (self._files or {}).get(role)
+            found = None if place is None else not_finite_in(place)
+            if found is not None:
+                file, tensor = found
+                raise WeightsRefused(
+                    f"The weights file {file} of {self.spec.title} holds numbers that are not "
+                    f"finite, in '{tensor}'.",
+                    hint=f"gencomp weights verify {self.spec.weights} compares it with what was "
+                    "installed; install it again.",
+                    file=str(file),
+                )
+
     def encode(self, video: Floats, progress: Progress | None = None) -> Tensor:
         """Encode a sequence; see ``models.backbone.Backbone``. [T,H,W,3] -> [1,T',C,h,w]."""
         return self._do("encode", lambda loaded: loaded.encode(video, progress))
 
     def decode(self, latents: Tensor, progress: Progress | None = None) -> Floats:
-        """Decode latents; see ``models.backbone.Backbone``. [1,T',C,h,w] -> [T,H,W,3]."""
-        return self._do("decode", lambda loaded: loaded.decode(latents, progress))
+        """Decode latents; see ``models.backbone.Backbone``. [1,T',C,h,w] -> [T,H,W,3].
+
+        Raises:
+            WeightsRefused: What was made is not finite, and neither are the weights.
+        """
+        import numpy as np
+
+        video = self._do("decode", lambda loaded: loaded.decode(latents, progress))
+        if self._files and not np.isfinite(video).all():
+            self._blame_weights()
+        return video
 
     def text(self, prompt: str) -> Tensor:
         """Return the embedding of a prompt. [1,L,D]."""
@@ -247,8 +334,15 @@ class LazyBackbone:
         return self._do("encode", lambda loaded: loaded.condition(plate_latents, trimask))
 
     def predict(self, latents: Tensor, timestep: float, text: Tensor, condition: Tensor) -> Tensor:
-        """Run the transformer once on a batch. [B,T',C,h,w]."""
+        """Run the transformer once on a batch. [B,T',C,h,w].
+
+        Raises:
+            WeightsRefused: What the job's first forward made is not finite, and neither are the
+                weights: hours need not pass before the decoded frames show it.
+        """
         made = self._do("sample", lambda one: one.predict(latents, timestep, text, condition))
+        if self.forwards == 0 and self._files and not bool(made.isfinite().all()):
+            self._blame_weights()
         self.forwards += latents.shape[0]
         return made
 
@@ -296,8 +390,6 @@ class LazyBackbone:
         traceback.clear_frames(error.__traceback__)
         where = "main memory" if self.want.device == CPU else "GPU memory"
         knob, cure = self._cure(stage)
-        if stage == "decode":
-            self._residency.decode_in_tiles(self.identity)
         return OutOfMemory(
             f"There was not enough {where} while {_WORDS[stage].format(title=self.spec.title)}.",
             hint=cure,
@@ -308,8 +400,6 @@ class LazyBackbone:
     def _cure(self, stage: str) -> tuple[str, str]:
         """Return the knob that lowers what a stage takes, and the sentence that says so."""
         exact = self.want.placement.precision == "exact"
-        if stage == "decode" and not self.want.placement.tiling:
-            return "", "Run it again: the latents are kept, and frames are then decoded in tiles."
         if stage == "load" and exact and self.want.device != CPU:
             return "precision", "Set the knob 'precision' to fp8, or choose a smaller 'backbone'."
         if stage in ("load", "text"):
@@ -334,6 +424,7 @@ def load_by_family(want: Wanted, files: Mapping[str, Path] | None, cache: Path) 
         precision=want.placement.precision,
         offload=want.placement.offload,
         tiling=want.placement.tiling,
+        encode_tiling=want.placement.encode_tiling,
     )
     return models.load(
         want.spec, files, device=want.device, settings=settings, cache=cache, log=log
@@ -368,9 +459,9 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
     return {
         "name": spec.name,
         "title": spec.title,
-        "licence": licence.get("licence", "none needed"),
-        "licence_class": licence.get("class", "production"),
-        "proven": spec.proven,
+        "licence": licence.get("licence", "none: made by the program"),
+        "licence_class": licence.get("class", "none"),
+        "proven": "no" if spec.name == TINY else spec.proven,
         "identity": lent.identity,
         "untrained": spec.name == TINY,
         "surrogate": system not in spec.trained_for,
@@ -382,7 +473,7 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
             "cached_steps": want.cached_steps,
         },
         "in_force": None if lent.said is None else list(lent.said),
-        "libraries": library_versions(),
+        "libraries": library_versions(want),
         "forwards": lent.forwards,
     }
 

@@ -13,7 +13,7 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -26,6 +26,7 @@ from gencomp_protocol.request import Request
 from gencomp_server.backbones import TINY, BackboneSpec, idle_knobs, spec_named, steps_of
 from gencomp_server.contract import (
     NO_BACKBONE,
+    LayerFrame,
     Machine,
     System,
     check_request,
@@ -258,6 +259,7 @@ class Runner:
         if shelf is not None and self._weights is not None:
             machine = machines.with_weights(machine, shelf, self._weights.allowed)
         plan = plan_on(system, request, machine)
+        ctx.plan_notes = plan.notes
         if not plan.backbone:
             return None
         spec = spec_named(plan.backbone)
@@ -270,7 +272,7 @@ class Runner:
         idle = idle_knobs(params, machine.device)
         if idle is not None:
             ctx.warn(idle)
-        want = residency.wanted(spec, params, placement, machine.device)
+        want = residency.wanted(spec, params, placement, machine.device, machine.name)
         if spec.name == TINY or shelf is None:
             return self._residency.lease(want, "")
 
@@ -320,7 +322,7 @@ class Runner:
         metadata = provenance(system, request, params, about)
         encoder = Encoder(self._spool, job, written, metadata=metadata)
         try:
-            for picture in system.run(SpoolShot(request, shelf), params, ctx):
+            for picture in pictures_of(system, SpoolShot(request, shelf), params, ctx):
                 ctx.check_cancelled()
                 place = (picture.layer, picture.frame)
                 if place not in owed or picture.channels != specs[picture.layer].channels:
@@ -340,6 +342,38 @@ class Runner:
         return describe_layers(system, request, made)
 
 
+def pictures_of(
+    system: System, shot: SpoolShot, params: Any, ctx: JobContext
+) -> Iterator[LayerFrame]:
+    """Run a system; once more, its VAE in tiles, where that ran out of memory.
+
+    It happens once, and only before anything was yielded. The whole run is asked for again: what is
+    finished and the same in tiles is found on disk, and all that is decoded is decoded alike, so
+    that what the VAE does to a picture is still the same in each. The next job starts as planned.
+
+    Raises:
+        OutOfMemory: The device has not enough in tiles either, or the VAE is not what lacks it.
+    """
+    try:
+        pictures = iter(system.run(shot, params, ctx))
+        first = next(pictures, None)
+    except OutOfMemory as error:
+        if ctx.backbone is None or not ctx.backbone.turn_to_tiles(error):
+            raise
+        first = None
+    else:
+        if first is not None:
+            yield first
+            yield from pictures
+        return
+    # Outside of the handler: there the error would keep what was computed in memory.
+    ctx.warn(
+        f"There was not enough memory for {ctx.backbone.spec.title}'s VAE: for this job it works "
+        "in tiles, which changes tone a little from tile to tile."
+    )
+    yield from system.run(shot, params, ctx)
+
+
 def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:
     """Return a request that says the size of every input, now that pictures were read."""
     known = []
@@ -348,7 +382,7 @@ def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]
         header = own[min(own)].header
         window = header.display_window
         size = Format(window.width, window.height, header.pixel_aspect)
-        known.append(replace(entry, format=entry.format or size))
+        known.append(replace(entry, format=size))
     return replace(request, inputs=tuple(known))
 
 

@@ -58,6 +58,7 @@ class ExrPart:
         data_window: The pixels present.
         display_window: The picture's frame.
         chunk_count: Number of chunks; None for a tiled part that does not say.
+        pixel_aspect: Width over height of one pixel; 1 where the file's number makes no sense.
     """
 
     name: str
@@ -68,6 +69,7 @@ class ExrPart:
     data_window: Box
     display_window: Box
     chunk_count: int | None
+    pixel_aspect: float = 1.0
 
     def channel(self, name: str) -> ExrChannel | None:
         """Return the channel of that name, or None."""
@@ -324,6 +326,7 @@ def _part(data: mmap.mmap, attributes: _Attributes, flags: int) -> ExrPart:
         data_window=windows[0],
         display_window=windows[1],
         chunk_count=_chunk_count(data, attributes, tiled, windows[0], compression),
+        pixel_aspect=_pixel_aspect(data, attributes),
     )
 
 
@@ -334,6 +337,14 @@ def _string(data: mmap.mmap, attribute: tuple[str, int, int]) -> str:
 
 def _box(data: mmap.mmap, attribute: tuple[str, int, int]) -> Box:
     return Box(*struct.unpack_from("<4i", data, attribute[1]))
+
+
+def _pixel_aspect(data: mmap.mmap, attributes: _Attributes) -> float:
+    """Return what ``exr/pixels.py`` reads of the same attribute."""
+    if "pixelAspectRatio" not in attributes:
+        return 1.0
+    (aspect,) = struct.unpack_from("<f", data, attributes["pixelAspectRatio"][1])
+    return float(aspect) if 0.0 < aspect < float("inf") else 1.0
 
 
 def _channels(data: mmap.mmap, attribute: tuple[str, int, int]) -> Iterator[ExrChannel]:

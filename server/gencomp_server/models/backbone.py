@@ -45,7 +45,8 @@ class Backbone(Protocol):
 
     Attributes:
         spec: Its facts.
-        identity: Digest of everything that decides its bits: weights, precision, accelerations.
+        identity: Digest of everything that decides the bits of text and samples: weights,
+            precision, accelerations. Whether the VAE works in tiles is not part of it.
         forwards: Forwards computed so far; a batch of two counts two.
         said: What is in force that is not the default, a sentence each.
     """
@@ -55,6 +56,16 @@ class Backbone(Protocol):
     forwards: int
     batch: int
     said: tuple[str, ...]
+
+    @property
+    def encode_identity(self) -> str:
+        """Identity, and whether frames are encoded in tiles: what decides the bits of latents."""
+        ...
+
+    @property
+    def vae_identity(self) -> str:
+        """Identity, and what is done in tiles: what decides the bits of decoded frames."""
+        ...
 
     @property
     def device(self) -> device:

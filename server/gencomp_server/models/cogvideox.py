@@ -147,7 +147,7 @@ class CogVideoXBackbone:
         prompts: Where embeddings come from.
         identity: Digest of everything that decides its bits.
         device: Where it computes.
-        settings: How it was loaded; ``offload`` and ``tiling`` matter here.
+        settings: How it was loaded; ``offload``, ``tiling`` and ``encode_tiling`` matter here.
         said: What is in force that is not the default, in sentences.
     """
 
@@ -175,12 +175,23 @@ class CogVideoXBackbone:
         self._dtype = compute_dtype(self._device)
         self._offload = settings.offload if settings and self._device.type != "cpu" else "none"
         self._tiles = _tiles(spec) if settings and settings.tiling else None
+        self._encode_tiles = _tiles(spec) if settings and settings.encode_tiling else None
         self._positions: dict[tuple[int, int, int], tuple[Tensor, Tensor]] = {}
 
     @property
     def device(self) -> torch.device:
         """Where tensors must lie."""
         return self._device
+
+    @property
+    def encode_identity(self) -> str:
+        """Digest of what decides the bits of latents; see ``backbone.Backbone``."""
+        return self.identity
+
+    @property
+    def vae_identity(self) -> str:
+        """Digest of what decides the bits of decoded frames; see ``backbone.Backbone``."""
+        return self.identity
 
     # --- pictures --------------------------------------------------------------------------------
 
@@ -205,7 +216,7 @@ class CogVideoXBackbone:
         ):
             raise ValueError(f"the model takes multiples of {multiple}, not {video.shape}")
         self._take_turn(self._vae)
-        return vae.encode(self._vae, video, tiles=self._tiles, progress=progress)
+        return vae.encode(self._vae, video, tiles=self._encode_tiles, progress=progress)
 
     def decode(self, latents: Tensor, progress: Progress | None = None) -> Floats:
         """Decode scaled latents. [1,T',16,h,w] -> [T,H,W,3] float32, model range, unclamped."""
@@ -566,7 +577,7 @@ def _load_prompts(
         make_encoder,
         text.load_tokenizer(files["tokenizer"]),
         spec.architecture.text_tokens,
-        identity=f"{fingerprint(folder)} {dtype} {device.type}",
+        identity=text.encoder_identity(folder, files["tokenizer"], dtype, device.type),
         folder=None if cache is None else cache / "prompts",
     )
 

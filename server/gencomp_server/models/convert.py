@@ -43,6 +43,7 @@ from gencomp_protocol.errors import (
     WeightsMissing,
     WeightsRefused,
 )
+from gencomp_server.tensorfile import is_shard_name
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt")
 WRAPPERS = ("state_dict", "module", "model")
@@ -206,7 +207,7 @@ def _read_sharded(index: Path) -> Mapping[str, Any]:
     """Read the shards that an index names; every name it lists must be there, and no other."""
     try:
         where: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        shards = sorted(set(where.values()))
+        shards = sorted({str(name) for name in where.values()})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise WeightsRefused(
             f"The index {index} cannot be understood ({error}).", hint="Get it again."
@@ -214,7 +215,12 @@ def _read_sharded(index: Path) -> Mapping[str, Any]:
     found: dict[str, Any] = {}
     for shard in shards:
         path = index.parent / shard
-        if PurePath(shard).name != shard or not path.is_file():
+        if not is_shard_name(shard):
+            raise WeightsRefused(
+                f"The index {index} names no weights file beside it: {ascii(shard)[1:-1]}.",
+                hint="Get it again.",
+            )
+        if not path.is_file():
             raise WeightsMissing(
                 f"The shard {shard} that {index} names is not beside it.",
                 hint="Copy all shards into one folder.",

@@ -56,7 +56,8 @@ class LoadSettings:
         cached_steps: Share of change below which a step is reused; 0 computes every step.
         precision: ``exact`` or ``fp8``.
         offload: Where weights wait while they are not needed: ``none``, ``model`` or ``group``.
-        tiling: True to run the VAE in tiles with blended seams.
+        tiling: True to decode in tiles with blended seams.
+        encode_tiling: True to encode in tiles too.
     """
 
     compiled: bool = False
@@ -65,6 +66,7 @@ class LoadSettings:
     precision: str = "exact"
     offload: str = "none"
     tiling: bool = False
+    encode_tiling: bool = False
 
 
 def stay_offline() -> None:
@@ -203,8 +205,10 @@ def check_fits(
         one, shape = tensors[stored_as], tuple(tensor.shape)
         if one.shape != shape:
             found, needs = _spell(one.shape), _spell(shape)
+            # Only the first layer tells models apart; any other is wrong by itself.
+            telling = tensors if stored_as in _FIRST_NAMES_OF_MODELS else {}
             raise _unfit(
-                title, one.file, f"'{stored_as}' is {found} where {needs} is needed", tensors
+                title, one.file, f"'{stored_as}' is {found} where {needs} is needed", telling
             )
         if one.kind not in _FLOATS:
             raise _unfit(
@@ -250,6 +254,7 @@ def _unfit(title: str, file: Path, what: str, tensors: Mapping[str, Stored]) -> 
     )
 
 
+_FIRST_NAMES_OF_MODELS = ("patch_embed.proj.weight", "patch_embedding.weight")
 # First layer of what is known, by its weight's shape. Source: the models' published configurations.
 _FIRST_LAYERS = {
     (3072, 264): "CogVideoX-Fun V1.5 5B InP or a model trained from it, as Casper is (33 channels)",
@@ -269,7 +274,7 @@ def looks_like(tensors: Mapping[str, Stored]) -> str | None:
         return "GenCompositor"
     first = tensors.get("patch_embed.proj.weight")
     if first is not None:
-        return _FIRST_LAYERS.get(first.shape, f"another CogVideoX, {_spell(first.shape)} at first")
+        return _FIRST_LAYERS.get(first.shape)
     wan = tensors.get("patch_embedding.weight")
     if wan is not None and len(wan.shape) == 5:
         return f"a Wan transformer ({wan.shape[0]} wide, {wan.shape[1]} channels)"
@@ -315,7 +320,7 @@ def load_into(
     tensors = tensors_in(place)
     chosen = check_fits(module, tensors, title=title, place=place, names=names)
     twins = _twins(module)
-    for name, tensor in _read(chosen, tensors):
+    for name, tensor in read_tensors(chosen, tensors):
         taken = tensor if change is None else change(name, tensor)
         placed = taken.to(device=device, dtype=dtype)
         put(module, name, placed, also=tuple(t for t in twins.get(name, ()) if t not in chosen))
@@ -324,10 +329,18 @@ def load_into(
     module.eval()
 
 
-def _read(
+def read_tensors(
     chosen: Mapping[str, str], tensors: Mapping[str, Stored]
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yield the model's name and the tensor, file by file."""
+    """Yield the model's name and the tensor, file by file.
+
+    Args:
+        chosen: The file's name of every tensor that is to be read, by the model's name.
+        tensors: What :func:`tensors_in` found.
+
+    Raises:
+        WeightsRefused: A file cannot be read; names it.
+    """
     for file in sorted({tensors[stored_as].file for stored_as in chosen.values()}):
         try:
             with safe_open(file, "pt", device="cpu") as opened:
@@ -350,6 +363,22 @@ def put(module: nn.Module, name: str, tensor: torch.Tensor, also: tuple[str, ...
             owner._buffers[leaf] = tensor
         else:
             owner._parameters[leaf] = parameter
+
+
+def not_finite_in(place: Path) -> tuple[Path, str] | None:
+    """Return the first file and tensor that hold NaN or infinity; None where all are finite.
+
+    It reads every number, which takes seconds a few GB: for after something went wrong.
+
+    Raises:
+        WeightsMissing: Nothing is there.
+        WeightsRefused: It cannot be read.
+    """
+    tensors = tensors_in(place)
+    for name, tensor in read_tensors({name: name for name in tensors}, tensors):
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return tensors[name].file, name
+    return None
 
 
 def read_config(file: Path) -> dict[str, Any]:

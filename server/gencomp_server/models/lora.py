@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from gencomp_protocol.errors import WeightsRefused
-from gencomp_server.models.loading import tensors_in
+from gencomp_server.models.loading import read_tensors, tensors_in
 
 _ENDINGS = {
     ".lora_up.weight": "up",
@@ -117,8 +116,7 @@ def load(file: Path, names: Mapping[str, str], weight: float = 1.0) -> Lora:
         WeightsRefused: It is damaged, or of another model.
     """
     found = tensors_in(file)
-    with safe_open(file, "pt", device="cpu") as opened:
-        tensors = {name: opened.get_tensor(name) for name in found}
+    tensors = dict(read_tensors({name: name for name in found}, found))
     return Lora(tensors, names, weight, source=str(file))
 
 

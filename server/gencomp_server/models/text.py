@@ -16,6 +16,7 @@ Source: public code and configurations of CogVideoX-Fun; T5 v1.1, Raffel et al. 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import logging
 import os
 import tempfile
@@ -29,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gencomp_protocol.errors import WeightsRefused
-from gencomp_server.models.loading import build_on_meta, load_into, read_config
+from gencomp_server.models.loading import build_on_meta, fingerprint, load_into, read_config
 
 log = logging.getLogger(__name__)
 
@@ -162,6 +163,37 @@ class Prompts:
                 waiting.unlink(missing_ok=True)
 
 
+def encoder_identity(encoder: Path, tokenizer: Path, *more: object) -> str:
+    """Return what tells embeddings of one encoder from those of another.
+
+    The encoder's weights and configuration, every file of the tokenizer, and the version of the
+    library that runs both: each of them changes what a prompt becomes.
+
+    Args:
+        encoder: Folder or file of the encoder's weights; a folder may hold a ``config.json``.
+        tokenizer: Folder or file of the tokenizer.
+        more: What else decides: type and kind of device.
+
+    Raises:
+        WeightsMissing: There are no weights.
+        WeightsRefused: A file cannot be read.
+    """
+    facts = [fingerprint(encoder), importlib.metadata.version("transformers"), *map(str, more)]
+    digest = hashlib.blake2b("\0".join(facts).encode(), digest_size=16)
+    config = encoder / "config.json"
+    words = sorted(tokenizer.rglob("*")) if tokenizer.is_dir() else [tokenizer]
+    for file in [*([config] if config.is_file() else []), *words]:
+        if file.is_file():
+            digest.update(f"\0{file.name}\0{file.stat().st_size}\0".encode())
+            try:
+                digest.update(file.read_bytes())
+            except OSError as error:
+                raise WeightsRefused(
+                    f"The file {file} cannot be read ({error}).", file=str(file)
+                ) from error
+    return digest.hexdigest()
+
+
 def load_tokenizer(folder: Path) -> Any:
     """Load a tokenizer from its folder.
 
@@ -173,7 +205,9 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         # Never by its vocabulary file alone: transformers 5 would then make, without a word, a
         # tokenizer to which everything is unknown.
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(folder), local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise WeightsRefused(
             f"The folder {folder} holds no tokenizer that can be read "

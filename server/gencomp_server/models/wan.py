@@ -42,7 +42,7 @@ from gencomp_server.models.loading import (
     read_config,
     tensors_in,
 )
-from gencomp_server.models.text import Prompts, load_tokenizer
+from gencomp_server.models.text import Prompts, encoder_identity, load_tokenizer
 from gencomp_server.parts.conditioning import latent_mask
 from gencomp_server.parts.schedule import FlowSchedule
 from gencomp_server.parts.trimask import CONVENTIONS, encode
@@ -72,6 +72,8 @@ class WanBackbone:
         prompts: Its text encoder.
         device: Where it computes.
         identity: Digest of everything that decides its bits.
+        tiling: True to decode in tiles.
+        encode_tiling: True to encode in tiles.
         offload: ``none``; ``model``: text encoder, transformer and VAE take turns on the device;
             ``group``: so do they, and the transformer's blocks come by themselves.
         said: What is in force that is not the default, in sentences.
@@ -87,12 +89,15 @@ class WanBackbone:
         device: torch.device,
         identity: str = "",
         offload: str = "none",
+        tiling: bool = False,
+        encode_tiling: bool = False,
         said: tuple[str, ...] = (),
     ) -> None:
         self.spec, self.identity, self.forwards, self.said = spec, identity, 0, said
         self.batch = 1
         self._transformer, self._vae, self._prompts = transformer, vae, prompts
         self._device = device
+        self._tiling, self._encode_tiling = tiling, encode_tiling
         self._offload = "none" if device.type == "cpu" else offload
         self._mean = _per_channel(vae.config.latents_mean)
         self._spread = _per_channel(vae.config.latents_std)
@@ -101,6 +106,16 @@ class WanBackbone:
     def device(self) -> torch.device:
         """Where tensors must lie."""
         return self._device
+
+    @property
+    def encode_identity(self) -> str:
+        """Digest of what decides the bits of latents; see ``models.backbone.Backbone``."""
+        return self.identity
+
+    @property
+    def vae_identity(self) -> str:
+        """Digest of what decides the bits of decoded frames; see ``models.backbone.Backbone``."""
+        return self.identity
 
     @property
     def reuses_steps(self) -> bool:
@@ -121,6 +136,7 @@ class WanBackbone:
         self._take_turn(self._vae)
         frames = torch.from_numpy(np.ascontiguousarray(video.transpose(3, 0, 1, 2))[None])
         _tell(progress, 0)
+        self._vae.use_tiling = self._encode_tiling
         with torch.no_grad():
             mode = self._vae.encode(frames.to(self._device, torch.float32)).latent_dist.mode()
         _tell(progress, 1)
@@ -134,6 +150,7 @@ class WanBackbone:
         mean, spread = self._mean.to(self._device), self._spread.to(self._device)
         plain = latents.to(self._device, torch.float32) * spread + mean
         _tell(progress, 0)
+        self._vae.use_tiling = self._tiling
         with torch.no_grad():
             frames = self._vae.decode(plain.transpose(1, 2)).sample
         _tell(progress, 1)
@@ -276,14 +293,13 @@ def load(
     transformer = load_transformer(spec, files, device=rests, dtype=compute_dtype(place))
     said = speed.apply(transformer, how, place, cache=cache)
     vae = load_vae(spec, files["vae"], device=rests, dtype=torch.float32)
-    if how.tiling:
-        vae.enable_tiling()
-    encoder = fingerprint(files["text_encoder"])
     prompts = MaskedPrompts(
         _encoder_loader(spec, files["text_encoder"], place, transformer.config.text_dim),
         load_tokenizer(files["tokenizer"]),
         spec.architecture.text_tokens,
-        identity=f"{encoder} masked {compute_dtype(place)} {place.type}",
+        identity=encoder_identity(
+            files["text_encoder"], files["tokenizer"], "masked", compute_dtype(place), place.type
+        ),
         folder=None if cache is None else cache / "prompts",
     )
     log.info("%s is loaded on %s", spec.title, place)
@@ -295,6 +311,8 @@ def load(
         device=place,
         identity=_identity(files, how, place),
         offload=how.offload,
+        tiling=how.tiling,
+        encode_tiling=how.encode_tiling,
         said=said,
     )
 

@@ -46,6 +46,8 @@ LEAST_WEIGHT = 1 / 1024
 """A weight up to this is zero: the plate is copied."""
 QUIET_SIGMA = 1e-3
 """Below this the plain interpolation loses least; above, only an edge filter does."""
+FLOOR_FRAMES = 12
+"""Frames, about and evenly spread, that are enough to measure a shot's noise floor."""
 
 _BOX_PX = 5
 _MAD_TO_SIGMA, _QUARTILE_TO_SIGMA = 1.4826, 1 / 0.31864
@@ -147,7 +149,8 @@ def _average(difference: Floats) -> Floats:
 
 
 def _thinned(samples: Floats) -> Floats:
-    return samples[:: max(1, len(samples) // _SAMPLES_PER_FRAME)]
+    # A view would keep the whole frame for as long as the shot's samples are kept.
+    return samples[:: max(1, len(samples) // _SAMPLES_PER_FRAME)].copy()
 
 
 def find_change(

@@ -57,7 +57,12 @@ def with_pixel_noise(video: Floats, noise: Floats, std: float) -> Floats:
     """
     if video.shape != noise.shape:
         raise ValueError(f"noise {noise.shape} for a video {video.shape}")
-    return np.where(video == _BLANK, _BLANK, video + noise * np.float32(std)).astype(np.float32)
+    noisy = np.array(video, np.float32)
+    for frame, own in zip(noisy, noise, strict=True):  # One at a time: a shot's noise is large.
+        blank = frame == _BLANK
+        frame += own * np.float32(std)
+        frame[blank] = _BLANK
+    return noisy
 
 
 def zero_edit(video: Floats, trimask: NDArray[np.uint8]) -> Floats:

@@ -37,9 +37,9 @@ class EffectFrame:
     Attributes:
         result: The plate where nothing changed, bit for bit; alpha 1 where the plate has none.
             [H,W,4].
-        effect: Premultiplied; zero where nothing changed. [H,W,4].
+        effect: Premultiplied; zero where the result is the plate, sample for sample. [H,W,4].
         difference: Result minus plate, colour only, alpha 0: to be added. [H,W,4].
-        matte: How much of a change was let in; zero where nothing changed. [H,W,1].
+        matte: How much of a change was let in; zero where the effect is. [H,W,1].
         touched: Pixels that changed.
     """
 
@@ -75,6 +75,10 @@ def effect_frame(plate: Pixels, index: Indices, colours: Floats, weights: Floats
     shown = (layer != 0).any(axis=1)
     index, before, layer, weights = index[shown], before[shown], layer[shown], weights[shown]
     after = round_to(layer + before * (np.float32(1) - layer[:, 3:]), kind)
+    # What rounds back to the plate's own samples is no change: no trace of it in any layer.
+    told = (after != before).any(axis=1)
+    index, before, layer = index[told], before[told], layer[told]
+    weights, after = weights[told], after[told]
     flat[index] = after
     effect.reshape(-1, 4)[index] = layer
     change = round_to(after[:, :3] - before[:, :3], kind)

@@ -18,6 +18,7 @@ import numpy as np
 
 from gencomp_server.parts.calibration import Calibration, calibrate
 from gencomp_server.parts.change import (
+    FLOOR_FRAMES,
     LEAST_WEIGHT,
     Floor,
     apply_change,
@@ -59,11 +60,13 @@ def floor_of(reference: Halves, sample: Halves) -> Floor:
     """Measure how far a pass is from its reference where nothing changed.
 
     Nobody knows beforehand how far shadows and reflections reach, so that there is no outside: the
-    quietest quarter of the picture tells.
+    quietest quarter of the picture tells, at about ``FLOOR_FRAMES`` frames evenly spread.
     """
     everywhere = np.ones(sample.shape[1:3], bool)
+    step = max(1, len(sample) // FLOOR_FRAMES)
     return measure_floor(
-        (one, other, everywhere) for one, other in zip(reference, sample, strict=True)
+        (one, other, everywhere)
+        for one, other in zip(reference[::step], sample[::step], strict=True)
     )
 
 
@@ -77,13 +80,16 @@ def as_plate(plate: Floats, made: Generated, i: int, keep: Floats | None = None)
         keep: Where the plate stays, whatever happens. [H,W,1] float32, 0..1.
 
     Returns:
-        [H,W,3] float32, scene-linear; the plate's own sample wherever nothing changed.
+        [H,W,3] float32, scene-linear; the plate's own sample wherever nothing changed, and
+        wherever the model pixel that a plate pixel's centre lies in is KEEP.
     """
-    free = np.ones((*plate.shape[:2], 1), np.float32) if keep is None else 1 - keep
+    kept = made.asked.trimask[i, ..., 0] == KEEP
+    free = np.asarray(~_at_plate(kept, plate.shape[:2])[..., None], np.float32)
+    if keep is not None:
+        free *= 1 - keep
     result = plate.copy()
     flat = result.reshape(-1, 3)
-    trimask = made.asked.trimask[i, ..., 0]
-    change = find_change(made.reference[i], made.sample[i], made.floor, trimask != KEEP)
+    change = find_change(made.reference[i], made.sample[i], made.floor, ~kept)
     if change is not None:
         changed = apply_change(plate, change, free, made.floor)
         flat[changed.index] = changed.colours
@@ -94,6 +100,15 @@ def as_plate(plate: Floats, made: Generated, i: int, keep: Floats | None = None)
     picture, weight = decode(code), share.reshape(-1)[index][:, None]
     flat[index] += weight * (picture - flat[index])
     return result
+
+
+def _at_plate(classes: Bools, size: tuple[int, int]) -> Bools:
+    """Bring a class to plate size (H,W): each plate pixel has its model pixel's."""
+    rows, columns = (
+        ((np.arange(to) + 0.5) * (of / to)).astype(np.intp)
+        for to, of in zip(size, classes.shape, strict=True)
+    )
+    return np.asarray(classes[rows[:, None], columns], bool)
 
 
 def fit_of(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between sequences and latents, inside a stage: how long a job is inside a model, there and back.
+"""Between sequences and latents, inside a stage: there and back.
 
 Latents leave and enter stages as numpy arrays, [1,T',C,h,w] float32; sequences are [T,H,W,3] in
 model range [-1,1].
@@ -12,13 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gencomp_protocol.errors import InternalError
-from gencomp_server.parts.windows import Window, latent_window, padded_length, plan
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from gencomp_server.backbones import BackboneSpec
     from gencomp_server.contract import Context
     from gencomp_server.models.backbone import Backbone
 
@@ -27,18 +25,6 @@ if TYPE_CHECKING:
 
 # A decoded sample further out than this is kept as this: no picture has it.
 _MOST_DECODED = 4.0
-
-
-def job_length(spec: BackboneSpec, frames: int) -> int:
-    """Return how many frames a job has inside a model."""
-    return padded_length(frames, spec.window_frames, spec.even_latents, spec.vae_temporal)
-
-
-def job_windows(spec: BackboneSpec, frames: int) -> tuple[Window, ...]:
-    """Return the windows of a job of so many frames, in latent frames."""
-    size, overlap = latent_window(spec.window_frames, spec.overlap_frames, spec.vae_temporal)
-    latents = spec.latent_frames(job_length(spec, frames))
-    return plan(latents, size, overlap, even=spec.even_latents)
 
 
 def tensor(array: Any, model: Backbone) -> Tensor:

@@ -35,12 +35,11 @@ from gencomp_server.parts.latents import (
     backbone_of,
     decoded,
     encoded,
-    job_length,
-    job_windows,
     tensor,
 )
 from gencomp_server.parts.passes import ask, ask_as_drawn
 from gencomp_server.parts.pictures import coverage_of, linear
+from gencomp_server.parts.windows import job_length, job_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,6 +145,8 @@ def encode_plate(ctx: Context, plate: Any, blanked: Any, *, backbone: str) -> An
     padded = pad_frames(np.asarray(plate), length)
     if blanked is not None:
         padded = zero_edit(padded, pad_frames(np.asarray(blanked), length))
+    if not spec.pixel_noise:
+        return encoded(ctx, padded)
     noise = ctx.generator("pixel noise").standard_normal(padded.shape, np.float32)
     return encoded(ctx, with_pixel_noise(padded, noise, spec.pixel_noise))
 

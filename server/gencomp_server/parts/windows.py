@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from gencomp_server.backbones import BackboneSpec
+
 SHIFTED, SHORT = "shifted", "short"
 
 
@@ -147,6 +149,21 @@ def count_forwards(passes: int, windows: Sequence[Window], steps: int, guidance:
     """
     halves = 1 if guidance == 1 else 2
     return passes * len(windows) * steps * halves
+
+
+# --- of a backbone's job -------------------------------------------------------------------------
+
+
+def job_length(spec: BackboneSpec, frames: int) -> int:
+    """Return how many frames a job of so many has inside a model."""
+    return padded_length(frames, spec.window_frames, spec.even_latents, spec.vae_temporal)
+
+
+def job_windows(spec: BackboneSpec, frames: int) -> tuple[Window, ...]:
+    """Return the windows of a job of so many frames, in latent frames, the last moved back."""
+    size, overlap = latent_window(spec.window_frames, spec.overlap_frames, spec.vae_temporal)
+    latents = spec.latent_frames(job_length(spec, frames))
+    return plan(latents, size, overlap, even=spec.even_latents)
 
 
 # --- fusion --------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from gencomp_protocol.layers import (
     LayerSpec,
     check_object_names,
 )
-from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
+from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader, Request
 from gencomp_server.backbones import (
     SPECS,
     ModelParams,
@@ -63,7 +63,10 @@ from gencomp_server.contract import (
     knob,
     parse_params,
 )
+from gencomp_server.footprint import CPU
+from gencomp_server.parts.captions import spell_cut
 from gencomp_server.parts.passes import Pass, parse_seeds, plan_passes, side_by_side
+from gencomp_server.parts.windows import job_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -82,6 +85,11 @@ NOISE_FRAMES = 3
 """Frames, evenly spread, from which the noise floor is measured."""
 REGISTRATION_PX = 1.5
 """Registration error, in plate pixels at model size, from which the artist is told."""
+MODEL_IMPORT_BYTES = 750_000_000
+"""Main memory of torch and diffusers, which a video model runs on. Source: measured."""
+MODEL_SEQUENCES = 6
+"""Sequences of float32 RGB at the model's size that are in main memory at once at most: the plate,
+padded, blanked, its noise, noisy, and what the model gives or takes of it."""
 UNSEEN_SHARE = 0.001
 """Share of a frame that was never seen, and filled in, from which the artist is told."""
 
@@ -158,7 +166,8 @@ class Params(ModelParams):
         "",
         tab="Model",
         doc="Passes to make again from other noise, as NAME=SEED, with commas: boy=3. A matte's "
-        "name is its solo, background the clean plate. All others stay as they are.",
+        "name is its solo, background the clean plate. All others stay as they are; on a GPU that "
+        "computes several in one go they are made again, from the noise they had.",
     )
 
 
@@ -315,8 +324,8 @@ def plan(request: Request, machine: Machine) -> Plan:
     """
     params: Params = parse_params(Params, request.knobs)
     spec = None
-    if params.clean_plate_from != TEMPORAL:
-        needed = params.clean_plate_from == MODEL and passes_of(request, params, has_model=True)
+    if passes_of(request, params, has_model=True):  # Else no model is asked for, whatever is named.
+        needed = params.clean_plate_from == MODEL
         spec = choose(
             replace(SYSTEM, backbone=NEEDS_BACKBONE) if needed else SYSTEM, params, machine
         )
@@ -333,9 +342,12 @@ def plan(request: Request, machine: Machine) -> Plan:
     from gencomp_server.cost import estimate
 
     inside = model_size(spec, size, params.model_size)
+    length = job_length(spec, len(request.frames))
+    sequence = length * inside[0] * inside[1] * 3 * 4
+    figures["memory_bytes"] += MODEL_IMPORT_BYTES + MODEL_SEQUENCES * sequence
     grown = params.matte_grow * max(1.0, size.width / inside[0])
     titles = ", ".join(one.title for one in passes)
-    return estimate(
+    cost = estimate(
         spec,
         inside,
         len(request.frames),
@@ -345,7 +357,10 @@ def plan(request: Request, machine: Machine) -> Plan:
         machine=machine,
         precision=params.precision,
         cached_steps=cached_steps_of(params, machine.device),
-    ).plan(
+    )
+    if machine.device == CPU:  # There the model's memory is main memory.
+        figures["memory_bytes"] += max(cost.stage_bytes.values())
+    return cost.plan(
         **figures,
         notes=(
             f"Passes of the video model: {titles}.",
@@ -363,11 +378,18 @@ def _plain_figures(request: Request, params: Params, size: Format) -> dict[str, 
     solve_s = count * pixels * scale * (4.0 * doubled + 1.5 * objects) * 1e-6
     deliver_s = count * pixels * (2.0 + objects) * 0.6e-6
     return {
-        "bytes_in": count * pixels * (6 + 2 * objects),
+        "bytes_in": sum(_bytes_of(entry, size) for entry in request.inputs),
         "bytes_out": count * pixels * 8 * len(layers(request)),
         "minutes": round((solve_s + deliver_s) / 60, 2),
         "memory_bytes": int(4e8 + pixels * 12 * (14 + 6 * objects)),
     }
+
+
+def _bytes_of(entry: InputHeader, plate: Format) -> int:
+    """Return the bytes of an input's samples in half; one of unknown size is the plate's."""
+    size = entry.format or plate
+    kind = next((one.kind for one in INPUTS if one.matches(entry.name)), "matte")
+    return len(entry.frames) * size.width * size.height * (2 if kind == "matte" else 6)
 
 
 def _without_model(request: Request, params: Params, machine: Machine) -> str:
@@ -393,6 +415,7 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     passes = passes_of(shot.request, params, has_model=ctx.backbone is not None)
     made = generate(shot, passes, params, ctx) if passes else {}
     _report_sources(shot.request, passes, ctx)
+    _warn_of_idle_seeds(shot.request, passes, params, ctx)
 
     edge = params.model_long_edge
     scene = ctx.stage("scene", bring_in, shot.only(PLATE, *mattes), long_edge=edge)
@@ -402,7 +425,7 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     for i, n in enumerate(scene.frames):
         ctx.progress("alpha", i, len(scene.frames))
         given = (_of_solos(shot, names, made, solo is not None), scene, clean(n), made)
-        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes, version=2))
+        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes, version=3))
     sampled = tuple(scene.frames[:: max(1, len(scene.frames) // NOISE_FRAMES)][:NOISE_FRAMES])
     fitted = [clean(n) for n in sampled]
     noise = ctx.stage("noise", measure_floor, shot.only(PLATE), scene, gathered, fitted, at=sampled)
@@ -467,9 +490,20 @@ def generate(
         )
         blanked = asked[one.keeps].trimask if blanks else None
         plates[one.keeps] = ctx.stage(
-            "encode", removal.encode_plate, seen.plate, blanked, backbone=identity
+            "encode", removal.encode_plate, seen.plate, blanked, backbone=backbone.encode_identity
         )
-    reference = ctx.stage("reference", removal.there_and_back, seen.plate, backbone=identity)
+    if spec.pixel_noise == 0 and not blanks:  # The model sees the plate itself: it is encoded.
+        reference = ctx.stage(
+            "reference",
+            removal.decode,
+            plates[passes[0].keeps],
+            backbone=backbone.vae_identity,
+            frames=len(shot.frames),
+        )
+    else:
+        reference = ctx.stage(
+            "reference", removal.there_and_back, seen.plate, backbone=backbone.vae_identity
+        )
     found = {}
     for group in side_by_side(passes, backbone.batch):
         made = ctx.stage(
@@ -485,9 +519,13 @@ def generate(
         )
         for one, latents in zip(group, made, strict=True):
             sample = ctx.stage(
-                "decode", removal.decode, latents, backbone=identity, frames=len(shot.frames)
+                "decode",
+                removal.decode,
+                latents,
+                backbone=backbone.vae_identity,
+                frames=len(shot.frames),
             )
-            floor = ctx.stage("change_floor", measure_change, reference, sample)
+            floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
             found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
     return found
 
@@ -669,7 +707,7 @@ def _clean_plate(
         kept = shot.only(*(name for name in (PLATE, KEEP) if name in shot.names))
 
         def as_made(n: int) -> FittedClean:
-            return ctx.stage("clean_frame", clean_frame_as_made, kept, scene, made, n=n)
+            return ctx.stage("clean_frame", clean_frame_as_made, kept, scene, made, n=n, version=2)
 
         return as_made, None
     pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
@@ -770,12 +808,22 @@ def _report_sources(request: Request, passes: Sequence[Pass], ctx: Context) -> N
             ctx.warn(f"Input '{name}' is not used: the video model makes nothing from it.")
 
 
+def _warn_of_idle_seeds(
+    request: Request, passes: Sequence[Pass], params: Params, ctx: Context
+) -> None:
+    """Warn of seeds of passes that the video model does not make."""
+    made = {one.keeps or BACKGROUND for one in passes}
+    for name in parse_seeds(params.passes, request.named(MATTE_PREFIX)):
+        if name not in made:
+            ctx.warn(f"Knob 'passes' names '{name}', and the video model makes no such pass here.")
+
+
 def _report_model(
     passes: Sequence[Pass], frames: int, params: Params, text: Words, size: Any, ctx: Context
 ) -> None:
     """Report what the model is asked for; warn of what it does not read."""
-    from gencomp_server.parts.latents import backbone_of, job_windows
-    from gencomp_server.parts.windows import count_forwards
+    from gencomp_server.parts.latents import backbone_of
+    from gencomp_server.parts.windows import count_forwards, job_windows
 
     spec = backbone_of(ctx).spec
     windows = job_windows(spec, frames)
@@ -787,7 +835,7 @@ def _report_model(
     if text.cut:
         ctx.warn(
             f"Knob 'scene_prompt' is longer than the {spec.architecture.text_tokens} tokens this "
-            f"model reads; this end of it is cut: '{text.cut}'."
+            f"model reads; {spell_cut(text.cut)}."
         )
 
 

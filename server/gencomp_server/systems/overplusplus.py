@@ -18,7 +18,7 @@ inside an annotated frame only what the input ``effect_unknown`` covers.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gencomp_protocol.errors import (
@@ -30,7 +30,7 @@ from gencomp_protocol.errors import (
     MissingInput,
     RangeMismatch,
 )
-from gencomp_protocol.frames import Format, frame_list, spell_frames
+from gencomp_protocol.frames import Box, Format, frame_list, spell_frames
 from gencomp_protocol.layers import (
     BG,
     DIFFERENCE,
@@ -45,7 +45,14 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
-from gencomp_server.backbones import ModelParams, cached_steps_of, choose, model_size, steps_of
+from gencomp_server.backbones import (
+    BackboneSpec,
+    ModelParams,
+    cached_steps_of,
+    choose,
+    model_size,
+    steps_of,
+)
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -60,7 +67,7 @@ from gencomp_server.contract import (
     knob,
     parse_params,
 )
-from gencomp_server.parts.captions import NONE, PRESETS, caption, cut_words, short_words
+from gencomp_server.parts.captions import NONE, PRESETS, caption, cut_words, short_words, spell_cut
 
 if TYPE_CHECKING:
     from gencomp_server.models.backbone import Backbone
@@ -69,11 +76,10 @@ if TYPE_CHECKING:
 EVERY_FRAME, KEYFRAMES_ONLY, NO_MASK = "every frame", "keyframes only", "no mask"
 FLOOR_MARGIN_PX = 16
 """The noise floor is measured this far, in model pixels, from what is annotated."""
-FLOOR_FRAMES = 12
-"""Frames, evenly spread, from which it is measured."""
 BINARY_CONVENTIONS = frozenset({"fun_inpaint"})
 """Conventions with no value for UNKNOWN: such a model keeps there. Named here again beside
 ``parts.trimask``, because a plan is made where no picture library is loaded."""
+_NO_PROMPT = "There is no prompt, so what effect comes is up to the model."
 _NAME_A_PLACE = (
     "Connect effect_mask with mask_frames set to 'every frame' or 'keyframes only', or choose "
     "another backbone."
@@ -156,8 +162,13 @@ INPUTS = (
         (
             (Input(PLATE, "rgb", "The over-composite without effects, scene-linear."),),
             (
-                Input(FG, "rgba", "The foreground, premultiplied, scene-linear."),
-                Input(BG, "rgb", "What lies under it, scene-linear."),
+                Input(
+                    FG,
+                    "rgba",
+                    "The foreground, premultiplied, scene-linear.",
+                    covers=(SEQUENCE, STILL),
+                ),
+                Input(BG, "rgb", "What lies under it, scene-linear.", covers=(SEQUENCE, STILL)),
             ),
         )
     ),
@@ -167,6 +178,7 @@ INPUTS = (
         "A roto of where the effect is wanted: coverage, 1 where it is.",
         optional=True,
         covers=(SEQUENCE, STILL, STILLS),
+        gaps_are_stills=True,
     ),
     Input(
         EFFECT_UNKNOWN,
@@ -176,6 +188,7 @@ INPUTS = (
         covers=(SEQUENCE, STILL, STILLS),
         files_of=EFFECT_MASK,
         channel_knob="unknown_channel",
+        gaps_are_stills=True,
     ),
     Input(
         KEEP,
@@ -228,11 +241,20 @@ def annotation(request: Request, params: Params) -> Annotation:
                 input=EFFECT_MASK,
             )
         keyframes = _keyframes(request, params)
-        _check_pictures(request, keyframes)
+        _check_pictures(
+            request,
+            keyframes,
+            f"Render them, or set keyframes to frames it has: {_frames_to_name(request)}.",
+        )
         return Annotation(KEYFRAMES_ONLY, keyframes)
     if entry is None or params.mask_frames == NO_MASK:
         return Annotation(NO_MASK, ())
-    _check_pictures(request, tuple(request.frames))
+    _check_pictures(
+        request,
+        tuple(request.frames),
+        "Render them; or, to have it count where it is alone, set mask_frames to 'keyframes only' "
+        f"and keyframes to {_frames_to_name(request)}.",
+    )
     return Annotation(EVERY_FRAME, tuple(request.frames))
 
 
@@ -248,7 +270,7 @@ def _keyframes(request: Request, params: Params) -> tuple[int, ...]:
     if not found:
         raise BadKnob(
             "Knob 'mask_frames' is 'keyframes only', but knob 'keyframes' names no frame.",
-            hint=f"Name the frames whose mask counts, as {request.frames.first}.",
+            hint=f"Name the frames whose mask counts, as {_frames_to_name(request)}.",
             knob="keyframes",
         )
     outside = [n for n in found if n not in request.frames]
@@ -263,7 +285,15 @@ def _keyframes(request: Request, params: Params) -> tuple[int, ...]:
     return found
 
 
-def _check_pictures(request: Request, wanted: tuple[int, ...]) -> None:
+def _frames_to_name(request: Request) -> str:
+    """Spell the frames at which a mask has pictures, as knob ``keyframes`` reads them."""
+    entry = request.input(EFFECT_MASK)
+    single = entry is not None and entry.cover == STILLS
+    own = entry.frames if single and entry is not None else (request.frames.first,)
+    return spell_frames(own).replace(" ", "")
+
+
+def _check_pictures(request: Request, wanted: tuple[int, ...], cure: str) -> None:
     """Refuse frames at which a mask of single pictures has none."""
     entry = request.input(EFFECT_MASK)
     if entry is None or entry.cover != STILLS:
@@ -273,7 +303,7 @@ def _check_pictures(request: Request, wanted: tuple[int, ...]) -> None:
         raise MissingFrame(
             f"Input 'effect_mask' has no picture at frame {spell_frames(missing)}; it has "
             f"{spell_frames(entry.frames)}.",
-            hint="Set mask_frames to 'keyframes only' and keyframes to the frames it has.",
+            hint=cure,
             input=EFFECT_MASK,
             frame=missing[0],
         )
@@ -319,19 +349,19 @@ def plan(request: Request, machine: Machine) -> Plan:
     params: Params = parse_params(Params, request.knobs)
     spec = choose(SYSTEM, params, machine)
     assert spec is not None, SYSTEM.backbone
-    if spec.convention in BINARY_CONVENTIONS and not annotation(request, params).frames:
+    marked = annotation(request, params)
+    if spec.convention in BINARY_CONVENTIONS and not marked.frames:
         raise BadKnob(
             f"{spec.title} changes only what a mask asks for, and no mask counts on any frame, so "
             "nothing would change.",
             hint=_NAME_A_PLACE,
             knob="backbone",
         )
+    notes = _notes(request, params, marked, spec)
     lead = request.input(PLATE) or request.input(BG)
     if lead is None or lead.format is None:
-        return Plan(
-            backbone=spec.name,
-            notes=("The plate's size is not known yet, so there is no estimate.",),
-        )
+        unknown = "The plate's size is not known yet, so there is no estimate."
+        return Plan(backbone=spec.name, notes=(*notes, unknown))
     cost = estimate(
         spec,
         model_size(spec, lead.format, params.model_size),
@@ -348,6 +378,43 @@ def plan(request: Request, machine: Machine) -> Plan:
         bytes_in=count * pixels * 2 * _channels_in(request),
         bytes_out=count * pixels * 2 * sum(len(layer.channels) for layer in LAYERS),
         memory_bytes=int(1e9 + pixels * 4 * 40),
+        notes=notes,
+    )
+
+
+def _notes(
+    request: Request, params: Params, marked: Annotation, spec: BackboneSpec
+) -> tuple[str, ...]:
+    """Return what an artist should read before the job starts: the caption, and what may change."""
+    told = _texts(params)[0]
+    notes = [f"Caption: {told}" if told else _NO_PROMPT]
+    unmasked = unmasked_sentence(request, marked)
+    if unmasked and spec.convention in BINARY_CONVENTIONS:
+        notes.append(_keeps_unknown(spec.title))
+    elif unmasked:
+        notes.append(unmasked)
+    return tuple(notes)
+
+
+def unmasked_sentence(request: Request, marked: Annotation) -> str:
+    """Say how many frames have no mask, and what may change there; empty where all have one."""
+    count, masked = len(request.frames), len(marked.frames)
+    if masked == count:
+        return ""
+    if masked:
+        verb = "has" if count - masked == 1 else "have"
+        subject = f"{count - masked} of {count} frames {verb} no mask; there"
+    else:
+        subject = "No frame has a mask;"
+    if request.input(KEEP) is not None:
+        return f"{subject} the whole frame may change, except where keep covers."
+    return f"{subject} the whole frame may change (keep or a mask on every frame bounds it)."
+
+
+def _keeps_unknown(title: str) -> str:
+    return (
+        f"{title} changes only what a mask asks for: where the mask does not say, and on frames "
+        "without one, it keeps the picture."
     )
 
 
@@ -411,7 +478,7 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     if spec.convention in BINARY_CONVENTIONS:
         _check_binary(trimask, spec.title, ctx)
     blanked = trimask if _blanks_edit(spec.convention) else None
-    known = ctx.stage("encode", encode_plate, video, blanked, backbone=identity)
+    known = ctx.stage("encode", encode_plate, video, blanked, backbone=backbone.encode_identity)
     text = ctx.stage("text", embed, backbone=identity, prompt=words[0], null=words[1])
     _say_what_is_cut(text, params, ctx)
     latents = ctx.stage(
@@ -426,10 +493,12 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
         rescale=params.guidance_rescale,
     )
     count = len(shot.frames)
-    reference = ctx.stage("decode", decode, known.clean, backbone=identity, frames=count)
-    made = ctx.stage("decode", decode, latents, backbone=identity, frames=count)
+    reference = ctx.stage(
+        "decode", decode, known.clean, backbone=backbone.vae_identity, frames=count
+    )
+    made = ctx.stage("decode", decode, latents, backbone=backbone.vae_identity, frames=count)
     floor = ctx.stage("noise", measure_noise, reference, made, trimask)
-    _report_floor(floor, ctx)
+    _report_floor(floor, shot, marked, ctx)
     yield from deliver(_Material(shot, marked, size, reference, made, floor), params, ctx)
 
 
@@ -499,7 +568,8 @@ def encode_plate(ctx: Context, video: Any, blanked: Any, *, backbone: str) -> Kn
     import numpy as np
 
     from gencomp_server.parts.conditioning import pad_frames, with_pixel_noise, zero_edit
-    from gencomp_server.parts.latents import encoded, job_length
+    from gencomp_server.parts.latents import encoded
+    from gencomp_server.parts.windows import job_length
 
     spec = _backbone(ctx).spec
     length = job_length(spec, len(video))
@@ -544,8 +614,9 @@ def sample(
     import numpy as np
 
     from gencomp_server.parts.conditioning import pad_frames
-    from gencomp_server.parts.latents import job_length, job_windows, tensor
+    from gencomp_server.parts.latents import tensor
     from gencomp_server.parts.sampler import denoise
+    from gencomp_server.parts.windows import job_length, job_windows
 
     model = _backbone(ctx)
     frames = len(trimask)
@@ -579,7 +650,7 @@ def measure_noise(ctx: Context, reference: Any, made: Any, trimask: Any) -> Floo
     import cv2
     import numpy as np
 
-    from gencomp_server.parts.change import measure_floor
+    from gencomp_server.parts.change import FLOOR_FRAMES, measure_floor
     from gencomp_server.parts.trimask import KEEP as KEEP_CLASS
 
     side = 2 * FLOOR_MARGIN_PX + 1
@@ -695,7 +766,10 @@ def _format(shot: Shot) -> Format:
 
 
 def _native(shot: Shot, n: int) -> tuple[Any, PictureHeader]:
-    """Return the plate's own samples over its data window, or fg over bg in bg's type."""
+    """Return the plate's own samples over its data window, or fg over bg in bg's type.
+
+    The window of the latter holds bg's and what of fg lies inside the picture.
+    """
     if PLATE in shot.names:
         return shot.frame(PLATE, n), shot.header(PLATE, n)
     import numpy as np
@@ -705,6 +779,9 @@ def _native(shot: Shot, n: int) -> tuple[Any, PictureHeader]:
     from gencomp_server.parts.window import onto_display
 
     front, under = shot.header(FG, n), shot.header(BG, n)
+    entry = shot.request.input(BG)
+    if entry is not None and entry.cover == STILL:  # A still's time code is that of one frame.
+        under = replace(under, metadata=front.metadata)
     if "A" not in front.channels:
         raise BadPicture(
             f"Input 'fg' frame {n} has no alpha, so it cannot go over bg.",
@@ -712,9 +789,21 @@ def _native(shot: Shot, n: int) -> tuple[Any, PictureHeader]:
             input=FG,
             frame=n,
         )
-    laid = onto_display(shot.frame(FG, n), front.data_window, under.data_window)
-    element, below = (np.asarray(pixels, np.float32) for pixels in (laid, shot.frame(BG, n)))
-    return in_type(over(element, below), under.pixel_type), under
+    window = _around(under.data_window, front.data_window.intersect(under.display_window))
+    pairs = ((FG, front), (BG, under))
+    element, below = (
+        np.asarray(onto_display(shot.frame(name, n), header.data_window, window), np.float32)
+        for name, header in pairs
+    )
+    made = in_type(over(element, below), under.pixel_type)
+    return made, replace(under, data_window=window)
+
+
+def _around(a: Box, b: Box | None) -> Box:
+    """Return the least box that holds both: a cropped bg cuts nothing off its foreground."""
+    if b is None:
+        return a
+    return Box(min(a.x0, b.x0), min(a.y0, b.y0), max(a.x1, b.x1), max(a.y1, b.y1))
 
 
 def _linear(shot: Shot, n: int) -> Any:
@@ -777,16 +866,23 @@ def _say_what_runs(
     if PLATE in shot.names and (FG in shot.names or BG in shot.names):
         ctx.warn("Inputs fg and bg are not used, because plate is connected.")
     if not words[0]:
-        ctx.warn("There is no prompt, so what effect comes is up to the model.")
+        ctx.warn(_NO_PROMPT)
+    idle = [name for name in ("base_prompt", "negative_prompt") if getattr(params, name).strip()]
+    if words[1] is None and idle:
+        ctx.warn(f"Knob 'guidance' is 1, so {' and '.join(idle)} has no effect.")
+    if marked.mode == NO_MASK and EFFECT_UNKNOWN in shot.names:
+        ctx.warn("Input 'effect_unknown' is not used, because no mask counts.")
+    unmasked = unmasked_sentence(shot.request, marked)
+    if unmasked and _backbone(ctx).spec.convention not in BINARY_CONVENTIONS:
+        ctx.warn(unmasked)
     if params.keyframes.strip() and marked.mode != KEYFRAMES_ONLY:
         ctx.warn(f"Knob 'keyframes' is not used, because the mask counts on: {marked.mode}.")
 
 
 def _forwards(frames: int, params: Params, ctx: Context) -> int:
-    from gencomp_server.cost import latent_windows
-    from gencomp_server.parts.windows import count_forwards
+    from gencomp_server.parts.windows import count_forwards, job_windows
 
-    spans = latent_windows(_backbone(ctx).spec, frames)
+    spans = job_windows(_backbone(ctx).spec, frames)
     ctx.report("windows", len(spans))
     return count_forwards(1, spans, steps_of(params), params.guidance)
 
@@ -809,8 +905,7 @@ def _say_what_is_cut(text: Words, params: Params, ctx: Context) -> None:
     for subject, cut in (("Knob 'prompt' is", text.cut), (_null_subject(params), text.null_cut)):
         if cut:
             ctx.warn(
-                f"{subject} longer than the {limit} tokens this model reads; "
-                f"this end of it is cut: '{cut}'."
+                f"{subject} longer than the {limit} tokens this model reads; {spell_cut(cut)}."
             )
 
 
@@ -822,13 +917,21 @@ def _null_subject(params: Params) -> str:
     return f"Knob '{names[0] if names else 'base_prompt'}' is"
 
 
-def _report_floor(floor: Floor, ctx: Context) -> None:
+def _report_floor(floor: Floor, shot: Shot, marked: Annotation, ctx: Context) -> None:
     ctx.report("noise_floor", [round(float(sigma), 6) for sigma in floor.sigma])
-    if floor.is_beyond_noise:
-        ctx.warn(
-            "The video model changed the picture also where nothing was asked for; none of that is "
-            "delivered, but look at the tone of the effect."
+    if not floor.is_beyond_noise:
+        return
+    unmasked = len(shot.frames) - len(marked.frames)
+    if not unmasked:
+        delivered = "none of that is delivered, but look at the tone of the effect."
+    elif not marked.frames:
+        delivered = "where keep covers none of that is delivered, elsewhere all of it may be."
+    else:
+        delivered = (
+            "on frames with a mask none of that is delivered, but on the "
+            f"{unmasked} without one all of it may be."
         )
+    ctx.warn(f"The video model changed the picture also where nothing was asked for; {delivered}")
 
 
 def _check_trimask(
@@ -877,10 +980,7 @@ def _check_binary(trimask: Any, title: str, ctx: Context) -> None:
             input=EFFECT_MASK,
         )
     if (trimask == UNKNOWN).any():
-        ctx.warn(
-            f"{title} changes only what a mask asks for: where the mask does not say, and on "
-            "frames without one, it keeps the picture."
-        )
+        ctx.warn(_keeps_unknown(title))
 
 
 SYSTEM = System(

@@ -191,6 +191,22 @@ def test_deaths_of_a_jobs_worker_are_counted_over_restarts(table, tmp_path, cloc
     again.close()
 
 
+def test_the_death_of_the_whole_server_is_one_of_the_jobs_that_ran_and_a_clean_end_is_none(
+    table, tmp_path, clock
+):
+    ran, waits = queued(table, "1"), queued(table, "2")
+    table.move(ran, "running")
+    table.recover()  # As a server that is told to leave does.
+    left = reopen(table, tmp_path, clock)
+    assert left.recover(died=True) == []
+    assert left.deaths(ran) == 0
+    left.move(ran, "running")  # And this one is killed.
+    died = reopen(left, tmp_path, clock)
+    assert died.recover(died=True) == [ran]
+    assert (died.deaths(ran), died.deaths(waits)) == (1, 0)
+    died.close()
+
+
 def test_the_table_of_an_older_server_is_brought_up_to_date_with_its_jobs(table, tmp_path, clock):
     job = queued(table)
     table.close()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One backbone kept between jobs; and a device that runs out of memory, wherever it does."""
 
+import importlib.metadata
 import weakref
 from dataclasses import replace
 from types import SimpleNamespace
@@ -8,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from gencomp_protocol.errors import OutOfMemory
+from gencomp_protocol.errors import OutOfMemory, WeightsRefused
 from gencomp_server.backbones import ModelParams, spec_named
 from gencomp_server.engine.residency import (
     Residency,
@@ -17,6 +19,7 @@ from gencomp_server.engine.residency import (
     describe,
     identity_of,
     is_out_of_memory,
+    library_versions,
     stand_in_sentence,
     wanted,
 )
@@ -168,9 +171,46 @@ def test_the_identity_knows_what_decides_bits_and_nothing_else():
         identity_of(replace(WANT, attention="sage"), "w"),
         identity_of(replace(WANT, cached_steps=0.1), "w"),
         identity_of(replace(WANT, placement=Placement("model", precision="fp8")), "w"),
-        identity_of(replace(WANT, placement=Placement("model", tiling=True)), "w"),
+        identity_of(replace(WANT, gpu="NVIDIA H200"), "w"),
     ]
     assert len({base, *changed}) == 9
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_whether_the_vae_works_in_tiles_is_known_to_what_it_makes_alone(residency, encodes):
+    tiles = Placement("group", tiling=True, batch=3, encode_tiling=encodes)
+    plain, other = residency.lease(WANT, "w"), residency.lease(replace(WANT, placement=tiles), "w")
+    assert (plain.tiles, other.tiles) == (False, True)
+    assert plain.identity == other.identity == plain.vae_identity == plain.encode_identity
+    assert (other.encode_identity == plain.identity) is not encodes
+    assert len({plain.identity, other.vae_identity, other.encode_identity}) == 2 + encodes
+
+
+@pytest.mark.parametrize(
+    ("want", "package"),
+    [
+        (replace(WANT, attention="flash"), "flash-attn"),
+        (replace(WANT, attention="sage"), "sageattention"),
+        (replace(WANT, placement=Placement("model", precision="fp8", batch=3)), "torchao"),
+    ],
+)
+def test_the_identity_knows_a_library_that_a_knob_brings_in(monkeypatch, want, package):
+    installed = {}
+
+    def version(name):
+        if name in ("torch", "diffusers", "transformers"):
+            return "1"
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    without, plain = identity_of(want, "w"), identity_of(WANT, "w")
+    assert library_versions(want)[package] == "none"
+    installed[package] = "2.0"
+    assert library_versions(want)[package] == "2.0"
+    assert identity_of(want, "w") != without
+    assert identity_of(WANT, "w") == plain
 
 
 def test_forwards_are_counted_by_the_job_and_by_the_element(residency):
@@ -187,7 +227,7 @@ def test_forwards_are_counted_by_the_job_and_by_the_element(residency):
         ("text", "reading the prompt with Casper", "backbone"),
         ("encode", "encoding frames with Casper", "model_size"),
         ("sample", "computing a step of Casper", "model_size"),
-        ("decode", "decoding frames with Casper", ""),
+        ("decode", "decoding frames with Casper", "model_size"),
     ],
 )
 @pytest.mark.parametrize(
@@ -237,18 +277,31 @@ def test_weights_that_do_not_fit_are_told_as_that(residency, loads):
     assert residency.is_empty
 
 
-def test_frames_that_could_not_be_decoded_are_decoded_in_tiles_the_next_time(residency, loads):
+@pytest.mark.parametrize(("stage", "encodes"), [("decode", False), ("encode", True)])
+def test_a_vae_without_memory_works_in_tiles_for_this_job_and_for_no_other(
+    residency, loads, stage, encodes
+):
     first = residency.lease(WANT, "w")
     first.text("x")
-    loads.fail("decode", torch.OutOfMemoryError("CUDA out of memory."))
+    loads.fail(stage, torch.OutOfMemoryError("CUDA out of memory."))
     with pytest.raises(OutOfMemory, match="not enough GPU memory") as failure:
-        use(first, "decode")
-    assert "the latents are kept" in failure.value.hint
-    second = residency.lease(WANT, "w")
-    assert second.want.placement.tiling
-    # Of the same identity: the stage that made the latents is found on disk.
-    assert second.identity == first.identity
-    assert use(second, "decode") == "decode"
+        use(first, stage)
+    assert not first.tiles  # Nothing turns by itself: what was decoded before had none.
+    identity = first.identity
+    assert first.turn_to_tiles(failure.value)
+    found = first.want.placement
+    assert (found.tiling, found.encode_tiling, first.identity) == (True, encodes, identity)
+    assert use(first, stage) == stage
+    assert loads.wants[-1].placement.tiling
+    assert not residency.lease(WANT, "w").tiles
+
+
+def test_tiles_cure_neither_another_stage_nor_themselves(residency):
+    lent = residency.lease(WANT, "w")
+    assert not lent.turn_to_tiles(OutOfMemory("x", stage="sample"))
+    assert not lent.turn_to_tiles(OutOfMemory("x"))
+    assert lent.turn_to_tiles(OutOfMemory("x", stage="decode"))
+    assert not lent.turn_to_tiles(OutOfMemory("x", stage="decode"))
 
 
 def test_another_error_is_nobodys_memory(residency, loads):
@@ -309,3 +362,41 @@ def test_the_manifest_says_which_backbone_under_which_licence_and_how_placed(res
     assert (facts.surrogate, facts.untrained, facts.precision) == (True, False, "exact")
     assert facts.placement["offload"] == "model"
     assert set(facts.libraries) == {"torch", "diffusers", "transformers"}
+
+
+class Spoilt(Fake):
+    """A backbone whose every number is NaN, whatever it is given."""
+
+    def predict(self, latents, timestep, text, condition):
+        return torch.full((1, 2), float("nan"))
+
+    def decode(self, latents, progress):
+        return np.full((1, 2, 2, 3), np.nan, np.float32)
+
+
+@pytest.fixture
+def on_disk(tmp_path):
+    files = {role: tmp_path / f"{role}.safetensors" for role in ("transformer", "vae")}
+    for file in files.values():
+        save_file({"a": torch.ones(4), "b": torch.zeros(2)}, file)
+    return files
+
+
+@pytest.mark.parametrize("stage", ["sample", "decode"])
+@pytest.mark.parametrize("role", ["transformer", "vae"])
+def test_where_what_was_made_is_not_finite_the_weights_that_are_not_are_named(
+    tmp_path, on_disk, stage, role
+):
+    save_file({"a": torch.ones(4), "b": torch.tensor([0.0, float("nan")])}, on_disk[role])
+    lent = Residency(tmp_path / "kept", lambda *given: Spoilt(given[0])).lease(WANT, "w", on_disk)
+    with pytest.raises(WeightsRefused) as refusal:
+        use(lent, stage)
+    assert f"The weights file {on_disk[role]} of Casper" in refusal.value.message
+    assert refusal.value.message.endswith("in 'b'.")
+    assert refusal.value.hint.startswith("gencomp weights verify casper ")
+
+
+@pytest.mark.parametrize("stage", ["sample", "decode"])
+def test_where_the_weights_are_finite_they_are_not_blamed(tmp_path, on_disk, stage):
+    lent = Residency(tmp_path / "kept", lambda *given: Spoilt(given[0])).lease(WANT, "w", on_disk)
+    assert not np.isfinite(np.asarray(use(lent, stage))).any()

@@ -123,7 +123,7 @@ def test_shards_of_two_checkpoints_are_refused_by_the_odd_name(tmp_path):
 def test_an_index_that_points_outside_its_folder_is_refused(tmp_path):
     torch.save({"a": A}, tmp_path / "1.bin")
     put_shards(tmp_path / "s", {}, {"a": "../1.bin"})
-    assert "../1.bin" in refused(tmp_path / "s", tmp_path, WeightsMissing)
+    assert "../1.bin" in refused(tmp_path / "s", tmp_path)
 
 
 def test_fsdp_shards_become_one_file_without_the_optimizer(tmp_path):
@@ -258,3 +258,9 @@ def test_the_command_converts_in_another_process(tmp_path):
     report = weights_cli.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")
     assert report["tensors"] == 1
     assert report["unwrapped"] == ["state_dict"]
+
+
+@pytest.mark.parametrize("name", [".", "..", "../a.bin", "a\0.bin", "a.txt", "a"])
+def test_what_is_no_name_of_a_shard_is_refused_in_an_index(tmp_path, name):
+    put_shards(tmp_path / "s", {"a.bin": {"a": A}}, listed={"a": name})
+    assert "names no weights file beside it" in refused(tmp_path / "s", tmp_path)

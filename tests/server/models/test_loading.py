@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gencomp_protocol.errors import WeightsMissing, WeightsRefused
-from gencomp_server.models import loading
+from gencomp_server.models import convert, loading
 from gencomp_server.models.cogvideox import CONFIGS
 
 
@@ -155,7 +155,6 @@ def test_a_model_that_was_refused_has_taken_nothing(tmp_path):
         ((3072, 16, 2, 2), "CogVideoX 5B text to video (16 channels)"),
         ((3072, 32, 2, 2), "CogVideoX 5B image to video (32 channels)"),
         ((3072, 384), "a model trained from CogVideoX-Fun V1.5 5B InP with 48 channels"),
-        ((1920, 16, 2, 2), "another CogVideoX, 1920x16x2x2 at first"),
     ],
 )
 def test_weights_of_another_model_of_the_family_are_recognised(tmp_path, shape, name):
@@ -169,6 +168,28 @@ def test_weights_of_another_model_of_the_family_are_recognised(tmp_path, shape, 
     assert "'patch_embed.proj.weight' is" in caught.value.message
     assert "where 3072x264 is needed" in caught.value.message
     assert f"these are weights of {name}" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("key", "shape", "needed"),
+    [
+        ("patch_embed.proj.weight", (1920, 16, 2, 2), "3072x264"),
+        ("patch_embed.text_proj.weight", (3072, 7), "3072x4096"),
+    ],
+)
+def test_a_wrong_shape_that_tells_no_model_is_named_alone(tmp_path, key, shape, needed):
+    made = loading.build_on_meta(
+        lambda: CogVideoXTransformer3DModel(**CONFIGS["cogvideox-fun-v1.5-5b-inp"])
+    )
+    found = {
+        name: loading.Stored(tmp_path, "BF16", tuple(one.shape), 0, 0)
+        for name, one in made.state_dict().items()
+    }
+    found[key] = loading.Stored(tmp_path, "BF16", shape, 0, 0)
+    with pytest.raises(WeightsRefused) as caught:
+        loading.check_fits(made, found, title="V1.5", place=tmp_path)
+    spelt = "x".join(map(str, shape))
+    assert caught.value.message.endswith(f"'{key}' is {spelt} where {needed} is needed.")
 
 
 @pytest.mark.parametrize(
@@ -189,17 +210,20 @@ def test_weights_of_something_else_are_recognised(tmp_path, key, shape, name):
 # --- what cannot be read -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("lost", [1, 20, 200])
+@pytest.mark.parametrize("lost", [1, 20, 60])
 def test_a_truncated_file_is_refused_with_both_lengths(file, lost):
     whole = file.read_bytes()
     file.write_bytes(whole[:-lost])
     error = refused(file)
-    assert f"{file} is truncated: it has {len(whole) - lost} bytes" in error.message
+    assert f"{file} is cut short: it has {len(whole) - lost} bytes" in error.message
 
 
-def test_a_file_cut_inside_its_header_is_truncated(file):
-    file.write_bytes(file.read_bytes()[:40])
-    assert "is truncated" in refused(file).message
+@pytest.mark.parametrize("left", [1, 8, 9, 40])
+def test_a_file_cut_inside_its_header_is_cut_short(file, left):
+    file.write_bytes(file.read_bytes()[:left])
+    error = refused(file)
+    assert error.message.endswith(f"is cut short: it ends inside its header, after {left} bytes.")
+    assert error.details["file"] == str(file)
 
 
 def test_a_file_with_bytes_behind_its_end_is_damaged(file):
@@ -220,12 +244,28 @@ def test_offsets_that_run_backwards_are_damage(tmp_path):
     assert "is damaged" in refused(file).message
 
 
-def test_an_empty_file_is_truncated(tmp_path):
+def test_an_empty_file_is_cut_short(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(b"")
-    assert "is truncated: it has 0 bytes" in refused(tmp_path / "a.safetensors").message
+    assert refused(tmp_path / "a.safetensors").message.endswith("is cut short: it is empty.")
 
 
-@pytest.mark.parametrize("name", ["model.bin", "model.pt", "model.safetensors"])
+@pytest.mark.parametrize("text", [b"numbers in a row, no header", bytes(64)])
+def test_a_file_that_begins_as_nothing_known_is_damaged_not_cut_short(tmp_path, text):
+    (tmp_path / "a.safetensors").write_bytes(text)
+    assert "is damaged" in refused(tmp_path / "a.safetensors").message
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_file_and_the_tensor_that_are_not_finite_are_found(tmp_path, bad):
+    index = save_shards(tmp_path)
+    assert loading.not_finite_in(index) is None
+    spoilt = torch.tensor([1.0, 2.0, bad, 4.0], dtype=torch.bfloat16)
+    shard = tmp_path / "model-00002-of-00002.safetensors"
+    save_file({"last.weight": weights()["last.weight"], "places": spoilt}, shard)
+    assert loading.not_finite_in(tmp_path) == (shard, "places")
+
+
+@pytest.mark.parametrize("name", ["model.bin", "model.pt"])
 def test_a_pickle_is_known_by_its_bytes_whatever_its_name(tmp_path, name):
     torch.save(weights(), tmp_path / name)
     error = refused(tmp_path / name)
@@ -233,6 +273,17 @@ def test_a_pickle_is_known_by_its_bytes_whatever_its_name(tmp_path, name):
     assert error.hint == (
         f"Convert it: gencomp weights convert {tmp_path / name} {tmp_path / 'model.safetensors'}"
     )
+
+
+def test_a_pickle_under_the_name_of_its_target_makes_room_for_it(tmp_path):
+    file = tmp_path / "model.safetensors"
+    torch.save(weights(), file)
+    hint = refused(file).hint
+    renamed = tmp_path / "model.pt"
+    assert hint == (f"Rename it to model.pt. Convert it: gencomp weights convert {renamed} {file}")
+    file.rename(renamed)
+    convert.convert(renamed, file)
+    assert torch.equal(load(file).places, weights()["places"])
 
 
 def test_a_bare_pickle_is_known_too(tmp_path):
@@ -314,3 +365,12 @@ def test_a_configuration_that_is_no_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[1]")
     with pytest.raises(WeightsRefused, match="is no JSON object"):
         loading.read_config(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", [".", "..", "a\0.safetensors", "a.pkl", "a", "a\\b.safetensors"])
+def test_what_is_no_name_of_a_weights_file_is_refused_in_an_index(tmp_path, name):
+    index = save_shards(tmp_path)
+    index.write_text(json.dumps({"weight_map": {"first.weight": name}}))
+    message = refused(index).message
+    assert str(index) in message
+    assert "\0" not in message

@@ -144,3 +144,14 @@ def test_a_lora_is_read_from_its_file(tmp_path):
 def test_a_lora_that_is_not_there_is_missing(tmp_path):
     with pytest.raises(WeightsMissing, match=r"lora\.safetensors"):
         lora.load(tmp_path / "lora.safetensors", {NAME: NAME})
+
+
+def test_a_file_that_the_library_cannot_read_is_refused_by_name(tmp_path):
+    file = tmp_path / "damaged.safetensors"
+    save_file({"a.lora_up.weight": UP, "a.lora_down.weight": DOWN}, file)
+    plain = file.read_bytes()
+    # Of a type that nobody knows: the header is whole and as long as it says.
+    file.write_bytes(plain.replace(b'"F32"', b'"X32"'))
+    with pytest.raises(WeightsRefused, match="damaged") as refusal:
+        lora.load(file, {NAME: NAME})
+    assert str(file) in refusal.value.message

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prompts: tokens, padding, what is cut off, and embeddings that are kept."""
 
+import importlib.metadata
 import io
 import json
 import logging
@@ -8,6 +9,7 @@ import logging
 import pytest
 import sentencepiece
 import torch
+import transformers
 from safetensors.torch import save_file
 from transformers import T5Config, T5EncoderModel
 
@@ -218,3 +220,42 @@ def test_an_encoder_of_another_width_is_refused(tmp_path):
 def test_an_encoder_without_its_configuration_is_missing(tmp_path):
     with pytest.raises(WeightsMissing, match=r"config\.json"):
         text.load_encoder(tmp_path, title="T5", device=CPU, dtype=torch.float32, width=32)
+
+
+def published(folder, **changes):
+    """Write an encoder and its tokenizer, some files of them changed; return what tells them."""
+    files = {"model": b"", "config": b"{}", "words": b"a b", "rules": b"{}", **changes}
+    encoder, words = folder / "text_encoder", folder / "tokenizer"
+    encoder.mkdir(parents=True)
+    words.mkdir()
+    save_file({"a": torch.zeros(1)}, encoder / "model.safetensors")
+    (encoder / "config.json").write_bytes(files["config"])
+    (words / "spiece.model").write_bytes(files["words"])
+    (words / "tokenizer_config.json").write_bytes(files["rules"])
+    return text.encoder_identity(encoder, words, "cpu")
+
+
+@pytest.mark.parametrize("changed", ["config", "words", "rules"])
+def test_another_configuration_or_tokenizer_is_another_encoder(tmp_path, changed):
+    first = published(tmp_path / "first")
+    assert published(tmp_path / "same") == first
+    assert published(tmp_path / "other", **{changed: b"{ }"}) != first
+
+
+def test_another_release_of_the_library_is_another_encoder(tmp_path, monkeypatch):
+    first = published(tmp_path / "first")
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "0")
+    assert published(tmp_path / "other") != first
+
+
+def test_a_tokenizer_never_runs_code_from_its_folder(tmp_path, monkeypatch):
+    given = {}
+
+    def refuse(folder, **words):
+        given.update(words)
+        raise OSError("nothing here")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
+    with pytest.raises(WeightsRefused):
+        text.load_tokenizer(tmp_path)
+    assert given["trust_remote_code"] is False

@@ -10,7 +10,7 @@ import torch
 from gencomp_protocol.errors import BadKnob
 from gencomp_server import models
 from gencomp_server.backbones import spec_named
-from gencomp_server.models import tiny
+from gencomp_server.models import tiny, vae
 from gencomp_server.models.loading import LoadSettings
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
 
@@ -134,3 +134,22 @@ def test_latent_frames_are_taken_in_pairs_or_one_alone(backbone):
 def test_a_size_that_is_no_multiple_of_sixteen_is_refused(backbone):
     with pytest.raises(ValueError, match="multiples of 16"):
         backbone.encode(np.zeros((5, 24, 32, 3), np.float32))
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_frames_are_encoded_in_tiles_only_where_that_is_asked_for_by_itself(encodes, monkeypatch):
+    seen = {}
+
+    def spy(name):
+        def done(_, given, *, tiles, progress):
+            seen[name] = tiles is not None
+
+        return done
+
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(vae, name, spy(name))
+    settings = LoadSettings(tiling=True, encode_tiling=encodes)
+    made = models.load(SPEC, None, settings=settings)
+    made.encode(np.zeros((1, 32, 32, 3), np.float32))
+    made.decode(None)
+    assert seen == {"encode": encodes, "decode": True}

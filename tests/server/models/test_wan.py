@@ -491,3 +491,20 @@ def test_identity_changes_with_weights_and_settings(published, monkeypatch, tmp_
     tiled = wan.load(tiny_spec(), published, settings=wan.LoadSettings(tiling=True)).identity
     assert loaded.identity == same
     assert len({same, changed, tiled}) == 3
+
+
+@pytest.mark.parametrize("encodes", [False, True])
+def test_tiles_are_for_what_asked_for_them(published, encodes, loaded):
+    settings = wan.LoadSettings(tiling=True, encode_tiling=encodes)
+    tiled = wan.load(tiny_spec(), published, settings=settings)
+    found = []
+    for name in ("encode", "decode"):
+        real = getattr(tiled._vae, name)
+
+        def seen(given, real=real):
+            found.append(tiled._vae.use_tiling)
+            return real(given)
+
+        setattr(tiled._vae, name, seen)
+    tiled.decode(tiled.encode(np.zeros((1, 16, 16, 3), np.float32)))
+    assert found == [encodes, True]

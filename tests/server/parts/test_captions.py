@@ -3,7 +3,7 @@
 
 import pytest
 
-from gencomp_server.parts.captions import PRESETS, caption, cut_words, short_words
+from gencomp_server.parts.captions import PRESETS, caption, cut_words, short_words, spell_cut
 
 CAPTIONS = {
     "none": "",
@@ -48,10 +48,14 @@ def test_when_adjectives_start_with_a_vowel_then_the_article_fits():
 
 
 def test_when_words_follow_the_effect_then_they_stay_in_the_sentence():
-    told = caption("long shadow to the left")
-    assert told.startswith(
-        "The subject casts a long shadow on the ground and on the surfaces beside it to the left."
+    assert caption("long shadow to the left").startswith(
+        "The subject casts a long shadow to the left. The shadow stays"
     )
+    assert caption("soft shadow on sand") == (
+        "The subject casts a soft shadow on sand. Its edges are soft and blurred. "
+        "The shadow stays attached to the subject and follows its movement."
+    )
+    assert caption("thick smoke from the tyres").startswith("Thick smoke rises from the tyres. It")
 
 
 @pytest.mark.parametrize(
@@ -61,10 +65,58 @@ def test_when_words_follow_the_effect_then_they_stay_in_the_sentence():
         "make it nicer",
         "A car performs a drift and throws up dense white smoke in a wide arc.",
         "A short shadow.",
+        "no shadow",
+        "remove the shadow",
+        "without dust",
+        "dust-free",
+        "don't add smoke",
+        "shadow and dust",
+        "soft shadow on sand, no dust",
+        "Soft shadow. Slow dust.",
+        "the soft shadow of somebody else's tree",
+        "long low shadow over all the stairs",
+        "more wake",
+        "make a soft shadow",
+        "his shadow",
+        "smoke drifting left",
     ],
 )
 def test_when_the_words_are_a_caption_or_name_no_effect_then_they_stay(typed):
     assert caption(typed) == typed
+
+
+@pytest.mark.parametrize("word", ["faint", "transparent", "turbulent"])
+def test_when_an_adjective_only_ends_like_a_denial_then_there_is_a_caption(word):
+    assert f"a {word} wake" in caption(f"{word} wake")
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        '"soft shadow"',
+        "'soft shadow'",
+        "\u201csoft shadow\u201d",
+        "\u2018soft shadow\u2019",
+        "\"'soft shadow'\"",
+        '"soft shadow',
+        " soft  shadow\u201d ",
+    ],
+)
+def test_when_quotes_stand_around_the_words_then_they_are_no_part_of_them(typed):
+    assert caption(typed) == CAPTIONS["soft shadow"]
+
+
+def test_when_quotes_stand_around_a_sentence_then_it_stays_without_them():
+    assert caption('"A car drifts, and dust rises behind it."') == (
+        "A car drifts, and dust rises behind it."
+    )
+    assert caption('"soft" or "hard"') == '"soft" or "hard"'
+    assert caption("the dog's shadow") == "the dog's shadow"
+
+
+def test_when_a_preset_goes_before_a_denial_then_that_stays_as_typed():
+    told = caption(short_words('"no dust"', "soft shadow"))
+    assert told == CAPTIONS["soft shadow"] + " no dust"
 
 
 def test_when_light_is_an_adjective_then_it_is_no_glow():
@@ -78,3 +130,10 @@ def test_when_a_prompt_is_too_long_then_what_is_cut_is_named():
 
     assert cut_words("one two three four", count, 3) == "three four"
     assert cut_words("one two", count, 3) == ""
+
+
+def test_when_much_is_cut_then_its_beginning_is_quoted_and_its_words_are_counted():
+    said = spell_cut(" ".join(["whale"] * 300))
+    assert said == f"the last 300 words are cut: '{'whale ' * 9}whale…'"
+    assert spell_cut("whale") == "the last word is cut: 'whale'"
+    assert spell_cut("a whale") == "the last 2 words are cut: 'a whale'"

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gencomp_server.parts import change
 from gencomp_server.parts.change import (
     LEAST_SIGMA,
     Floor,
@@ -54,6 +55,12 @@ def carried(plate, truth, floor=SILENT, bound=None, exposure=0.0):
 def test_when_the_sample_is_the_reference_then_nothing_changed(seed, spread):
     reference = np.random.default_rng(seed).normal(0, spread, (24, 40, 3)).astype(np.float32)
     assert find_change(reference, reference.copy(), SILENT, EVERYWHERE) is None
+
+
+def test_what_is_kept_of_a_frame_for_the_floor_does_not_hold_the_frame():
+    kept = change._thinned(np.zeros((60_000, 3), np.float32))
+    assert kept.base is None
+    assert len(kept) == 20_000
 
 
 def test_when_only_noise_lies_between_them_then_nothing_changed():

@@ -36,6 +36,7 @@ def test_padding_keeps_the_type():
 def test_noise_leaves_every_sample_of_exactly_minus_one_alone():
     video = np.array([-1, 0, 0.5], FLOAT).reshape(1, 1, 1, 3)
     noisy = with_pixel_noise(video, np.full_like(video, 2), 0.25)
+    assert not np.shares_memory(noisy, video)
     assert noisy.dtype == FLOAT
     assert noisy.flatten().tolist() == [-1.0, 0.5, 1.0]
 

@@ -109,6 +109,37 @@ def test_when_the_change_rounds_to_nothing_then_the_pixel_is_untouched():
     assert (made.touched, float(made.matte.max())) == (0, 0.0)
 
 
+@KINDS
+def test_when_a_change_is_less_than_a_step_of_the_result_then_no_layer_shows_a_trace_of_it(kind):
+    # A step of 1.0 is 2**-10 in half and 2**-23 in float: a light of a quarter of it is
+    # representable by itself, and lost in the result.
+    lost = np.float32(np.finfo(kind).eps / 4)
+    plate = np.ones((1, 2, 3), kind)
+    wanted = np.stack([plate[0, 0].astype(np.float64) + lost, np.full(3, 1.5)])[None]
+    index = np.array([0, 1])
+    made = effect_frame(plate, index, wanted.reshape(-1, 3).astype(np.float32), np.ones(2))
+    assert (made.result[0, 0, :3] == 1).all()
+    for layer in (made.effect, made.difference, made.matte):
+        assert not layer[0, 0].any()
+    assert (made.effect[0, 1, :3] == 0.5).all()
+    assert made.touched == 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_when_the_result_is_the_plates_sample_then_effect_and_matte_are_zero(seed):
+    rng = np.random.default_rng(seed)
+    plate = rng.uniform(0.5, 4, (16, 16, 3)).astype(np.float16)
+    near = plate.astype(np.float32) * rng.uniform(0.9995, 1.0005, plate.shape).astype(np.float32)
+    made = solved(plate, near)
+    same = (made.result[..., :3] == plate).all(axis=2)
+    assert 0 < same.sum() < same.size
+    assert not made.effect[same].any()
+    assert not made.matte[same].any()
+    assert made.effect[~same].any(axis=1).all()
+    assert worst_ulp(made, plate) == 0
+
+
 def test_when_the_plate_has_alpha_then_the_layer_goes_over_it_too():
     plate = np.full((1, 1, 4), [0.25, 0.25, 0.25, 0.5], np.float16)
     made = solved(plate, np.full((1, 1, 3), 0.125, np.float32))

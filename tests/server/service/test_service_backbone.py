@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones at the first gate, before any picture travels; and a worker killed while it samples."""
 
+import threading
+
 import numpy as np
 import psutil
 import pytest
 
 from gencomp_protocol.client import Progressed, Sent, StateChanged, Warned
 from gencomp_protocol.errors import BadKnob, WeightsMissing, WeightsRefused
+from gencomp_server.engine.supervisor import Supervisor
 
 DECLARED = """
 [casper]
@@ -60,6 +63,13 @@ def test_a_plan_says_what_the_backbone_takes(client, shot):
     assert plan["device"]
 
 
+def test_a_plan_is_told_on_demand_also_where_the_weights_are_missing(client, shot):
+    plan = client.check(shot.request(system="overplusplus", backbone="casper"), anyway=True)
+    assert (plan["backbone"], plan["on_cpu"]) == ("casper", True)
+    assert plan["forwards"] > 0
+    assert plan["refusal"]["code"] == "weights-missing"
+
+
 def test_weights_of_a_class_that_is_not_allowed_are_refused_with_class_and_alternative(
     process, shot, tmp_path
 ):
@@ -72,6 +82,54 @@ def test_weights_of_a_class_that_is_not_allowed_are_refused_with_class_and_alter
         client.check(shot.request(system="overplusplus", backbone="casper"))
     assert "'academic'" in refusal.value.message
     assert "wan-casper-1.3b" in refusal.value.hint
+
+
+@pytest.fixture
+def late_worker(monkeypatch):
+    """Let the front hear its worker only once the event is set; set ``memory_bytes`` beside it."""
+    known, read, memory = threading.Event(), Supervisor.read, []
+
+    def late(self):
+        if not known.is_set():
+            return []
+        said = read(self)
+        if self.machine is not None and memory:
+            self.machine = {**self.machine, "memory_bytes": memory[0]}
+        return said
+
+    monkeypatch.setattr(Supervisor, "read", late)
+    return known, memory
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "is_refused"), [(1000, True), (10**15, False)], ids=["too little", "enough"]
+)
+def test_what_is_asked_for_before_the_machine_is_known_sends_nothing_until_it_is(
+    server, late_worker, shot, tmp_path, wait_until, memory_bytes, is_refused
+):
+    known, memory = late_worker
+    memory.append(memory_bytes)
+    running = type(server)(tmp_path / "own")
+    try:
+        with running.client() as client:
+            ended = []
+            knobs = {"system": "overplusplus", "backbone": "tiny", "steps": 1}
+            job = threading.Thread(target=lambda: ended.append(shot.run(client, **knobs)))
+            job.start()
+            wait_until(lambda: running.service._waiting)
+            assert pictures_kept(running) == []
+            known.set()
+            job.join(60)
+            outcome, events, _ = ended[0]
+    finally:
+        known.set()
+        running.close()
+    sent = [event for event in events if isinstance(event, Sent)]
+    assert (outcome.state == "refused") is is_refused
+    assert len(sent) == (0 if is_refused else len(shot.frames))
+    if is_refused:
+        assert outcome.error.code == "out-of-memory"
+        assert "needs" in outcome.error.message
 
 
 # --- a worker that is killed while it samples ----------------------------------------------------

@@ -156,6 +156,28 @@ def test_a_killed_server_goes_on_with_the_running_job(process, shot, tmp_path, w
     ]
 
 
+@pytest.mark.parametrize(("before", "state"), [(1, "done"), (2, "failed")])
+def test_a_job_under_which_the_server_dies_the_third_time_fails(
+    process, shot, tmp_path, wait_until, before, state
+):
+    server = process().start()
+    with server.client() as client:
+        job, pictures = submit(client, shot, wait_s=0.5)
+    follower = Follower(server, job, pictures, tmp_path / "out")
+    wait_until(lambda: "running" in follower.states)
+    server.kill()
+    table = next((tmp_path / "spool").glob("*.db"))
+    with sqlite3.connect(table) as db:  # As so many deaths before left it.
+        db.execute("UPDATE jobs SET deaths = ?", (before,))
+    db.close()
+    server.start()
+    outcome = follower.end()
+    assert outcome.state == state
+    if state == "failed":
+        assert outcome.error.code == "worker-lost"
+        assert "3 attempts" in outcome.error.message
+
+
 def test_a_finished_job_can_be_fetched_after_a_kill(process, shot, tmp_path):
     server = process().start()
     with server.client() as client:

@@ -152,6 +152,14 @@ class Painter:
         self.trimask = None
 
     @property
+    def encode_identity(self):
+        return self.identity
+
+    @property
+    def vae_identity(self):
+        return self.identity
+
+    @property
     def device(self):
         import torch
 

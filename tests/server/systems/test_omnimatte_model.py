@@ -126,12 +126,66 @@ def test_when_all_passes_run_then_they_start_from_the_same_noise_and_one_encoded
             started.append(latents.numpy().copy())
             return super().predict(latents, timestep, text, condition)
 
-    job.backbone = Watched()
+    job.backbone = Watched(pixel_noise=0.1)
     job.run(steps=1, model_size="80x48")
     assert [one.shape[0] for one in started] == [1, 1, 1]
     assert started[0].tobytes() == started[1].tobytes() == started[2].tobytes()
     assert job.backbone.encoded == 2  # as the model sees it, and without noise as the reference
     assert job.backbone.prompts == ["empty scene"]
+
+
+def test_when_the_model_sees_the_plate_as_it_is_then_it_is_encoded_once(new_job, painter):
+    job, _ = new_job(objects=2, frames=1, clean=False)
+    job.backbone = painter(pixel_noise=0.0)
+    job.run(steps=1, model_size="80x48")
+    assert job.backbone.encoded == 1
+
+
+def test_when_a_seed_is_for_a_pass_that_is_not_made_then_a_warning_names_it(new_job, painter):
+    job, _ = new_job(objects=2, frames=1)
+    job.backbone = painter()
+    said = job.run(**QUICK, passes="a=3, background=7").ctx.warnings
+    assert [one for one in said if "'passes'" in one] == [
+        "Knob 'passes' names 'background', and the video model makes no such pass here."
+    ]
+
+
+def test_when_nothing_is_left_to_make_then_a_model_that_is_not_installed_is_no_hindrance(new_job):
+    job, shot = new_job(objects=1, frames=1)
+    for knobs in ({}, {"clean_plate_from": "model"}):
+        plan = SYSTEM.plan(sized(job, shot, backbone="casper", **knobs), Machine())
+        assert (plan.backbone, plan.forwards) == ("", 0)
+    job.remove("clean_plate")
+    with pytest.raises(WeightsMissing):
+        SYSTEM.plan(sized(job, shot, backbone="casper"), Machine())
+
+
+def test_when_a_job_is_planned_then_every_picture_counts_with_its_own_kind(new_job):
+    job, shot = new_job(objects=2, frames=3)
+    matte = np.zeros((96, 160, 1), np.float16)
+    job.add("keep", 1001, matte, cover="still")
+    job.add("trimask.b", 1001, matte, cover="still")
+    job.add("effects.a", 1001, matte, cover="still")
+    for n in job.frames:
+        job.add("solo.a", n, shot.solo("a", n))
+    # In half: plate, clean plate and solo at 3 frames, two mattes at 3, three stills.
+    plan = SYSTEM.plan(sized(job, shot, backbone="tiny"), Machine())
+    assert plan.bytes_in == 160 * 96 * (3 * 3 * 6 + 2 * 3 * 2 + 3 * 2)
+
+
+def test_when_a_shot_is_longer_then_the_model_takes_more_main_memory(new_job):
+    job, shot = new_job(frames=1, clean=False)
+    asked = sized(job, shot, backbone="tiny", model_size="80x48")
+    gpu = Machine(device="cuda:0")
+
+    def memory(frames):
+        longer = type(asked)(
+            asked.system, FrameRange(1001, 1000 + frames), asked.inputs, asked.knobs
+        )
+        return SYSTEM.plan(longer, gpu).memory_bytes
+
+    # Six sequences of 80x48 pixels, three channels of four bytes; lengths inside are 4k + 1.
+    assert memory(1001) - memory(201) == 800 * 80 * 48 * 3 * 4 * 6
 
 
 def test_when_a_solo_is_made_then_its_object_stays_and_the_others_go(new_job, remover):

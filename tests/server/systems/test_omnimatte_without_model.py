@@ -39,3 +39,21 @@ def test_when_it_was_asked_for_then_no_reason_is_given():
     assert note(Machine(), clean_plate_from="temporal") == (
         "The clean plate comes from the other frames of the shot.",
     )
+
+
+def test_when_a_model_runs_then_main_memory_counts_its_libraries_and_on_a_processor_its_numbers():
+    frames = (1001, 1002)
+    entries = [InputHeader(name, frames, format=Format(640, 384)) for name in ("plate", "matte.a")]
+
+    def memory(machine, **knobs):
+        asked = Request("omnimatte", FrameRange(1001, 1002), tuple(entries), knobs)
+        return plan(asked, machine)
+
+    plain = memory(Machine("cpu")).memory_bytes
+    tiny = {"backbone": "tiny", "model_size": "80x48"}
+    found = memory(Machine("cpu"), **tiny)
+    # Two frames are padded to 85; six float32 RGB sequences of them at 80x48.
+    held = plain + 750_000_000 + 6 * 85 * 80 * 48 * 3 * 4
+    assert found.memory_bytes == held + max(found.stage_bytes.values())
+    card = Machine("cuda:0", "a card", 80 * 10**9, 80 * 10**9, 295.0)
+    assert memory(card, **tiny).memory_bytes == held

@@ -59,6 +59,8 @@ def check_layers(made, job):
         assert same[matte == 0].all()
         assert not effect[matte == 0].any()
         assert not made.layer("difference")[n][matte == 0].any()
+        assert not effect[same].any()
+        assert not matte[same].any()
         assert (effect >= 0).all()
 
 
@@ -154,6 +156,41 @@ def test_when_only_keyframes_are_masked_then_the_other_frames_are_unknown_whatev
     assert untouched(made, shadowed, 1002)[:, 110:].all()
     assert made.ctx.figures["annotated_frames"] == "1002"
     assert "anywhere in the frame" in made.ctx.figures["bounds"]
+    said = " ".join(made.ctx.warnings)
+    assert "2 of 3 frames have no mask; there the whole frame may change (keep or" in said
+
+
+@pytest.mark.parametrize(
+    ("knobs", "words"),
+    [
+        ({}, "none of that is delivered, but look at the tone of the effect."),
+        (
+            {"mask_frames": "keyframes only", "keyframes": "1002"},
+            "on frames with a mask none of that is delivered, but on the 2 without one all of it "
+            "may be.",
+        ),
+        (
+            {"mask_frames": "no mask"},
+            "where keep covers none of that is delivered, elsewhere all of it may be.",
+        ),
+    ],
+)
+def test_when_the_model_changes_what_it_should_not_then_it_says_where_that_is_not_delivered(
+    shadowed, knobs, words
+):
+    if "no mask" in knobs.values():
+        keep = np.zeros((96, 160, 1), np.float16)
+        keep[:, :96] = 1
+        shadowed.add("keep", 1001, keep, cover="still")
+    made = shadowed.run(steps=1, **knobs)
+    said = [one for one in made.ctx.warnings if "where nothing was asked for" in one]
+    assert said == [
+        f"The video model changed the picture also where nothing was asked for; {words}"
+    ]
+
+
+def test_when_every_frame_has_a_mask_then_nothing_is_said_of_frames_without_one(shadowed):
+    assert not any("no mask" in one for one in shadowed.run(steps=1).ctx.warnings)
 
 
 def test_when_there_is_no_mask_then_all_is_unknown_but_what_is_kept(new_job, painter):
@@ -227,6 +264,25 @@ def test_when_fg_and_bg_come_apart_then_the_plate_is_their_over(new_job, painter
     job.add("fg", 1001, fg[..., :3])
     with pytest.raises(BadPicture, match="'fg' frame 1001 has no alpha"):
         job.run(steps=1)
+
+
+@pytest.mark.parametrize("still", ["bg", "fg"])
+def test_when_fg_or_bg_is_one_still_then_it_stands_for_every_frame(new_job, painter, still):
+    job, shot = new_job(system="overplusplus", frames=2)
+    job.remove("plate")
+    sent = {}
+    for n in job.frames:
+        sent["fg", n] = shot.object_layer("a", 1001 if still == "fg" else n).astype(np.float16)
+        sent["bg", n] = shot.clean_plate(1001 if still == "bg" else n).astype(np.float16)
+        for name in ("fg", "bg"):
+            if name != still:
+                job.add(name, n, sent[name, n])
+    job.add(still, 1001, sent[still, 1001], cover="still")
+    job.backbone = painter()
+    made = job.run(steps=1)
+    for n in job.frames:
+        wanted = over(sent["fg", n], sent["bg", n]).astype(np.float16)
+        assert made.layer("result")[n][..., :3].tobytes() == wanted.tobytes()
 
 
 def test_when_the_plate_has_alpha_then_it_comes_back_and_the_effect_covers_it(shadowed):
@@ -359,3 +415,31 @@ def test_when_a_draft_is_asked_for_then_ten_steps_are_made(shadowed):
     assert made.forwards == 10 == made.ctx.figures["forwards"]
     made = shadowed.run(quality="draft", guidance=1.0, steps=4)
     assert made.forwards == 4
+
+
+def test_when_bg_is_cropped_then_nothing_of_fg_beside_it_is_lost(new_job, painter):
+    job, shot = new_job(frames=1, clean=False, system="overplusplus")
+    job.remove("plate")
+    fg = np.zeros((96, 160, 4), np.float16)
+    fg[30:60, 60:140] = 1.0
+    display = Box(0, 0, 159, 95)
+    bg = shot.clean_plate(1001).astype(np.float16)[:, :80]
+    job.add("fg", 1001, fg)
+    job.add("bg", 1001, bg, display_window=display, data_window=Box(0, 0, 79, 95))
+    job.backbone = painter()
+    made = job.run(prompt="shadow", mask_frames="no mask", steps=2)
+    result = made.pictures["result", 1001]
+    assert result.data_window == display
+    assert (result.pixels[40, 60:140, :3] == 1).all()
+    assert (result.pixels[40, 140:, :3] == 0).all()
+
+
+def test_when_words_or_a_matte_have_no_effect_then_a_warning_names_them(new_job, painter):
+    job, _ = new_job(frames=1, clean=False, system="overplusplus")
+    job.add("effect_mask", 1001, np.ones((96, 160, 1), np.float16))
+    job.add("effect_unknown", 1001, np.ones((96, 160, 1), np.float16))
+    job.backbone = painter()
+    knobs = {"prompt": "shadow", "guidance": 1.0, "base_prompt": "calm", "steps": 2}
+    made = job.run(mask_frames="no mask", **knobs)
+    assert "Knob 'guidance' is 1, so base_prompt has no effect." in made.ctx.warnings
+    assert "Input 'effect_unknown' is not used, because no mask counts." in made.ctx.warnings

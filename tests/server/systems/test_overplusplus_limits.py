@@ -96,7 +96,7 @@ LONG = " ".join(f"word{i}" for i in range(230))
 )
 def test_when_words_are_too_long_then_the_knob_that_holds_them_is_named(binary, knobs, subject):
     mask(binary, 1)
-    said = [one for one in binary.run(steps=1, **knobs).ctx.warnings if "is cut" in one]
+    said = [one for one in binary.run(steps=1, **knobs).ctx.warnings if " cut: '" in one]
     assert len(said) == 1
     assert said[0].startswith(f"{subject} longer than the 226 tokens this model reads; ")
     assert said[0].endswith("word229'.")

@@ -15,7 +15,7 @@ from gencomp_protocol.errors import (
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_server.contract import Machine, check_request, schema
-from gencomp_server.sources import Given, second_channels
+from gencomp_server.sources import Given, gather, second_channels
 from gencomp_server.systems.overplusplus import SYSTEM, annotation, layers, plan
 
 FRAMES = (1001, 1002, 1003)
@@ -101,6 +101,82 @@ def test_when_weights_are_there_then_the_plan_names_them_and_counts_forwards():
     assert found.bytes_in == 3 * 1920 * 1080 * 2 * 4
     without = replace(asked, knobs={"steps": 30, "guidance": 1.0})
     assert plan(without, BIG).forwards == 30
+
+
+def noted(asked):
+    return " ".join(plan(asked, BIG).notes)
+
+
+def test_when_frames_have_no_mask_then_the_plan_says_that_all_of_them_may_change():
+    bounds = "(keep or a mask on every frame bounds it)."
+    keyed = request("plate", stills=(1002,), keyframes="1002", **KEYED)
+    said = f"2 of 3 frames have no mask; there the whole frame may change {bounds}"
+    assert said in noted(keyed)
+    keyed = request("plate", stills=(1001, 1002), keyframes="1001-1002", **KEYED)
+    assert "1 of 3 frames has no mask; there" in noted(keyed)
+    assert f"No frame has a mask; the whole frame may change {bounds}" in noted(request("plate"))
+    kept = noted(request("plate", "keep"))
+    assert "No frame has a mask; the whole frame may change, except where keep covers." in kept
+    assert "may change" not in noted(request("plate", "effect_mask"))
+
+
+def test_when_the_plates_size_is_not_known_then_the_plan_still_says_what_may_change():
+    bare = Request("overplusplus", FrameRange(1001, 1003), (InputHeader("plate", FRAMES),), {})
+    assert "No frame has a mask" in noted(bare)
+
+
+def test_when_there_is_a_prompt_then_the_plan_shows_the_caption_made_of_it():
+    told = noted(request("plate", prompt='"soft shadow"'))
+    assert "Caption: The subject casts a soft shadow on the ground" in told
+    typed = noted(request("plate", prompt="soft shadow", caption=False))
+    assert "Caption: soft shadow" in typed
+    assert "There is no prompt" in noted(request("plate"))
+
+
+def test_when_a_mask_of_single_pictures_does_not_fit_then_the_cure_names_frames_it_has():
+    with pytest.raises(MissingFrame) as caught:
+        check_request(SYSTEM, request("plate", stills=(1001, 1003)))
+    assert "keyframes to 1001,1003." in caught.value.hint
+    with pytest.raises(MissingFrame) as caught:
+        check_request(SYSTEM, request("plate", stills=(1001, 1003), keyframes="1002", **KEYED))
+    assert "set keyframes to frames it has: 1001,1003." in caught.value.hint
+    with pytest.raises(BadKnob) as caught:
+        check_request(SYSTEM, request("plate", stills=(1001, 1003), **KEYED))
+    assert "as 1001,1003." in caught.value.hint
+
+
+def roto_on_disk(tmp_path, *frames):
+    """Return the plate of three frames and a roto at some of them, found on disk."""
+    names = [f"p.{n}.jpg" for n in FRAMES] + [f"r.{n}.jpg" for n in frames]
+    for name in names:
+        (tmp_path / name).write_bytes(b"\xff\xd8\xff\xe0" + bytes(32))
+    given = [
+        Given("plate", f"{tmp_path}/p.%d.jpg"),
+        Given("effect_mask", f"{tmp_path}/r.%d.jpg"),
+    ]
+    return gather(given, schema(SYSTEM), None, {})
+
+
+def test_when_a_roto_lies_on_disk_at_its_keyframes_then_the_pattern_is_taken_and_said(tmp_path):
+    found = roto_on_disk(tmp_path, 1001, 1003)
+    entries = tuple(source.header for source in found.sources)
+    asked = Request("overplusplus", found.frames, entries, {"keyframes": "1001,1003", **KEYED})
+    assert annotated(asked) == ("keyframes only", (1001, 1003))
+    assert "Input 'effect_mask' has pictures at 1001, 1003 only." in found.notes
+
+
+def test_when_such_a_roto_is_to_count_on_every_frame_then_its_hole_is_refused(tmp_path):
+    found = roto_on_disk(tmp_path, 1001, 1003)
+    entries = tuple(source.header for source in found.sources)
+    with pytest.raises(MissingFrame, match="no picture at frame 1002; it has 1001, 1003"):
+        check_request(SYSTEM, Request("overplusplus", found.frames, entries, {}))
+
+
+def test_when_a_plate_has_a_hole_then_it_is_refused_as_before(tmp_path):
+    for n in (1001, 1003, 1004):
+        (tmp_path / f"p.{n}.jpg").write_bytes(b"\xff\xd8\xff\xe0" + bytes(32))
+    with pytest.raises(MissingFrame, match="'plate' has no frame 1002"):
+        gather([Given("plate", f"{tmp_path}/p.%d.jpg")], schema(SYSTEM), None, {})
 
 
 def test_when_a_second_channel_is_named_then_the_masks_files_are_sent_as_a_second_matte():
