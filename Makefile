@@ -34,7 +34,7 @@ $(SHOT)/plate: docs/examples/demo.toml | setup
 
 # The Nuke side runs under its own Pythons, 3.11 among them.
 test: setup
-	$(BIN)/python -m pytest --ignore=tests/nuke --ignore=tests/protocol
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/nuke --ignore=tests/protocol
 	$(BIN)/python tools/nuke_pythons.py
 
 test-server: setup

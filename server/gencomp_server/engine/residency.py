@@ -124,7 +124,7 @@ def identity_of(want: Wanted, weights: str) -> str:
         "attention": want.attention,
         "cached_steps": want.cached_steps,
         "gpu": want.gpu,
-        "libraries": library_versions(want),
+        "libraries": library_versions(want.attention, want.placement.precision),
     }
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
@@ -141,11 +141,11 @@ def tiled(identity: str, placement: Placement, *, decoded: bool) -> str:
     return f"{made} decoded in tiles" if decoded and placement.tiling else made
 
 
-def library_versions(want: Wanted) -> dict[str, str]:
+def library_versions(attention: str = "native", precision: str = "exact") -> dict[str, str]:
     """Return the versions of the libraries that decide bits, without loading one."""
     asked: tuple[str, ...] = _LIBRARIES
-    asked += {"flash": _FLASH, "sage": _SAGE}.get(want.attention, ())
-    asked += _EIGHT_BITS if want.placement.precision == "fp8" else ()
+    asked += {"flash": _FLASH, "sage": _SAGE}.get(attention, ())
+    asked += _EIGHT_BITS if precision == "fp8" else ()
     found = {}
     for name in asked:
         try:
@@ -473,7 +473,7 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
             "cached_steps": want.cached_steps,
         },
         "in_force": None if lent.said is None else list(lent.said),
-        "libraries": library_versions(want),
+        "libraries": library_versions(want.attention, want.placement.precision),
         "forwards": lent.forwards,
     }
 

@@ -206,9 +206,9 @@ def test_the_identity_knows_a_library_that_a_knob_brings_in(monkeypatch, want, p
 
     monkeypatch.setattr(importlib.metadata, "version", version)
     without, plain = identity_of(want, "w"), identity_of(WANT, "w")
-    assert library_versions(want)[package] == "none"
+    assert library_versions(want.attention, want.placement.precision)[package] == "none"
     installed[package] = "2.0"
-    assert library_versions(want)[package] == "2.0"
+    assert library_versions(want.attention, want.placement.precision)[package] == "2.0"
     assert identity_of(want, "w") != without
     assert identity_of(WANT, "w") == plain
 
