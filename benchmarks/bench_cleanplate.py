@@ -15,8 +15,8 @@ import time
 import cv2
 import numpy as np
 
+from gencomp_server.colour.modelrange import encode
 from gencomp_server.parts import cleanplate
-from gencomp_server.parts.encoding import encode
 from gencomp_server.training.shots import ProceduralShot, ShotSpec
 
 

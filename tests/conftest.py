@@ -6,7 +6,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory, monkeypatch):
-    """Give every test a home folder of its own, and no server of the user's."""
+    """Give every test a home folder of its own, and no server or colour of the user's."""
     monkeypatch.setenv("GENCOMP_HOME", str(tmp_path_factory.mktemp("home")))
-    for name in ("GENCOMP_SERVER", "GENCOMP_SECRET_FILE"):
+    for name in ("GENCOMP_SERVER", "GENCOMP_SECRET_FILE", "OCIO"):
         monkeypatch.delenv(name, raising=False)

@@ -11,16 +11,17 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "server" / "gencomp_server"
 ROOTS = [str(ROOT / room) for room in ("protocol", "nuke_plugin", "server")]
-HEAVY = ("torch", "diffusers", "transformers", "cv2", "OpenImageIO")
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "OpenImageIO", "PyOpenColorIO")
 
 # Third-party names and the only places that may say them.
 DOORS = {
     "OpenImageIO": ("exr/",),
+    "PyOpenColorIO": ("colour/",),
     "torch": (
         "parts/conditioning.py",
         "parts/paper_alpha.py",
         "parts/latents.py",
-        "parts/removal.py",
+        "parts/denoising.py",
         "parts/sampler.py",
         "parts/schedule.py",
         "parts/windows.py",
@@ -30,9 +31,10 @@ DOORS = {
         "doctor.py",
     ),
     "zmq": ("service.py",),
-    "rich": ("progress.py",),
+    "rich": ("progress.py", "measure_cli.py"),
     "diffusers": ("models/",),
     "transformers": ("models/",),
+    "lpips": ("models/",),
 }
 
 

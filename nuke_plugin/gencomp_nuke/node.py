@@ -21,12 +21,17 @@ from gencomp_protocol.errors import BadKnob, MissingInput
 from gencomp_protocol.frames import Format, FrameRange, frame_list
 from gencomp_protocol.layers import (
     BACKGROUND,
+    CLEAN,
     CLEAN_PLATE,
+    DEPTH,
     EFFECTS_SUFFIX,
     KEEP,
+    LIMIT,
     MATTE_PREFIX,
     OBJECT_SUFFIX,
+    PATCH,
     PLATE,
+    PROTECT,
     RESIDUAL,
     check_object_names,
 )
@@ -38,6 +43,8 @@ IDLE, RUNNING, FAILED = "idle", "running", "failed"
 _TILE = {IDLE: 0, RUNNING: 0x7F6A1FFF, FAILED: 0x8F2020FF}
 _SCRIPT_FOLDER = "[file dirname [value root.name]]"
 _RGBA = ("red", "green", "blue", "alpha")
+# Pipes of one channel, and the inputs that they are.
+_SINGLE = {"Keep": KEEP, "Limit": LIMIT, "Protect": PROTECT, "Depth": DEPTH}
 
 
 @dataclass(frozen=True)
@@ -145,8 +152,9 @@ def ask(node: Any) -> Ask:
         )
     if _connected(node, "CleanPlate") is not None:
         pipes.append(_clean_plate_pipe(node, frames))
-    if _connected(node, "Keep") is not None:
-        pipes.append(_pipe(node, "Keep", KEEP, frames))
+    for pipe, name in _SINGLE.items():
+        if _connected(node, pipe) is not None:
+            pipes.append(_pipe(node, pipe, name, frames))
     request = Request(
         system=str(node["gc_system"].value()),
         frames=frames,
@@ -154,6 +162,7 @@ def ask(node: Any) -> Ask:
         knobs=_params(node),
         working_space=_working_space(),
         client=f"gencomp_nuke {__version__}",
+        ocio=_ocio_config(),
     )
     return Ask(request, tuple(pipes))
 
@@ -236,7 +245,7 @@ def _pipe(
         frames=at or tuple(frames),
         cover=STILLS if at else SEQUENCE,
         format=Format(int(size.width()), int(size.height()), float(size.pixelAspect())),
-        channel="A" if slot or name == KEEP else None,
+        channel="A" if slot or name in _SINGLE.values() else None,
     )
     return Pipe(header, folder, f"Write_{folder}", slot)
 
@@ -266,11 +275,55 @@ def _clean_plate_pipe(node: Any, frames: FrameRange) -> Pipe:
 
 
 def _working_space() -> str:
-    """Return the name of the script's working space; recorded, never converted."""
+    """Return the name of the script's working space, as Nuke spells it; the server reads that."""
+    return _of_root("workingSpaceLUT") or "scene_linear"
+
+
+def _ocio_config() -> str:
+    """Return the OpenColorIO config that the working space is a name of; empty for none.
+
+    Nuke takes one from three places: the variable ``OCIO``, the script's own, and those it brings.
+    Its own ``nuke-default`` is Linear Rec.709 by another name, as is a script without OpenColorIO.
+
+    Raises:
+        BadKnob: The script's config cannot be found, so that nobody knows what its colours are.
+    """
+    if _of_root("colorManagement") != "OCIO":
+        return ""
+    named, chosen = os.environ.get("OCIO", ""), _of_root("OCIO_config")
+    if named:
+        return named if named.startswith("ocio://") else os.path.abspath(named)
+    if chosen == "custom":
+        path = str(nuke.root()["customOCIOConfigPath"].evaluate() or "")
+        if not path:
+            raise BadKnob(
+                "The script's OCIO config is 'custom', and no file is named.",
+                hint="Name it in Project Settings, Color, OCIO config.",
+            )
+        return path if path.startswith("ocio://") else os.path.abspath(path)
+    return "" if chosen in ("", "nuke-default") else _brought_by_nuke(chosen)
+
+
+def _brought_by_nuke(name: str) -> str:
+    """Return the file of a config that comes with Nuke: a folder with one, or one by its name.
+
+    Raises:
+        BadKnob: Nuke's folder has no such file.
+    """
+    folder = Path(nuke.EXE_PATH).parent / "plugins" / "OCIOConfigs" / "configs"
+    for file in (folder / name / "config.ocio", folder / f"{name}.ocio"):
+        if file.is_file():
+            return str(file)
+    raise BadKnob(
+        f"The script's OCIO config '{name}' is not where Nuke keeps its own ({folder}).",
+        hint="Set the OCIO config in the project settings to custom, and name its file.",
+    )
+
+
+def _of_root(knob: str) -> str:
+    """Return what a knob of the project settings says; empty where this Nuke has none."""
     root = nuke.root()
-    if "workingSpaceLUT" in root.knobs():
-        return str(root["workingSpaceLUT"].value()) or "scene_linear"
-    return "scene_linear"
+    return str(root[knob].value() or "").strip() if knob in root.knobs() else ""
 
 
 # --- what a node shows ---------------------------------------------------------------------------
@@ -357,13 +410,14 @@ def play(node: Any, result: Result) -> None:
         node["gc_result_last"].setValue(result.frames[1])
         if "gc_backbone" in node.knobs():
             node["gc_backbone"].setValue(result.backbone)
-        node["gc_has_background"].setValue(BACKGROUND in result.layers)
-        node["gc_has_residual"].setValue(RESIDUAL in result.layers)
+        pictures = _pictures(node)
+        for name in pictures:
+            node[f"gc_has_{name}"].setValue(name in result.layers)
         names = result.slots.values()
         split = any(name + OBJECT_SUFFIX in result.layers for name in names)
         node["gc_has_split"].setValue(split)
-        _name_layer(node, BACKGROUND, BACKGROUND if BACKGROUND in result.layers else "")
-        _name_layer(node, RESIDUAL, RESIDUAL if RESIDUAL in result.layers else "")
+        for name in pictures:
+            _name_layer(node, name, name if name in result.layers else "")
         slot = 1
         while f"gc_has{slot}" in node.knobs():
             name = result.slots.get(slot, "")
@@ -372,6 +426,12 @@ def play(node: Any, result: Result) -> None:
         _spell_outputs(node, slot - 1, result)
         _order_layers(node, result)
         _reload(node)
+
+
+def _pictures(node: Any) -> "tuple[str, ...]":
+    """Return the layers that are of no object and that a node can play; an older one has fewer."""
+    names = (BACKGROUND, RESIDUAL, CLEAN, PATCH)
+    return tuple(name for name in names if f"gc_has_{name}" in node.knobs())
 
 
 def _play_slot(node: Any, slot: int, name: str, split: bool) -> None:
@@ -396,7 +456,8 @@ def _spell_outputs(node: Any, slots: int, result: Result) -> None:
     knob = node["gc_output"]
     chosen = int(knob.getValue())
     names = [result.slots.get(slot, f"object{slot}") for slot in range(1, slots + 1)]
-    knob.setValues(["plate", BACKGROUND, *names, RESIDUAL, "recomposed"])
+    later = [name for name in (CLEAN, PATCH) if name in _pictures(node)]
+    knob.setValues(["plate", BACKGROUND, *names, RESIDUAL, "recomposed", *later])
     knob.setValue(chosen)
 
 

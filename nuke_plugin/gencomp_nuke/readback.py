@@ -20,7 +20,7 @@ def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Resu
         frames=(ask.request.frames.first, ask.request.frames.last),
         layers=tuple(jobs.delivered(manifest)),
         slots=ask.slots,
-        order=front_to_back(ask),
+        order=front_to_back(ask, manifest),
         backbone=spell_backbone(manifest),
     )
 
@@ -36,11 +36,19 @@ def spell_backbone(manifest: "Mapping[str, Any]") -> str:
     return f"{found['title']}{surrogate} (licence: {found['licence_class']})"
 
 
-def front_to_back(ask: Ask) -> "tuple[str, ...]":
-    """Return the objects as they lie in front of one another: the order knob's, then the rest."""
+def front_to_back(ask: Ask, manifest: "Mapping[str, Any]") -> "tuple[str, ...]":
+    """Return the objects as they lie in front of one another at the result's first frame.
+
+    The manifest says so, from depth or knob; a server from before it did is taken at the knob's
+    word. The overs inside a node do not change their order over time.
+    """
     names = list(ask.slots.values())
-    asked = str(ask.request.knobs.get("order", "")).replace(",", " ").split()
-    known = [name for name in asked if name in names]
+    told = manifest.get("report", {}).get("order_from_frame", {})
+    if told:
+        first = [str(name) for name in told[min(told, key=int)]]
+    else:
+        first = str(ask.request.knobs.get("order", "")).replace(",", " ").split()
+    known = [name for name in first if name in names]
     return tuple(known + [name for name in names if name not in known])
 
 

@@ -7,11 +7,12 @@ that drops is made again and the job re-attached; layers appear in their folder 
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Optional
 
 from gencomp_protocol.codec import digest_of, request_to_plain
-from gencomp_protocol.errors import error_from_wire
+from gencomp_protocol.errors import VersionMismatch, error_from_wire
 from gencomp_protocol.events import (
     Event,
     LayerReady,
@@ -60,16 +61,30 @@ __all__ = [
 ]
 
 
+# The first version of the protocol whose requests name an OpenColorIO config.
+_KNOWS_OCIO = (1, 1)
+
+
 def request_key(request: Request, pictures: Pictures) -> str:
     """Return the key that makes submitting idempotent: equal work, equal key.
 
-    It depends on the request but for ``client``, and on every picture's digest.
+    It depends on the request but for ``client``, on every picture's digest, and on the content of
+    an OpenColorIO config that can be read here.
     """
     digests = {
         name: {str(frame): picture.digest for frame, picture in frames.items()}
         for name, frames in pictures.items()
     }
-    return digest_of([request_to_plain(replace(request, client="")), digests])
+    config = [_digest_of_config(request.ocio)] if request.ocio else []
+    return digest_of([request_to_plain(replace(request, client="")), digests, *config])
+
+
+def _digest_of_config(ocio: str) -> str:
+    """Return the digest of a config's file; empty for a built-in one or one of another machine."""
+    try:
+        return blake2b(Path(ocio).read_bytes(), digest_size=32).hexdigest()
+    except OSError:
+        return ""
 
 
 class Client:
@@ -138,6 +153,7 @@ class Client:
             ArtistError: Why it would not.
             ResourceError: The machine lacks weights or memory for it.
         """
+        self._check_minor(request)
         plan = dict(self._link.ask(Check(self._link.next_id(), request), Planned).plan)
         refusal = plan.get("refusal")
         if refusal is not None and not anyway:
@@ -164,6 +180,7 @@ class Client:
         Raises:
             ArtistError: Why the job is refused.
         """
+        self._check_minor(request)
         inputs = tuple(
             InputPictures(
                 name,
@@ -176,6 +193,18 @@ class Client:
             Submit(self._link.next_id(), key, request, inputs), Accepted
         )
         return answer.job
+
+    def _check_minor(self, request: Request) -> None:
+        """Refuse to ask an older server for what it would leave unread.
+
+        Raises:
+            VersionMismatch: It does not know that a request can name a colour config.
+        """
+        if request.ocio and self._link.protocol() < _KNOWS_OCIO:
+            raise VersionMismatch(
+                "The server is too old to read an OCIO config, and would take the colours wrong.",
+                hint="Install the same release of gencomp on both sides.",
+            )
 
     def follow(
         self,

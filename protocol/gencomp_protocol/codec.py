@@ -20,7 +20,7 @@ import msgpack
 
 from gencomp_protocol.errors import GencompError, MalformedMessage, error_from_wire
 from gencomp_protocol.messages import InputPictures, Message, message_classes
-from gencomp_protocol.request import Request
+from gencomp_protocol.request import ONLY_WHERE_SET, Request
 
 HEADER_BYTES = 8 * 1024 * 1024  # Largest header frame; chunks' bodies have a limit of their own.
 MAX_DEPTH = 16
@@ -54,7 +54,11 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, GencompError):
         return value.to_wire()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            f.name: to_plain(getattr(value, f.name))
+            for f in dataclasses.fields(value)
+            if ONLY_WHERE_SET not in f.metadata or getattr(value, f.name) != f.default
+        }
     if isinstance(value, Mapping):
         return {str(key): to_plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

@@ -16,6 +16,16 @@ RESULT = "result"
 EFFECT = "effect"
 DIFFERENCE = "difference"
 EFFECT_MATTE = "effect_matte"
+EFFECT_UNDER = "effect_under"
+EFFECT_OVER = "effect_over"
+ELEMENT = "element"
+INTERACTION = "interaction"
+CLEAN = "clean"
+PATCH = "patch"
+ORIGIN = "origin"
+LIMIT = "limit"
+PROTECT = "protect"
+DEPTH = "depth"
 PLATE = "plate"
 FG = "fg"
 BG = "bg"
@@ -31,6 +41,14 @@ TRIMASK_PREFIX = "trimask."
 OBJECT_SUFFIX = "_object"
 EFFECTS_SUFFIX = "_effects"
 RGBA: tuple[str, ...] = ("R", "G", "B", "A")
+# The mattes of ``origin``, which sum to one, and the number of the frame that "other" is of.
+ORIGIN_CHANNELS: tuple[str, ...] = (
+    "origin.plate",
+    "origin.gain",
+    "origin.other",
+    "origin.generated",
+    "origin.frame",
+)
 
 # Names that mean something already, in this or a neighbouring system, or inside Nuke.
 _WORDS = """
@@ -45,11 +63,22 @@ _LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}\Z")
 
 @dataclass(frozen=True)
 class LayerSpec:
-    """What a job will deliver under one name: channels in file order and what they hold."""
+    """What a job will deliver under one name: channels in file order and what they hold.
+
+    Attributes:
+        name: The layer.
+        channels: Names of its channels, in the order of its pixels.
+        doc: What it holds.
+        whole: True where it is a picture, which fills its window; else it is a layer, and only the
+            box of what is not zero is written.
+        carries: Input whose other channels this layer's files hold too, where they are asked for.
+    """
 
     name: str
     channels: tuple[str, ...] = RGBA
     doc: str = ""
+    whole: bool = False
+    carries: str = ""
 
 
 def check_object_names(names: Iterable[str]) -> tuple[str, ...]:

@@ -80,6 +80,7 @@ class Link:
         self._knock_s = self._heard_s = 0.0
         self.owed = Credit(CREDIT_BYTES)
         self.receiver = Receiver(credit_bytes)
+        self._protocol: Optional[tuple[int, ...]] = None
 
     @property
     def is_open(self) -> bool:
@@ -118,7 +119,14 @@ class Link:
         self.owed = Credit(credit)
         chunk = answer.limits.get("chunk_bytes", CHUNK_BYTES)
         self.receiver = Receiver(min(self._credit_bytes, credit), chunk)
+        self._protocol = answer.protocol
         return answer
+
+    def protocol(self) -> tuple[int, ...]:
+        """Return major and minor version of the server, which is asked where it is not known."""
+        if self._protocol is None:
+            return self.connect().protocol
+        return self._protocol
 
     def next_id(self) -> int:
         """Return the id of the next request."""

@@ -12,6 +12,10 @@ from typing import Any, Optional
 
 from gencomp_protocol.frames import Format, FrameRange
 
+# Marks a field that stays off the wire while it has its default, so that a request that does not
+# use it is, byte for byte, what it was before there was one.
+ONLY_WHERE_SET = "only where set"
+
 SEQUENCE = "sequence"
 STILL = "still"
 STILLS = "stills"
@@ -50,8 +54,11 @@ class Request:
         frames: Frames to deliver.
         inputs: Inputs in the order the artist gave them.
         knobs: Knob values by name; a knob that is not named keeps its default.
-        working_space: Name of the scene-linear space of all pictures, recorded, not converted.
+        working_space: Name of the scene-linear space of all pictures, those that come back too:
+            ``scene_linear`` is the config's role, and Linear Rec.709 without a config.
         client: Version and kind of client, for the log (``gencomp 0.1.0``).
+        ocio: The OpenColorIO config that ``working_space`` is a name of: a whole path on the
+            server's machine, or ``ocio://NAME`` of a built-in one; empty for none.
     """
 
     system: str
@@ -60,6 +67,7 @@ class Request:
     knobs: Mapping[str, Any] = field(default_factory=dict)
     working_space: str = "scene_linear"
     client: str = ""
+    ocio: str = field(default="", metadata={ONLY_WHERE_SET: True})
 
     def input(self, name: str) -> Optional[InputHeader]:
         """Return the input of that name, or None."""

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -36,6 +37,7 @@ from gencomp_protocol.errors import (
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.layers import PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_server.measure_cli import add_measure
 from gencomp_server.progress import narrator_for, spell_error
 from gencomp_server.weights_cli import add_weights
 
@@ -155,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_serve(commands)
     _add_small(commands)
+    add_measure(commands)
     add_weights(commands)
     return parser
 
@@ -203,6 +206,19 @@ def _add_job(command: Any) -> None:
         default=[],
         metavar="NAME=SPACE",
         help="what a picture that is not EXR holds: srgb or scene_linear; 8-bit defaults to srgb",
+    )
+    command.add_argument(
+        "--working-space",
+        default="scene_linear",
+        metavar="SPACE",
+        help="scene-linear space of all pictures: ACEScg, linear p3, a name or role of the config; "
+        "default: scene_linear, which is Linear Rec.709 without a config",
+    )
+    command.add_argument(
+        "--ocio",
+        metavar="CONFIG",
+        help="OpenColorIO config: a file, or ocio://NAME of a built-in one in full; "
+        "default: $OCIO, else none",
     )
     command.add_argument("--server", metavar="tcp://HOST:PORT", help="default: one of its own")
 
@@ -294,7 +310,7 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
             gathered = asked.gather(client.connect().systems)
             for note in gathered.notes:
                 narrator.note(note)
-            order = _order(args.system, gathered, asked.knobs)
+            order = asked.order(gathered)
             with _interruptible() as interrupt:
                 manifest = run_order(
                     client,
@@ -329,28 +345,45 @@ class _Asked:
         self._system = args.system
         self._given = [parse_given(text) for text in args.input]
         self._frames = FrameRange.parse(args.frames) if args.frames else None
-        self.knobs = _pairs(args.knobs, "--set", "--set seed=3")
+        self._knobs = _pairs(args.knobs, "--set", "--set seed=3")
         self._spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
+        self._working_space = args.working_space
+        config = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
+        is_file = config and not config.startswith("ocio://")
+        self._ocio = str(Path(config).absolute()) if is_file else config
+        self._is_ocio_found = bool(config) and args.ocio is None
 
     def gather(self, systems: Sequence[Any]) -> "Gathered":
         """Return the pictures on disk that the job takes."""
         from gencomp_server.sources import gather, schema_of, second_channels
 
         schema = schema_of(systems, self._system)
-        given = second_channels(self._given, schema, self.knobs)
-        return gather(given, schema, self._frames, self._spaces)
+        given = second_channels(self._given, schema, self._knobs)
+        found = gather(given, schema, self._frames, self._spaces)
+        if not self._is_ocio_found:
+            return found
+        note = f"Colours are those of the variable OCIO, {self._ocio}; --ocio '' is none."
+        return replace(found, notes=(note, *found.notes))
 
+    def order(self, gathered: "Gathered") -> "Order":
+        """Return the job that the arguments ask for, over the pictures that were found."""
+        from gencomp_protocol.request import Request
+        from gencomp_server.delivery import Order
 
-def _order(system: str, gathered: "Gathered", knobs: dict[str, str]) -> "Order":
-    from gencomp_protocol.request import Request
-    from gencomp_server.delivery import Order
-
-    headers = tuple(source.header for source in gathered.sources)
-    return Order(
-        Request(system, gathered.frames, headers, knobs, client=_CLIENT),
-        {source.header.name: source.paths for source in gathered.sources},
-        {source.header.name: source.kind for source in gathered.sources},
-    )
+        request = Request(
+            self._system,
+            gathered.frames,
+            tuple(source.header for source in gathered.sources),
+            self._knobs,
+            self._working_space,
+            _CLIENT,
+            self._ocio,
+        )
+        return Order(
+            request,
+            {source.header.name: source.paths for source in gathered.sources},
+            {source.header.name: source.kind for source in gathered.sources},
+        )
 
 
 def _finish(
@@ -396,6 +429,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
                 is_matte=list(facts["channels"]) == ["A"],
             )
             for layer, facts in manifest["layers"].items()
+            if facts["channels"] == ["A"] or set(facts["channels"]) >= {"R", "G", "B"}
         },
         caution_of(manifest),
     )
@@ -486,7 +520,7 @@ def _plan(args: argparse.Namespace) -> int:
         place = _server(args.server, Path(folder) / "spool")
         with place as server, _run_client(server, args.server) as client:
             gathered = asked.gather(connect_ready(client))
-            request = _order(args.system, gathered, asked.knobs).request
+            request = asked.order(gathered).request
             plan = client.check(request, anyway=True)
     sending = bytes_to_send(source.paths for source in gathered.sources)
     if args.json:

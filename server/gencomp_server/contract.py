@@ -179,7 +179,9 @@ class Input:
 
     Attributes:
         name: ``plate``, or ``matte.*`` for a family whose members the artist names.
-        kind: ``rgb`` (three channels wanted, all others pass through), ``rgba`` or ``matte``.
+        kind: ``rgb`` (three channels wanted, all others pass through), ``rgba``, ``matte`` or
+            ``data``: one channel of any finite values, such as depth. Data is never clamped; its
+            NaN and infinite samples reach the system, which leaves them out.
         doc: What it is, for panel and docs.
         optional: True where the system works without it.
         most: For a family: how many members there may be.
@@ -513,7 +515,7 @@ class Shot(Protocol):
         ...
 
     def frame(self, name: str, n: int, channels: tuple[str, ...] | None = None) -> Pixels:
-        """Return one picture. [H,W,C] of its own type; a matte always comes as [H,W,1]."""
+        """Return one picture. [H,W,C] of its own type; a matte or data always comes as [H,W,1]."""
         ...
 
     def rows(self, name: str, n: int, y0: int, y1: int) -> Pixels:

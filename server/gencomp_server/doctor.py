@@ -28,6 +28,7 @@ PACKAGES = {
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
     "OpenImageIO": "OpenImageIO",
+    "PyOpenColorIO": "opencolorio",
     "torch": "torch",
     "safetensors": "safetensors",
     "rich": "rich",

@@ -11,6 +11,7 @@ from gencomp_protocol.frames import spell_frames
 from gencomp_protocol.messages import InputPictures
 from gencomp_protocol.request import Request
 from gencomp_server.backbones import choose, idle_knobs
+from gencomp_server.colour.spaces import check_space
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Machine,
@@ -43,6 +44,7 @@ def open_system(systems: tuple[System, ...], request: Request) -> System:
     """
     system = find_system(systems, request.system)
     check_request(system, request)
+    check_space(request)
     return system
 
 
@@ -62,7 +64,16 @@ def plan_on(system: System, request: Request, machine: Machine) -> Plan:
         choose(system, params, machine)
     plan = system.plan(request, machine)
     idle = idle_knobs(params, machine.device) if plan.backbone else None
-    return plan if idle is None else replace(plan, notes=(*plan.notes, idle))
+    notes = [note for note in (_note_of(request), idle) if note is not None]
+    return replace(plan, notes=(*plan.notes, *notes)) if notes else plan
+
+
+def _note_of(request: Request) -> str | None:
+    """Return the sentence that says what the pictures are taken for; None where nobody said."""
+    space = check_space(request)
+    if space.is_rec709 and not space.config:
+        return None
+    return f"All pictures are taken as {space.spell()}, and come back in it."
 
 
 def check_pictures(request: Request, inputs: tuple[InputPictures, ...]) -> None:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
-from gencomp_protocol.layers import BACKGROUND, RESULT
+from gencomp_protocol.layers import BACKGROUND, CLEAN, RESULT
 from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
 from gencomp_server.exr.read import map_picture
 
@@ -35,6 +35,8 @@ Picture8 = NDArray[np.uint8]
 OPAQUE = "opaque"
 OVER_CHECKERS = "over checkers"
 ALPHA = "alpha"
+CODES = "codes"
+TOUCHED = "touched"
 
 _COLUMNS = 5
 _THUMB_LONG_PX = 336
@@ -52,6 +54,7 @@ _FAULT = (255, 0, 255)
 _CHECKER_PX = 12
 _CHECKERS = (0.18, 0.30)  # scene-linear greys: a soft shadow shows, a white layer stands out
 _KNEE = 0.7  # Highlights are rolled off from here, scene-linear.
+_FIRST_TOUCHED = 0.35  # How bright a single touched pixel makes its place in the small picture.
 _TEXT_SCALE = 4  # Stroke letters are drawn this much larger and reduced, which smooths them.
 
 
@@ -80,7 +83,8 @@ class Row:
     Attributes:
         label: Name drawn at the left.
         read: Reads the row's picture of a frame; None where there is none.
-        style: ``OPAQUE``, ``ALPHA``, or ``OVER_CHECKERS``, which adds a small row with the alpha.
+        style: ``OPAQUE``, ``ALPHA``, ``CODES``, ``TOUCHED``, or ``OVER_CHECKERS``, which adds a
+            small row with the alpha.
     """
 
     label: str
@@ -172,7 +176,33 @@ def show_alpha(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
     return _to_bytes(np.repeat(rgba[..., 3:], 3, axis=2), faults)
 
 
-_SHOW = {OPAQUE: show_opaque, OVER_CHECKERS: show_over_checkers, ALPHA: show_alpha}
+def show_codes(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
+    """Return colour that is codes already, 0..1, without a display curve. [h,w,3] uint8."""
+    return _to_bytes(rgba[..., :3], faults)
+
+
+def show_touched(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
+    """Return a share of touched pixels: black where it is 0, clearly lit from the first one on.
+
+    Args:
+        rgba: The share in its first channel, 0..1. [h,w,4] float32.
+        faults: Where it is not known. [h,w] bool.
+
+    Returns:
+        [h,w,3] uint8.
+    """
+    share = rgba[..., :3]
+    lit = _FIRST_TOUCHED + (1.0 - _FIRST_TOUCHED) * share
+    return _to_bytes(np.where(share > 0.0, lit, 0.0).astype(np.float32), faults)
+
+
+_SHOW = {
+    OPAQUE: show_opaque,
+    OVER_CHECKERS: show_over_checkers,
+    ALPHA: show_alpha,
+    CODES: show_codes,
+    TOUCHED: show_touched,
+}
 
 
 def _draw_text(
@@ -193,7 +223,7 @@ def _draw_text(
     part[:] = (part * (1.0 - cover) + np.array(ink, np.float32) * cover + 0.5).astype(np.uint8)
 
 
-def _thumb_size(display_window: Box, pixel_aspect: float) -> tuple[int, int]:
+def thumb_size(display_window: Box, pixel_aspect: float) -> tuple[int, int]:
     """Return width and height of a thumbnail whose long edge is 336 pixels."""
     width, height = display_window.width * pixel_aspect, float(display_window.height)
     scale = _THUMB_LONG_PX / max(width, height)
@@ -217,7 +247,7 @@ def compose_sheet(
     columns = pick_frames(frames)
     first = rows[0].read(columns[0])
     assert first is not None, "the first row shows its first frame"
-    size = _thumb_size(first.display_window, first.pixel_aspect)
+    size = thumb_size(first.display_window, first.pixel_aspect)
     strips = [strip for row in rows for strip in _strips(row, columns, size)]
     head = _HEAD_PX + (_CAUTION_PX if caution else 0)
     height = head + sum(strip.height + _GAP_PX for strip in strips) + _MARGIN_PX
@@ -351,7 +381,7 @@ def draw_delivery(
 def _style(name: str, files: Files) -> str:
     if files.is_matte:
         return ALPHA
-    return OPAQUE if name in (BACKGROUND, RESULT) else OVER_CHECKERS
+    return OPAQUE if name in (BACKGROUND, CLEAN, RESULT) else OVER_CHECKERS
 
 
 def _row(label: str, files: Files, style: str, pool: DecodePool, scratch: Path) -> Row:

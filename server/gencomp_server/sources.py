@@ -182,6 +182,10 @@ class _Found:
     def is_matte(self) -> bool:
         return bool(self.spec["kind"] == "matte")
 
+    @property
+    def is_one_channel(self) -> bool:
+        return self.spec["kind"] in ("matte", "data")
+
 
 def gather(
     given: Iterable[Given],
@@ -287,10 +291,10 @@ def _spec_of(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _find(name: str, entries: list[Given], spec: Mapping[str, Any]) -> _Found:
     first, channel = entries[0], entries[0].channel
-    if channel is not None and spec["kind"] != "matte":
+    if channel is not None and spec["kind"] not in ("matte", "data"):
         raise BadKnob(
             f"Input '{name}' takes no channel, but ':{channel}' was given.",
-            hint="Only a matte is read from one channel.",
+            hint="Only a matte or data is read from one channel.",
         )
     if all(entry.frame is not None for entry in entries):
         files = {int(entry.frame or 0): _one_file(entry) for entry in entries}
@@ -321,7 +325,7 @@ def _one_file(entry: Given) -> Path:
 
 def _frames_on_disk(found: list[_Found]) -> FrameRange:
     """Return the frames of the first picture sequence, by its own step where it is even."""
-    pictures = [one for one in found if not one.is_matte]
+    pictures = [one for one in found if not one.is_one_channel]
     for one in [*pictures, *found]:
         if one.files and not one.at_frames:
             numbers = list(one.files)
@@ -447,12 +451,13 @@ def _colourspace(
             f"Colour space '{asked}' of input '{one.name}' is not known.",
             hint=f"Choose one of: {', '.join(COLOURSPACES)}.",
         )
-    if asked == "srgb" and (one.is_matte or kind == EXR):
-        why = "a matte is coverage" if one.is_matte else "an EXR is always scene-linear"
+    if asked == "srgb" and (one.is_one_channel or kind == EXR):
+        what = "a matte is coverage" if one.is_matte else "it is data"
+        why = what if one.is_one_channel else "an EXR is always scene-linear"
         raise BadKnob(
             f"Input '{one.name}' cannot be srgb: {why}.", hint="Leave --colourspace out for it."
         )
-    if asked is not None or one.is_matte or kind == EXR:
+    if asked is not None or one.is_one_channel or kind == EXR:
         return asked or "scene_linear"
     frame, path = next(iter(paths.items()))
     depth = bit_depth(path)

@@ -2,14 +2,15 @@
 """A registry whose Omnimatte cuts by the matte: exact, in closed form, without any solving.
 
 Same name, inputs, knobs and layers as the real one, so that a gizmo cannot tell. A layer is the
-plate times its matte, the background is what is left: their sum is the plate.
+plate times its matte, the background is what is left: their sum is the plate. What is left is also
+the clean plate, and the patch is black where a matte is.
 """
 
 import dataclasses
 
 import numpy as np
 
-from gencomp_protocol.layers import BACKGROUND, MATTE_PREFIX, RGBA
+from gencomp_protocol.layers import BACKGROUND, CLEAN, MATTE_PREFIX, PATCH, RGBA
 from gencomp_server.contract import LayerFrame
 from gencomp_server.systems import omnimatte
 
@@ -20,14 +21,17 @@ def run(shot, params, ctx):
         header = shot.header("plate", n)
         windows = (header.display_window, header.data_window, header.pixel_aspect)
         plate = np.asarray(shot.frame("plate", n))[..., :3]
-        left = plate.copy()
+        left, open_share = plate.copy(), np.ones_like(plate[..., :1])
         for name in names:
             matte = np.asarray(shot.frame(MATTE_PREFIX + name, n)).astype(plate.dtype)
             pixels = np.concatenate([left * matte, matte], axis=2)
-            left = left * (1 - matte)
+            left, open_share = left * (1 - matte), open_share * (1 - matte)
             yield LayerFrame(name, n, pixels, RGBA, *windows)
         one = np.ones_like(left[..., :1])
-        yield LayerFrame(BACKGROUND, n, np.concatenate([left, one], 2), RGBA, *windows)
+        for name in (BACKGROUND, CLEAN):
+            yield LayerFrame(name, n, np.concatenate([left, one], 2), RGBA, *windows)
+        patch = np.concatenate([np.zeros_like(left), 1 - open_share], axis=2)
+        yield LayerFrame(PATCH, n, patch, RGBA, *windows)
         ctx.progress("cut", step + 1, len(shot.frames))
 
 

@@ -64,7 +64,7 @@ def check_node(checks):
     """Check the gizmo before anything is connected."""
     gizmo = nuke.createNode("Omnimatte", "", False)
     checks.equal(gizmo.Class(), "Group", "the node is a Group")
-    checks.equal(gizmo.maxInputs(), 11, "it has eleven pipes")
+    checks.equal(gizmo.maxInputs(), 14, "it has fourteen pipes")
     missing = [n for n in str(gizmo["gc_params"].value()).split() if n not in gizmo.knobs()]
     checks.equal(missing, [], "it has every knob that is sent")
     writes = [n for n in gizmo.nodes() if n.Class() == "Write"]

@@ -66,11 +66,11 @@ class Shot:
         ]
 
 
-def environment():
+def environment(registry="stub_systems:REGISTRY"):
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(str(root) for root in ROOTS),
-        "GENCOMP_REGISTRY": "stub_systems:REGISTRY",
+        "GENCOMP_REGISTRY": registry,
         "OMP_NUM_THREADS": "1",
     }
 

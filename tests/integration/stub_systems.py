@@ -52,7 +52,7 @@ def cut(shot, n, gain):
 
 
 def layers(request):
-    background = LayerSpec(BACKGROUND, RGBA[:3])
+    background = LayerSpec(BACKGROUND, RGBA[:3], whole=True)
     return (background, *(LayerSpec(name) for name in request.named("matte.")))
 
 

@@ -33,9 +33,19 @@ def read(pool, tmp_path):
     def samples(path):
         target = tmp_path / f"read-{path.stem}-{path.stat().st_mtime_ns}"
         decoded = pool.submit(DecodeTask(path, target, role="rgba")).result()
-        return np.array(map_picture(decoded).pixels)
+        return spread(map_picture(decoded))
 
     return samples
+
+
+def spread(picture):
+    """Return a picture over its whole display window; what it leaves open is zero."""
+    header = picture.header
+    frame, data = header.display_window, header.data_window
+    full = np.zeros((frame.height, frame.width, len(header.channels)), picture.pixels.dtype)
+    y, x = data.y0 - frame.y0, data.x0 - frame.x0
+    full[y : y + data.height, x : x + data.width] = picture.pixels
+    return full
 
 
 def first_event(process, event):

@@ -11,6 +11,7 @@ from standin import graph
 ROOT = Path(__file__).resolve().parent.parent.parent
 GIZMO = ROOT / "gizmos" / "Omnimatte.gizmo"
 PIPES = ["Plate", *(f"Matte{i}" for i in range(1, 9)), "CleanPlate", "Keep"]
+PIPES += ["Limit", "Protect", "Depth"]
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
 
 
@@ -60,7 +61,7 @@ def test_its_pipes_are_inputs_the_server_declares(gizmo):
     system = next(s for s in REGISTRY if s.name == "omnimatte")
     names = {i.name: i.most for i in declared_inputs(system)}
     assert names["matte.*"] == 8
-    assert {"plate", "clean_plate", "keep"} <= set(names)
+    assert {"plate", "clean_plate", "keep", "limit", "protect", "depth"} <= set(names)
 
 
 def test_a_knob_is_sent_or_starts_with_gc(gizmo):
@@ -73,9 +74,9 @@ def test_every_knob_that_shows_has_a_tooltip(gizmo):
     assert silent == []
 
 
-def test_tabs_are_main_then_the_models_then_cache_and_server_then_about(gizmo):
+def test_tabs_are_main_then_delivery_then_the_models_then_cache_and_server_then_about(gizmo):
     tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20]
-    assert tabs == ["Main", "Model", "Speed", "Cache & Server", "About"]
+    assert tabs == ["Main", "Delivery", "Model", "Speed", "Cache & Server", "About"]
 
 
 def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
@@ -96,7 +97,8 @@ def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
 
 def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
     dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
-    order = ["system", "inputs", "frames", "sampling", "model", "speed", "output", "server"]
+    order = ["system", "inputs", "frames", "sampling", "delivery", "model", "speed"]
+    order += ["output", "server"]
     assert dividers == [f"gc_divider_{name}" for name in order]
 
 

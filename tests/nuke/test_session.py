@@ -124,11 +124,16 @@ def test_the_request_says_what_the_node_says(app, server, comp):
         "clean_plate_from": "auto",
         "register_clean_plate": True,
         "order": "",
+        "depth_near": "small",
         "residual": "layer",
         "split_effects": True,
         "mattes": "trusted",
         "model_long_edge": 640,
         "seed": 7,
+        "exposure": 0.0,
+        "grain": "keep",
+        "origin": False,
+        "other_channels": False,
         "backbone": "auto",
         "quality": "final",
         "scene_prompt": "empty scene",
@@ -196,6 +201,44 @@ def test_a_clean_plate_of_stills_is_rendered_at_its_frames_only(app, server, com
     header = server.jobs["job1"].submit.request.input("clean_plate")
     assert (header.cover, header.frames) == ("stills", (1001, 1004))
     assert [f for name, f in app.rendered if name.endswith("Write_clean_plate")] == [1001, 1004]
+
+
+def test_bounds_and_depth_are_rendered_from_the_channel_that_their_knob_names(app, server, comp):
+    gizmo = comp(app)
+    for pipe in (11, 12, 13):
+        gizmo.setInput(pipe, gizmo.input(0))
+    gizmo["gc_channel_depth"].setValue("rgba.red")
+    press(app, gizmo)
+    sent = server.jobs["job1"].submit.request.inputs
+    assert [one.name for one in sent][-3:] == ["limit", "protect", "depth"]
+    assert [one.channel for one in sent][-3:] == ["A", "A", "A"]
+    assert ("depth", 1004) in server.jobs["job1"].pictures
+
+
+def test_clean_and_patch_are_outputs_and_in_the_stream(app, shot, home, comp, tmp_path):
+    layers = tmp_path / "layers"
+    shutil.copytree(shot / "layers", layers)
+    for name, of in (("clean", "background"), ("patch", "a")):
+        (layers / name).mkdir()
+        for n in FRAMES:
+            shutil.copy(layers / of / f"{of}.{n}.exr", layers / name / f"{name}.{n}.exr")
+    with FakeServer(layers, home):
+        gizmo = comp(app)
+        press(app, gizmo)
+    for name in ("clean", "patch"):
+        gizmo["gc_output"].setValue(name)
+        truth = reading(app, tmp_path, f"layers/{name}/{name}")
+        assert app.pixels.compare(gizmo, truth, 1002, RGBA)["differing"] == 0
+        assert f"{name}.alpha" in app.pixels.channels_of(gizmo, 1002)
+
+
+def test_the_overs_inside_take_the_order_that_the_manifest_says_of_the_first_frame(app, comp):
+    from gencomp_nuke import node, readback
+
+    asked = node.ask(comp(app))
+    told = {"report": {"order_from_frame": {"1003": ["a", "b"], "1001": ["b", "a"]}}}
+    assert readback.front_to_back(asked, told) == ("b", "a")
+    assert readback.front_to_back(asked, {}) == ("a", "b")
 
 
 def test_the_result_lies_beside_the_script_and_the_inputs_are_gone(app, server, comp, tmp_path):

@@ -3,6 +3,7 @@
 
 import socket
 import threading
+from dataclasses import replace
 from hashlib import blake2b
 
 import pytest
@@ -152,7 +153,7 @@ def test_the_welcome_tells_limits_and_version(script):
         welcome = made.connect()
     assert (welcome.server_version, welcome.protocol) == ("0.1.0", (1, 0))
     assert welcome.limits == LIMITS
-    assert script.of(m.Hello)[0] == m.Hello(1, (1, 0), "s", "test 1")
+    assert script.of(m.Hello)[0] == m.Hello(1, (1, 1), "s", "test 1")
 
 
 def test_an_answer_that_does_not_come_is_a_timeout(script):
@@ -411,3 +412,20 @@ def test_a_submit_names_every_picture_with_size_digest_and_kind(script, client, 
     assert client.submit(REQUEST, {"plate": {1: one}}, "key", {"plate": "image"}) == JOB
     entry = m.PictureEntry(1, 600, one.digest)
     assert script.of(m.Submit)[0].inputs == (m.InputPictures("plate", (entry,), "image"),)
+
+
+def test_a_config_is_not_sent_to_a_server_that_would_leave_it_unread(script):
+    asked = replace(REQUEST, ocio="/show/config.ocio")
+    with Client(script.address, "s") as made, pytest.raises(VersionMismatch, match="OCIO"):
+        made.check(asked)
+    assert script.of(m.Check) == []
+
+
+def test_a_config_that_changed_under_its_name_is_another_job(tmp_path):
+    config = tmp_path / "config.ocio"
+    config.write_text("one")
+    asked = replace(REQUEST, ocio=str(config))
+    keys = {request_key(REQUEST, {}), request_key(asked, {})}
+    config.write_text("two")
+    keys.add(request_key(asked, {}))
+    assert len(keys) == 3

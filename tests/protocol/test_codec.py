@@ -3,6 +3,7 @@
 
 import contextlib
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import msgpack
@@ -26,6 +27,7 @@ GOLDEN = {
     "hello": m.Hello(1, (1, 0), "sesame", "gc 0.1"),
     "refusal": m.Refusal(300, BAD_KNOB),
     "check": m.Check(2, REQUEST),
+    "check_ocio": m.Check(2, replace(REQUEST, working_space="ACEScg", ocio="/show/config.ocio")),
     "submit": m.Submit(
         3,
         "k-001",

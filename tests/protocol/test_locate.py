@@ -43,7 +43,7 @@ def test_a_server_file_is_read_as_it_was_written(home):
     assert read_server_file(home / "server.json") == LOCAL
     assert stat.S_IMODE((home / "server.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert json.loads((home / "server.json").read_text())["protocol"] == [1, 0]
+    assert json.loads((home / "server.json").read_text())["protocol"] == [1, 1]
     assert [path.name for path in home.iterdir()] == ["server.json"]
 
 

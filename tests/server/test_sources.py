@@ -27,6 +27,7 @@ SCHEMA = {
             "covers": ("sequence", "still", "stills"),
             "gaps_are_stills": True,
         },
+        {"name": "depth", "kind": "data", "covers": ("sequence",)},
         {"sets": [[{"name": "fg", "kind": "rgba", "covers": ("sequence",)}]]},
     ],
 }
@@ -225,7 +226,15 @@ def test_the_sets_of_alternatives_are_known_inputs(tmp_path):
     assert collect(f"fg={tmp_path}/p.%d.jpg").sources[0].header.name == "fg"
 
 
-def test_a_channel_is_for_mattes_alone(tmp_path):
+def test_data_has_a_channel_and_is_never_converted(tmp_path):
+    touch(tmp_path, "p.1.jpg")
+    (source,) = collect(f"depth={tmp_path}/p.%d.jpg:Z").sources
+    assert (source.header.channel, source.header.colourspace) == ("Z", "scene_linear")
+    with pytest.raises(BadKnob, match=r"'depth' cannot be srgb: it is data\."):
+        collect(f"depth={tmp_path}/p.%d.jpg", depth="srgb")
+
+
+def test_a_channel_is_for_mattes_and_data_alone(tmp_path):
     touch(tmp_path, "p.1.jpg")
     with pytest.raises(BadKnob, match=r"'plate' takes no channel, but ':A'"):
         collect(f"plate={tmp_path}/p.%d.jpg:A")

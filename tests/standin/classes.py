@@ -23,8 +23,9 @@ _TABLE = {
         "first_frame:i:1 last_frame:i:100 frame:d:1 fps:d:24 proxy:b:false format:s: "
         "proxy_format:s: proxy_type:x: inputs:x: colorManagement:x:Nuke workingSpaceLUT:s:linear "
         "monitorLut:x: int8Lut:x: int16Lut:x: logLut:x: floatLut:x: OCIO_config:x: "
-        "defaultViewerLUT:x: views:x: project_directory:f: lock_range:b:false frame_range:x: "
-        "onScriptLoad:s: onScriptSave:s: onScriptClose:s: luts:x: render_mode:x: free_type:x:",
+        "customOCIOConfigPath:f: defaultViewerLUT:x: views:x: project_directory:f: "
+        "lock_range:b:false frame_range:x: onScriptLoad:s: onScriptSave:s: onScriptClose:s: "
+        "luts:x: render_mode:x: free_type:x:",
     ),
     "Input": ("0", "number:i:0"),
     "Output": ("1", ""),

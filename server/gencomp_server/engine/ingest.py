@@ -17,12 +17,14 @@ from gencomp_server.engine.spool import Spool
 from gencomp_server.exr.decode import IMAGE, Decoded, DecodeTask, picture_label
 
 MATTE = "matte"
+DATA = "data"
+REST = "rest"
 # Coverage a little over 1 or under 0 is what a resized or blurred matte has; more is another thing.
 MATTE_SLACK = 0.01
 
 
 def input_kind(system: System, name: str) -> str:
-    """Return what an input of a job is: ``rgb``, ``rgba`` or ``matte``."""
+    """Return what an input of a job is: ``rgb``, ``rgba``, ``matte`` or ``data``."""
     return next(spec.kind for spec in declared_inputs(system) if spec.matches(name))
 
 
@@ -33,7 +35,8 @@ def decode_task(
 
     Args:
         spool: Where the picture lies and its pixels will lie.
-        kind: What the input is: ``rgb``, ``rgba`` or ``matte`` (:func:`input_kind`).
+        kind: What is wanted of it: ``rgb``, ``rgba``, ``matte`` or ``data`` (:func:`input_kind`),
+            or ``rest``, all that is not R, G and B.
         entry: The input's header.
         frame: Frame of the picture.
         digest: The picture.
@@ -53,10 +56,12 @@ def decode_task(
 
 def variant(kind: str, entry: InputHeader, file_kind: str) -> str:
     """Return the name of one way to decode a picture: equal names give equal pixels."""
-    if kind == MATTE:
+    if kind == REST:
+        return f"{file_kind}-rest"
+    if kind in (MATTE, DATA):
         channel = entry.channel or ""
         mark = hashlib.blake2b(channel.encode(), digest_size=8).hexdigest() if channel else "auto"
-        return f"{file_kind}-matte-{mark}"
+        return f"{file_kind}-{kind}-{mark}"
     converted = file_kind == IMAGE and entry.colourspace == "srgb"
     return f"{file_kind}-colour-srgb" if converted else f"{file_kind}-colour"
 
@@ -65,7 +70,7 @@ def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -
     """Check one decoded picture by itself.
 
     Args:
-        kind: What the input is: ``rgb``, ``rgba`` or ``matte``.
+        kind: What the input is: ``rgb``, ``rgba``, ``matte`` or ``data``.
         entry: The input's header.
         frame: Frame of the picture.
         decoded: The picture.
@@ -90,7 +95,7 @@ def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -
                 frame=frame,
             )
         return ()
-    if decoded.header.channels[:3] != ("R", "G", "B"):
+    if kind != DATA and decoded.header.channels[:3] != ("R", "G", "B"):
         raise BadPicture(
             f"{label} has no R, G and B, but {', '.join(decoded.header.channels)}.",
             hint="Render it with the channels R, G and B.",
@@ -112,7 +117,7 @@ def check_input(
     """Check all pictures of an input together, and against another input.
 
     Args:
-        kind: What the input is: ``rgb``, ``rgba`` or ``matte``.
+        kind: What the input is: ``rgb``, ``rgba``, ``matte`` or ``data``.
         entry: The input's header.
         pictures: Its decoded pictures by frame.
         reference: Name and header of the picture that all inputs must agree with in size.
@@ -122,6 +127,7 @@ def check_input(
 
     Raises:
         BadMatte: No picture of a matte covers anything.
+        BadPicture: A picture of data has no finite sample.
         FormatMismatch: Two pictures differ in size.
     """
     first = min(pictures)
@@ -133,6 +139,8 @@ def check_input(
         if reference is not None:
             wanted = Format(header.display_window.width, header.display_window.height)
             _check_size(entry.name, frame, decoded.header, wanted, f"'{name}'")
+    if kind == DATA:
+        _check_data(entry, pictures)
     return _check_coverage(entry, pictures) if kind == MATTE else ()
 
 
@@ -161,6 +169,19 @@ def check_ingest(
             warnings.extend(check_picture(kind, entry, frame, decoded))
         warnings.extend(check_input(kind, entry, own, None if entry.name == lead else reference))
     return tuple(warnings)
+
+
+def _check_data(entry: InputHeader, pictures: Mapping[int, Decoded]) -> None:
+    """Refuse data that says nothing; any finite value is taken, and none is clamped."""
+    empty = [frame for frame, decoded in sorted(pictures.items()) if decoded.stats.minimum is None]
+    if empty:
+        raise BadPicture(
+            f"{picture_label(entry.name, empty[0])} has no finite sample in "
+            f"{pictures[empty[0]].header.channels[0]}.",
+            hint="Name the channel that holds it after ':', or render it again.",
+            input=entry.name,
+            frame=empty[0],
+        )
 
 
 def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tuple[str, ...]:

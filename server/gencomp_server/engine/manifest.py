@@ -13,6 +13,7 @@ import numpy as np
 
 import gencomp_protocol
 from gencomp_protocol.request import Request
+from gencomp_server.colour.spaces import resolve
 from gencomp_server.contract import System, knob_fields
 from gencomp_server.engine.context import JobContext, as_plain
 from gencomp_server.engine.encode import Written
@@ -37,7 +38,7 @@ def provenance(
         "gencomp:system": system.name,
         "gencomp:version": gencomp_protocol.__version__,
         "gencomp:seed": params.seed,
-        "gencomp:working_space": request.working_space,
+        "gencomp:working_space": resolve(request.working_space, request.ocio).spell(),
     }
     if backbone is not None:
         found["gencomp:backbone"] = backbone["name"]
@@ -69,14 +70,18 @@ def describe_job(system: System, request: Request, params: Any, device: str) -> 
         "knobs": as_plain(knobs),
         "frames": str(request.frames),
         "device": device,
-        "working_space": request.working_space,
+        "colour": {
+            **resolve(request.working_space, request.ocio).describe(),
+            "model": "Linear Rec.709",
+            "exposure": getattr(params, "exposure", 0.0),
+        },
     }
 
 
 def versions() -> dict[str, str]:
     """Return the versions that may decide a bit: Python, numpy, and what a part has imported."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("torch", "diffusers", "transformers", "cv2", "OpenImageIO"):
+    for name in ("torch", "diffusers", "transformers", "cv2", "OpenImageIO", "PyOpenColorIO"):
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
     return found

@@ -24,6 +24,7 @@ from gencomp_protocol.errors import Cancelled, GencompError, InternalError, OutO
 from gencomp_protocol.frames import Format
 from gencomp_protocol.request import Request
 from gencomp_server.backbones import TINY, BackboneSpec, idle_knobs, spec_named, steps_of
+from gencomp_server.colour.spaces import check_space
 from gencomp_server.contract import (
     NO_BACKBONE,
     LayerFrame,
@@ -52,6 +53,8 @@ from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget
 from gencomp_server.engine.stages import StageStore
 from gencomp_server.exr.decode import Decoded, DecodePool
 from gencomp_server.exr.pixels import limit_library
+from gencomp_server.exr.rest import Rest, left_out_sentences
+from gencomp_server.finishing import FinishParams
 from gencomp_server.footprint import Placement
 from gencomp_server.gate import load_registry, plan_on
 from gencomp_server.logs import configure, job_named
@@ -206,6 +209,7 @@ class Runner:
         request = request_from_plain(message["request"])
         system = find_system(self._registry, request.system)
         params = check_request(system, request)
+        check_space(request)
         shelf = PictureShelf(self._spool, system, request, message["pictures"], self._pool)
         ctx = JobContext(
             job,
@@ -220,6 +224,8 @@ class Runner:
             pictures = decoded_inputs(shelf, request)
             # The front has told the artist of these already; the manifest keeps them.
             ctx.warnings.extend(check_ingest(system, request, pictures))
+            carried = carried_inputs(system, request, params)
+            check_carried(SpoolShot(request, shelf), carried, ctx)
             ctx.backbone = self._lend(system, with_formats(request, pictures), params, ctx)
             layers = self._deliver(job, system, request, params, ctx, shelf)
             manifest = {
@@ -320,9 +326,12 @@ class Runner:
 
         about = self._describe_backbone(system, ctx.backbone, params)
         metadata = provenance(system, request, params, about)
-        encoder = Encoder(self._spool, job, written, metadata=metadata)
+        whole = {spec.name for spec in specs.values() if spec.whole}
+        encoder = Encoder(self._spool, job, written, metadata=metadata, whole=whole)
+        carried = carried_inputs(system, request, params)
+        shot = SpoolShot(request, shelf)
         try:
-            for picture in pictures_of(system, SpoolShot(request, shelf), params, ctx):
+            for picture in pictures_of(system, shot, params, ctx):
                 ctx.check_cancelled()
                 place = (picture.layer, picture.frame)
                 if place not in owed or picture.channels != specs[picture.layer].channels:
@@ -331,7 +340,8 @@ class Runner:
                         f"{','.join(picture.channels)}, which it did not declare."
                     )
                 owed.remove(place)
-                encoder.put(picture)
+                source = carried.get(picture.layer)
+                encoder.put(picture, shot.rest(source, picture.frame) if source else None)
                 ctx.progress("layers", total - len(owed), total)
             encoder.finish()
         finally:
@@ -372,6 +382,41 @@ def pictures_of(
         "in tiles, which changes tone a little from tile to tile."
     )
     yield from system.run(shot, params, ctx)
+
+
+def carried_inputs(system: System, request: Request, params: Any) -> dict[str, str]:
+    """Return, by layer, the input whose other channels go along; none where it is not asked for."""
+    if not (isinstance(params, FinishParams) and params.other_channels):
+        return {}
+    return {
+        spec.name: spec.carries
+        for spec in system.layers(request)
+        if spec.carries and request.input(spec.carries) is not None
+    }
+
+
+def check_carried(shot: SpoolShot, carried: Mapping[str, str], ctx: JobContext) -> None:
+    """Decode everything that will be carried along, so that a damaged part is found at once.
+
+    What is found goes into the manifest; what cannot be carried is said.
+
+    Raises:
+        BadPicture: A channel or part of a picture is damaged.
+        Cancelled: The artist has cancelled.
+    """
+    for name in sorted(set(carried.values())):
+        found: dict[int, Rest] = {}
+        frames = shot.frames_of(name)
+        for step, n in enumerate(frames):
+            ctx.check_cancelled()
+            mapped = shot.rest(name, n)
+            if mapped is not None:
+                found[n] = mapped.rest
+            ctx.progress(f"other channels of {name}", step + 1, len(frames))
+        for sentence in left_out_sentences(name, found):
+            ctx.warn(sentence)
+        names = sorted({channel for rest in found.values() for channel in rest.names})
+        ctx.report(f"other_channels_of_{name}", names)
 
 
 def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:

@@ -18,8 +18,8 @@ from gencomp_protocol.errors import InternalError, MissingFrame, MissingInput
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import STILL, InputHeader, Request
 from gencomp_server.contract import PictureHeader, System
-from gencomp_server.engine.ingest import decode_task, input_kind
-from gencomp_server.engine.spool import Spool
+from gencomp_server.engine.ingest import REST, decode_task, input_kind
+from gencomp_server.engine.spool import Spool, remove_decoded
 from gencomp_server.exr.decode import (
     EXR,
     IMAGE,
@@ -30,10 +30,13 @@ from gencomp_server.exr.decode import (
     read_decoded,
 )
 from gencomp_server.exr.header import EXR_MAGIC
-from gencomp_server.exr.read import MappedPicture, map_picture
+from gencomp_server.exr.read import MappedPicture, MappedRest, map_picture, map_rest
 
 # Of 4096x2160 RGBA half a picture maps 71 MB: three of them, or all inputs of a 2K frame.
 _MAPPED_BYTES = 256 << 20
+# What is decoded only to be carried along is kept for the layers of a few frames, not for a clip:
+# a 4K frame with twenty float channels takes 0.7 GB.
+_REST_BYTES = 1 << 30
 
 
 class PictureShelf:
@@ -46,6 +49,7 @@ class PictureShelf:
         pictures: Digest of every picture, by input and frame.
         pool: Decodes pictures whose pixels were removed.
         mapped_bytes: How much may stay mapped beyond what somebody still uses.
+        rest_bytes: How much may stay on disk of what is only carried along.
     """
 
     def __init__(
@@ -57,12 +61,15 @@ class PictureShelf:
         pool: DecodePool,
         *,
         mapped_bytes: int = _MAPPED_BYTES,
+        rest_bytes: int = _REST_BYTES,
     ) -> None:
         self.pictures = {name: dict(sorted(own.items())) for name, own in pictures.items()}
         self._spool, self._system, self._request = spool, system, request
         self._pool, self._mapped_bytes = pool, mapped_bytes
         self._mapped: OrderedDict[tuple[str, int], MappedPicture] = OrderedDict()
         self._decoded: dict[tuple[str, int], Decoded] = {}
+        self._rest_bytes = rest_bytes
+        self._rests: OrderedDict[tuple[str, int], Decoded] = OrderedDict()
 
     def decoded(self, name: str, n: int) -> Decoded:
         """Return header and figures of a picture; decode it where that was not done or is gone."""
@@ -82,24 +89,58 @@ class PictureShelf:
             spare -= self._mapped.popitem(last=False)[1].pixels.nbytes
         return found
 
+    def rest(self, name: str, n: int) -> MappedRest | None:
+        """Return all of a picture's file but R, G and B, mapped; None where it is no EXR.
+
+        It is decoded when it is asked for. Of what was asked for before, the oldest is removed from
+        the spool beyond a bound; who still holds its map keeps it.
+
+        Raises:
+            BadPicture: A channel or part of it is damaged.
+        """
+        if file_kind(self._spool.picture(self.pictures[name][n])) != EXR:
+            return None
+        place = (name, n)
+        found = self._rests.pop(place, None) or self._decode_rest(name, n)
+        mapped = map_rest(found) or map_rest(self._decode_rest(name, n))
+        if mapped is None:
+            raise self._was_removed(name, n)
+        self._rests[place] = found
+        spare = sum(one.bytes for one in self._rests.values()) - self._rest_bytes
+        while spare > 0 and len(self._rests) > 1:
+            oldest = self._rests.popitem(last=False)[1]
+            spare -= oldest.bytes
+            remove_decoded(oldest.path)
+        return mapped
+
     def close(self) -> None:
         """Let go of every map."""
         self._mapped.clear()
+
+    def _decode_rest(self, name: str, n: int) -> Decoded:
+        task = self._task(name, n, REST)
+        return read_decoded(task.target) or self._pool.submit(task).result()
 
     def _map(self, name: str, n: int) -> MappedPicture:
         found = map_picture(self.decoded(name, n))
         if found is None:
             found = map_picture(self._pool.submit(self._task(name, n)).result())
         if found is None:
-            label = picture_label(name, n)
-            raise InternalError(f"{label} was removed from the spool while it was decoded.")
+            raise self._was_removed(name, n)
         return found
 
-    def _task(self, name: str, n: int) -> DecodeTask:
+    def _was_removed(self, name: str, n: int) -> InternalError:
+        label = picture_label(name, n)
+        return InternalError(f"{label} was removed from the spool while it was decoded.")
+
+    def _task(self, name: str, n: int, kind: str = "") -> DecodeTask:
         digest, entry = self.pictures[name][n], self._request.input(name)
         assert entry is not None, name
-        kind, held = input_kind(self._system, name), file_kind(self._spool.picture(digest))
-        return decode_task(self._spool, kind, entry, n, digest, held)
+        wanted, held = (
+            kind or input_kind(self._system, name),
+            file_kind(self._spool.picture(digest)),
+        )
+        return decode_task(self._spool, wanted, entry, n, digest, held)
 
 
 def file_kind(path: Path) -> str:
@@ -175,6 +216,10 @@ class SpoolShot:
     def rows(self, name: str, n: int, y0: int, y1: int) -> NDArray[Any]:
         """Return rows ``y0`` to ``y1`` (exclusive) of the data window. [y1-y0,W,C]."""
         return self._shelf.picture(name, self._own_frame(name, n)).pixels[y0:y1]
+
+    def rest(self, name: str, n: int) -> MappedRest | None:
+        """Return what a picture's file holds besides R, G and B; None where it is no EXR."""
+        return self._shelf.rest(name, self._own_frame(name, n))
 
     def digest(self, name: str, n: int) -> str:
         """Return the BLAKE2b digest of the picture's file, in hex."""

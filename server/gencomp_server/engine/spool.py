@@ -141,7 +141,7 @@ class Spool:
 
         Args:
             digest: The picture.
-            variant: How it was decoded: ``rgb``, ``rgb-srgb``, ``matte`` …
+            variant: How it was decoded: ``exr-colour``, ``image-colour-srgb``, ``exr-rest`` …
         """
         _check(_DIGEST, digest, "digest")
         _check(_VARIANT, variant, "variant")
@@ -149,7 +149,7 @@ class Spool:
 
     def trim_decoded(self) -> None:
         """Remove the least recently used decoded pixels until they fit their budget."""
-        _trim(self.decoded.glob("*.raw"), self._budget.decoded_bytes, _remove_decoded)
+        _trim(self.decoded.glob("*.raw"), self._budget.decoded_bytes, _remove_raw)
 
     def trim_stages(self, keep: Collection[str] = ()) -> None:
         """Remove the least recently used stages until they fit, but none of the keys ``keep``."""
@@ -241,9 +241,14 @@ def _size(path: Path) -> int:
     return path.stat().st_size
 
 
-def _remove_decoded(raw: Path) -> None:
-    raw.with_suffix(".json").unlink(missing_ok=True)
-    raw.unlink(missing_ok=True)
+def remove_decoded(stem: Path) -> None:
+    """Remove decoded pixels; whoever has them mapped keeps them."""
+    for suffix in (".json", ".raw"):
+        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+
+
+def _remove_raw(raw: Path) -> None:
+    remove_decoded(raw.with_suffix(""))
 
 
 def _remove_folder(folder: Path) -> None:

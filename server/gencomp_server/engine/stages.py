@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gencomp_server.colour.spaces import resolve
 from gencomp_server.engine.spool import disk_error, make_folder, write_atomic
 
 log = logging.getLogger(__name__)
@@ -236,7 +237,8 @@ def _shot_facts(shot: Any) -> list[Any]:
         entry, frames = request.input(name), shot.frames_of(name)
         facts = None if entry is None else [entry.cover, entry.channel, entry.colourspace]
         inputs.append([name, facts, [[n, shot.digest(name, n)] for n in frames]])
-    return [str(shot.frames), request.working_space, inputs]
+    space = resolve(request.working_space, request.ocio)
+    return [str(shot.frames), space.identity, inputs]
 
 
 def _feed_bytes(state: Any, kind: str, data: bytes) -> None:

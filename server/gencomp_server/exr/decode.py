@@ -28,6 +28,7 @@ from typing import Any
 from gencomp_protocol.errors import BadPicture, GencompError, error_from_wire
 from gencomp_protocol.frames import Box
 from gencomp_server.contract import PictureHeader
+from gencomp_server.exr.rest import Rest, metadata_from_plain, rest_from_plain
 
 EXR = "exr"
 IMAGE = "image"
@@ -46,9 +47,10 @@ class DecodeTask:
         source: The file as it arrived; must exist.
         target: Path without suffix; ``.raw`` and ``.json`` will be made.
         kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
-        role: ``rgb`` or ``rgba`` (R, G, B and A where there is one, by name), or ``matte``
-            (one channel).
-        channel: For a matte: which channel; None means the alpha, else the first.
+        role: ``rgb`` or ``rgba`` (R, G, B and A where there is one, by name), ``matte`` or ``data``
+            (one channel), or ``rest`` (all but R, G and B, as they are).
+        channel: For a matte or data: which channel; None means the alpha (of data: the depth), else
+            the first.
         colourspace: ``srgb`` where an image holds sRGB codes that become scene-linear light.
             A matte is coverage and an EXR is scene-linear: for both it changes nothing.
         name: Name of the input, for sentences.
@@ -101,16 +103,20 @@ class Decoded:
     Attributes:
         path: Path without suffix of its ``.raw`` and ``.json``.
         header: What it is; ``channels`` are the channels kept, in the order of the pixels.
-        stats: Figures of its samples.
+        stats: Figures of its samples; none are taken of a rest.
+        rest: What the pixels are where all but R, G and B was asked for.
     """
 
     path: Path
     header: PictureHeader
     stats: PictureStats
+    rest: Rest | None = None
 
     @property
     def bytes(self) -> int:
         """Size of the pixels."""
+        if self.rest is not None:
+            return self.rest.bytes
         window, header = self.header.data_window, self.header
         return window.width * window.height * len(header.channels) * sample_bytes(header)
 
@@ -135,17 +141,13 @@ def header_to_plain(header: PictureHeader) -> dict[str, Any]:
 
 def header_from_plain(data: Mapping[str, Any]) -> PictureHeader:
     """Return the header that :func:`header_to_plain` wrote."""
-    metadata = {
-        name: tuple(value) if isinstance(value, list) else value
-        for name, value in data["metadata"].items()
-    }
     return PictureHeader(
         channels=tuple(data["channels"]),
         pixel_type=data["pixel_type"],
         display_window=Box(*data["display_window"]),
         data_window=Box(*data["data_window"]),
         pixel_aspect=data["pixel_aspect"],
-        metadata=metadata,
+        metadata=metadata_from_plain(data["metadata"]),
         nan_count=data["nan_count"],
     )
 
@@ -172,7 +174,8 @@ def read_decoded(target: Path) -> Decoded | None:
 
 
 def _decoded(target: Path, data: Mapping[str, Any]) -> Decoded:
-    return Decoded(target, header_from_plain(data["header"]), PictureStats(**data["stats"]))
+    rest = rest_from_plain(data["rest"]) if "rest" in data else None
+    return Decoded(target, header_from_plain(data["header"]), PictureStats(**data["stats"]), rest)
 
 
 class DecodePool:

@@ -19,7 +19,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,16 +29,24 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import DiskFull, GencompError
 from gencomp_server.contract import PictureHeader
-from gencomp_server.exr import images, pixels
+from gencomp_server.exr import carry, images, pixels
 from gencomp_server.exr.decode import (
     EXR,
     DecodeTask,
     PictureStats,
     header_to_plain,
 )
-from gencomp_server.exr.header import choose_colour, choose_matte, parse_exr, refuse
+from gencomp_server.exr.header import (
+    choose_colour,
+    choose_data,
+    choose_matte,
+    parse_exr,
+    refuse,
+)
+from gencomp_server.exr.rest import rest_to_plain
 
 _STRIP_ROWS = 128
+_Blocks = Iterable[tuple[int, Any]]
 
 
 def main() -> int:
@@ -67,10 +75,13 @@ def task_from_plain(data: dict[str, Any]) -> DecodeTask:
 def answer(task: DecodeTask) -> dict[str, Any]:
     """Decode one picture to disk and return what goes back: header and figures, or the refusal."""
     try:
+        if task.role == "rest":
+            return answer_rest(task)
         found = read_picture(task)
         header, stats = describe(found)
         made = {"header": header_to_plain(header), "stats": vars(stats)}
-        save(task.target, found.pixels, made)
+        samples = np.ascontiguousarray(found.pixels)
+        save(task.target, [(0, samples.data)], made, samples.nbytes)
     except GencompError as error:
         return {"error": _located(error, task).to_wire()}
     except MemoryError:
@@ -91,6 +102,8 @@ def read_picture(task: DecodeTask) -> pixels.Samples:
         parts = parse_exr(task.source, task.label)
         if task.role == "matte":
             number, names = choose_matte(parts, task.channel, task.label)
+        elif task.role == "data":
+            number, names = choose_data(parts, task.channel, task.label)
         else:
             number, names = choose_colour(parts, task.label)
         with _suffixed(task, "exr") as path:
@@ -101,6 +114,31 @@ def read_picture(task: DecodeTask) -> pixels.Samples:
     srgb = task.colourspace == "srgb"
     with _suffixed(task, suffix) as path:
         return images.read_image(path, task.role, task.channel, srgb, task.label)
+
+
+def answer_rest(task: DecodeTask) -> dict[str, Any]:
+    """Decode all of an EXR but R, G and B to disk and return what it is.
+
+    Raises:
+        BadPicture: It is damaged, or has no R, G and B itself.
+        DiskFull: There is no room for it.
+    """
+    parts = parse_exr(task.source, task.label)
+    number, _ = choose_colour(parts, task.label)
+    colour = parts[number]
+    header = PictureHeader(
+        (), "half", colour.display_window, colour.data_window, colour.pixel_aspect
+    )
+    with _suffixed(task, "exr") as path:
+        rest, numbers = carry.find_rest(path, parts, number, task.label)
+        made = {
+            "header": header_to_plain(header),
+            "stats": vars(PictureStats(0, 0, None, None, 0)),
+            "rest": rest_to_plain(rest),
+        }
+        strips = carry.read_rest(path, rest, numbers, task.label)
+        save(task.target, ((one.at, one.samples.data) for one in strips), made, rest.bytes)
+    return made
 
 
 @contextmanager
@@ -154,15 +192,22 @@ def measure(samples: NDArray[Any]) -> PictureStats:
     return PictureStats(nan, inf, low if known else None, high if known else None, nonzero)
 
 
-def save(target: Path, samples: NDArray[Any], made: dict[str, Any]) -> None:
+def save(target: Path, blocks: _Blocks, made: dict[str, Any], size: int) -> None:
     """Write pixels, then what they are, each beside its place and renamed.
+
+    Args:
+        target: Path without suffix.
+        blocks: Bytes and where in the file they go.
+        made: What the pixels are, as plain data.
+        size: Bytes of the whole file; what no block fills is zero.
 
     Raises:
         DiskFull: There is no room for them.
     """
     try:
-        _write(target.with_name(f"{target.name}.raw"), np.ascontiguousarray(samples).data)
-        _write(target.with_name(f"{target.name}.json"), json.dumps(made).encode())
+        _write(target.with_name(f"{target.name}.raw"), blocks, size)
+        words = json.dumps(made).encode()
+        _write(target.with_name(f"{target.name}.json"), [(0, words)], len(words))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -170,15 +215,18 @@ def save(target: Path, samples: NDArray[Any], made: dict[str, Any]) -> None:
         raise DiskFull("The disk that holds the server's spool is full.", hint=cure) from error
 
 
-def _write(path: Path, data: Any) -> None:
+def _write(path: Path, blocks: _Blocks, size: int) -> None:
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with _private(beside) as file:
-            file.write(data)
+            for at, data in blocks:
+                file.seek(at)
+                file.write(data)
             file.flush()
+            os.ftruncate(file.fileno(), size)
             os.fdatasync(file.fileno())
         os.replace(beside, path)
-    except OSError:
+    except (OSError, GencompError, MemoryError):
         with suppress(OSError):
             beside.unlink(missing_ok=True)
         raise

@@ -10,6 +10,7 @@ chunk that the file promises is really in it. Pixels are never touched and memor
 what a header claims. Layout: openexr.com, "OpenEXR File Layout".
 """
 
+import itertools
 import mmap
 import struct
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,13 +22,16 @@ from gencomp_protocol.frames import Box
 
 EXR_MAGIC = b"\x76\x2f\x31\x01"
 RGB = ("R", "G", "B")
+# What renderers and Nuke call depth.
+DEPTH_NAMES = ("Z", "depth.Z", "depth", "Depth.Z")
 PIXEL_TYPES = ("uint", "half", "float")
 MAX_SIDE = 32768
 MAX_CHANNELS = 1024
 MAX_PARTS = 64
 MAX_PICTURE_BYTES = 1 << 30
 
-_TILED, _DEEP, _MULTIPART = 0x200, 0x800, 0x1000
+# Flags of the file's version.
+_TILED, LONG_NAMES, _DEEP, MULTIPART = 0x200, 0x400, 0x800, 0x1000
 # Scanlines per chunk by compression number: none, rle, zips, zip, piz, pxr24, b44, b44a, dwaa,
 # dwab, htj2k256, htj2k32.
 _LINES_PER_CHUNK = (1, 1, 1, 16, 32, 16, 32, 32, 32, 256, 256, 32)
@@ -161,12 +165,33 @@ def choose_matte(
     Raises:
         BadPicture: There is no such channel, or it cannot be read as coverage.
     """
+    return _choose_one(parts, channel, ("A",), label)
+
+
+def choose_data(
+    parts: tuple[ExrPart, ...], channel: str | None, label: str
+) -> tuple[int, tuple[str, ...]]:
+    """Choose the channel of data: the named one, else the first depth, else the first channel.
+
+    Returns:
+        Number of the part and the one channel to read.
+
+    Raises:
+        BadPicture: There is no such channel, or it holds no half or float.
+    """
+    return _choose_one(parts, channel, DEPTH_NAMES, label)
+
+
+def _choose_one(
+    parts: tuple[ExrPart, ...], channel: str | None, usual: tuple[str, ...], label: str
+) -> tuple[int, tuple[str, ...]]:
+    """Choose the named channel, else the first of the usual ones, else the first there is."""
     flat = [number for number, part in enumerate(parts) if not part.deep and part.channels]
     if not flat:
         raise _deep(label)
     names = {number: [entry.name for entry in parts[number].channels] for number in flat}
-    for number in flat:
-        name = find_channel(names[number], channel or "A")
+    for wanted, number in itertools.product((channel,) if channel else usual, flat):
+        name = find_channel(names[number], wanted)
         if name is not None:
             break
     else:
@@ -279,7 +304,7 @@ def _parts(data: mmap.mmap) -> tuple[tuple[ExrPart, ...], int]:
     while True:
         attributes, at = _attributes(data, at)
         parts.append(_part(data, attributes, flags))
-        if not flags & _MULTIPART:
+        if not flags & MULTIPART:
             return tuple(parts), at
         if data[at] == 0:
             return tuple(parts), at + 1
@@ -311,7 +336,7 @@ def _text(data: mmap.mmap, at: int) -> tuple[str, int]:
 
 def _part(data: mmap.mmap, attributes: _Attributes, flags: int) -> ExrPart:
     kind, deep, tiled = "", bool(flags & _DEEP), bool(flags & _TILED)
-    if flags & _MULTIPART:
+    if flags & MULTIPART:
         # Only here does the attribute decide; in a single part the flags do, whatever it says.
         kind = _string(data, attributes["type"])
         deep, tiled = kind.startswith("deep"), kind in ("tiledimage", "deeptile")

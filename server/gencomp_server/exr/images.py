@@ -39,6 +39,7 @@ from gencomp_server.exr.pixels import (
 _SUFFIXES = {"a PNG": "png", "a JPEG": "jpg", "a TIFF": "tif", "a DPX": "dpx"}
 _CARRIED = ("smpte:TimeCode", "smpte:KeyCode", "FramesPerSecond")
 _HALF_BITS = 10
+ONE_CHANNEL = ("matte", "data")
 _STRIP_ROWS = 128  # Converting a picture whole would hold it six times in float32.
 
 
@@ -99,9 +100,10 @@ def read_image(path: Path, role: str, channel: str | None, srgb: bool, label: st
 
     Args:
         path: File with the suffix of its kind; must be whole.
-        role: ``matte``, or ``rgb`` or ``rgba`` for colour.
-        channel: For a matte: the channel, or None for the alpha, else the first.
-        srgb: True where colour is sRGB codes; a matte is never converted.
+        role: ``matte`` or ``data``, or ``rgb`` or ``rgba`` for colour.
+        channel: For a matte or data: the channel, or None for the alpha (of data: none), else the
+            first.
+        srgb: True where colour is sRGB codes; a matte or data is never converted.
         label: What a sentence calls the picture.
 
     Raises:
@@ -129,8 +131,9 @@ def read_image(path: Path, role: str, channel: str | None, srgb: bool, label: st
 
 
 def _image_channels(held: list[str], role: str, channel: str | None, label: str) -> tuple[str, ...]:
-    if role == "matte":
-        name = find_channel(held, channel or "A")
+    if role in ONE_CHANNEL:
+        wanted = channel or ("A" if role == "matte" else None)
+        name = find_channel(held, wanted) if wanted else None
         if name is None and channel:
             raise no_channel(channel, held, label)
         return (name or first_channel(held),)
@@ -144,7 +147,7 @@ def _image_pixels(
     codes: NDArray[Any], spec: Any, role: str, srgb: bool, label: str
 ) -> NDArray[Any]:
     """Return codes as light or coverage. [H,W,C] float16 or float32."""
-    matte = role == "matte"
+    matte = role in ONE_CHANNEL
     if srgb and not matte and "log" in spec.get_string_attribute("oiio:ColorSpace").lower():
         cure = "Convert it to scene-linear EXR first."
         raise refuse(label, "says that it is logarithmic, not sRGB", cure)

@@ -35,7 +35,7 @@ _NOT_CARRIED = re.compile(
     r"|xresolution|yresolution|resolutionunit|orientation|iccprofile|software)\Z)",
     re.IGNORECASE,
 )
-_LOOKS_LIKE_PATH = re.compile(r"(^|[\s\"'=])(/|~/|[A-Za-z]:[\\/]|\\\\)\S|file://")
+LOOKS_LIKE_PATH = re.compile(r"(^|[\s\"'=])(/|~/|[A-Za-z]:[\\/]|\\\\)\S|file://")
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def library_error(source: Any) -> str:
         words = str(source.geterror())
     except UnicodeDecodeError as error:
         words = bytes(error.object).decode("utf-8", "backslashreplace")
-    return " ".join(_as_text(words).split())[:400]
+    return " ".join(as_text(words).split())[:400]
 
 
-def _as_text(words: str) -> str:
+def as_text(words: str) -> str:
     """Return words with what no UTF-8 stands for spelt out; the wire carries text only."""
     return words.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -106,7 +106,7 @@ def read_exr(path: Path, part: ExrPart, number: int, names: tuple[str, ...], lab
     file = open_input(path, None, label)
     try:
         if not file.seek_subimage(number, 0):
-            raise _damaged(label, file)
+            raise damaged(label, file)
         spec = file.spec()
         window = part.data_window
         same = (spec.x, spec.y, spec.width, spec.height) == (
@@ -138,11 +138,12 @@ def open_input(path: Path, config: Any, label: str) -> Any:
     """
     file = oiio.ImageInput.open(str(path), config) if config else oiio.ImageInput.open(str(path))
     if file is None:
-        raise _damaged(label, oiio)
+        raise damaged(label, oiio)
     return file
 
 
-def _damaged(label: str, source: Any) -> Exception:
+def damaged(label: str, source: Any) -> Exception:
+    """Return the sentence for a file that cannot be read; the library's words are a detail."""
     error = refuse(label, "cannot be read", RENDER_AGAIN)
     error.details["library"] = library_error(source)
     return error
@@ -158,7 +159,7 @@ def read_channels(file: Any, number: int, wanted: list[int], kind: str, label: s
         if all(one is not None for one in pixels):
             pixels = np.concatenate(pixels, axis=-1)
     if pixels is None or isinstance(pixels, list) or file.has_error:
-        raise _damaged(label, file)
+        raise damaged(label, file)
     made: NDArray[Any] = pixels
     return made
 
@@ -180,7 +181,7 @@ def carried_metadata(spec: Any) -> dict[str, Any]:
         with suppress(UnicodeDecodeError):  # a name or a text that is no text has no meaning to us
             attribute = spec.extra_attribs[place]
             name, value = attribute.name, _plain(attribute.value)
-            if value is not None and name == _as_text(name) and not _NOT_CARRIED.match(name):
+            if value is not None and name == as_text(name) and not _NOT_CARRIED.match(name):
                 found[name] = value
     return found
 
@@ -193,6 +194,6 @@ def _plain(value: Any) -> Any:
 
 def _is_carried(value: Any) -> bool:
     if isinstance(value, str):
-        fits = len(value) <= _ATTRIBUTE_BYTES and value == _as_text(value)
-        return fits and not _LOOKS_LIKE_PATH.search(value)
+        fits = len(value) <= _ATTRIBUTE_BYTES and value == as_text(value)
+        return fits and not LOOKS_LIKE_PATH.search(value)
     return isinstance(value, int) or (isinstance(value, float) and bool(np.isfinite(value)))

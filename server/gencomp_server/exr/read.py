@@ -14,6 +14,10 @@ from numpy.typing import NDArray
 
 from gencomp_server.contract import PictureHeader
 from gencomp_server.exr.decode import Decoded, read_decoded
+from gencomp_server.exr.rest import Rest, plane_bytes
+from gencomp_server.exr.scanlines import Plane
+
+_TYPES = {"half": np.float16, "float": np.float32, "uint": np.uint32}
 
 
 @dataclass(frozen=True)
@@ -46,3 +50,39 @@ def map_picture(found: Decoded) -> MappedPicture | None:
     except FileNotFoundError:
         return None
     return MappedPicture(header, pixels)
+
+
+@dataclass(frozen=True)
+class MappedRest:
+    """What a picture's file holds besides its R, G and B.
+
+    Attributes:
+        rest: What it is.
+        planes: The channels of each of its parts; their samples [H,W] are read-only and mapped.
+    """
+
+    rest: Rest
+    planes: tuple[tuple[Plane, ...], ...]
+
+
+def map_rest(found: Decoded) -> MappedRest | None:
+    """Map the planes of a decoded rest, or None where they have been removed meanwhile."""
+    rest = found.rest
+    assert rest is not None, "only what was decoded as a rest is mapped as one"
+    if not rest.bytes:
+        return MappedRest(rest, tuple(() for _ in rest.parts))
+    try:
+        data = np.memmap(f"{found.path}.raw", dtype=np.uint8, mode="r", shape=(rest.bytes,))
+    except FileNotFoundError:
+        return None
+    at, planes = 0, []
+    for part in rest.parts:
+        window, own = part.data_window, []
+        for channel in part.channels:
+            kind = np.dtype(_TYPES[channel.pixel_type])
+            size = window.width * window.height * kind.itemsize
+            samples = data[at : at + size].view(kind).reshape(window.height, window.width)
+            own.append(Plane(channel.name, samples))
+            at += plane_bytes(part, channel)
+        planes.append(tuple(own))
+    return MappedRest(rest, tuple(planes))

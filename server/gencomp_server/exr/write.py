@@ -3,7 +3,8 @@
 
 ZIP, half or float exactly as the samples are (a NaN keeps its bits, -0.0 its sign), plain channel
 names, the plate's windows, pixel aspect, timecode and metadata. Nothing in the file names a path or
-a person.
+a person. What an input's file holds besides R, G and B may go along (:class:`MappedRest`): in the
+same part where the windows agree, further parts after the source's own order.
 """
 
 import errno
@@ -15,42 +16,41 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import OpenImageIO as oiio  # noqa: N813
-
 from gencomp_protocol.errors import DiskFull, InternalError, UnwritableOutput
 from gencomp_server.contract import LayerFrame
-from gencomp_server.exr.pixels import library_error
+from gencomp_server.exr.attributes import file_name
+from gencomp_server.exr.read import MappedRest
+from gencomp_server.exr.scanlines import TYPE_NAMES, Part, Plane, write_parts
 
-COMPRESSION = "zip"
-_TYPES = {"float16": "half", "float32": "float"}
-# Attributes whose type in the file their value alone does not tell.
-_NAMED = {
-    "smpte:timecode": "timecode",
-    "smpte:keycode": "keycode",
-    "framespersecond": "rational",
-    "chromaticities": "float[8]",
-}
-_FLOATS = {2: "float2", 3: "vector", 4: "float4", 9: "matrix33", 16: "matrix"}
-_INTS = {2: "int2", 3: "int3"}
-_INT_MAX = 2**31 - 1
+# The same in all parts of a file, by the standard.
+_SHARED = ("timeCode", "chromaticities")
+_OWN_PART, _OTHER_PART = "rgba", "other"
 
 
-def write_layer(path: Path, picture: LayerFrame, metadata: Mapping[str, Any] | None = None) -> None:
+def write_layer(
+    path: Path,
+    picture: LayerFrame,
+    metadata: Mapping[str, Any] | None = None,
+    rest: MappedRest | None = None,
+) -> None:
     """Write one picture as EXR, beside its place, then give it its name.
 
     Args:
         path: File to write; its folder exists.
         picture: What to write; its pixels are [H,W,C] float16 or float32, over its data window.
         metadata: Further attributes, over those of the picture: plain str, int, float and tuples.
+        rest: What goes along from an input's file; a channel that the picture has itself does not.
 
     Raises:
         DiskFull: There is no room for it.
         UnwritableOutput: It cannot be written.
     """
+    own = own_part(picture, {**picture.metadata, **(metadata or {})})
+    parts = [own] if rest is None else with_rest(own, rest)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        _write(beside, _spec(picture, {**picture.metadata, **(metadata or {})}), picture)
+        with open(beside, "wb") as file:
+            write_parts(file, parts, picture.display_window, picture.pixel_aspect)
         _sync(beside)
         os.replace(beside, path)
     except OSError as error:
@@ -60,63 +60,59 @@ def write_layer(path: Path, picture: LayerFrame, metadata: Mapping[str, Any] | N
             beside.unlink(missing_ok=True)
 
 
-def _spec(picture: LayerFrame, metadata: Mapping[str, Any]) -> Any:
-    """Return the library's description of a picture."""
-    data, display, shape = picture.data_window, picture.display_window, picture.pixels.shape
+def own_part(picture: LayerFrame, metadata: Mapping[str, Any]) -> Part:
+    """Return the part that holds a layer's own channels."""
+    data, shape = picture.data_window, picture.pixels.shape
     if shape != (data.height, data.width, len(picture.channels)):
         raise InternalError(
             f"Layer '{picture.layer}' frame {picture.frame} has pixels of shape {shape}, "
             f"which do not fit its window {data} with {len(picture.channels)} channels."
         )
-    kind = _TYPES.get(str(picture.pixels.dtype))
-    if kind is None:
+    if str(picture.pixels.dtype) not in TYPE_NAMES:
         raise InternalError(f"Layer '{picture.layer}' has samples of type {picture.pixels.dtype}.")
-    spec = oiio.ImageSpec(data.width, data.height, len(picture.channels), kind)
-    spec.channelnames = picture.channels
-    spec.alpha_channel = picture.channels.index("A") if "A" in picture.channels else -1
-    spec.x, spec.y = data.x0, data.y0
-    spec.full_x, spec.full_y = display.x0, display.y0
-    spec.full_width, spec.full_height = display.width, display.height
-    # Without one the library writes the time of day, and the same job would give other bytes.
-    spec.attribute("DateTime", "")
-    for name, value in metadata.items():
-        _set_attribute(spec, name, value)
-    spec.attribute("compression", COMPRESSION)
-    spec.attribute("PixelAspectRatio", float(picture.pixel_aspect))
-    return spec
+    planes = tuple(
+        Plane(name, picture.pixels[..., place]) for place, name in enumerate(picture.channels)
+    )
+    return Part(planes, data, metadata=metadata)
 
 
-def _set_attribute(spec: Any, name: str, value: Any) -> None:
-    """Set an attribute with the type it has in a file."""
-    if isinstance(value, tuple):
-        kind = _NAMED.get(name.lower()) or _tuple_type(value)
-        spec.attribute(name, oiio.TypeDesc(kind), value)
-    elif isinstance(value, bool) or (isinstance(value, int) and abs(value) <= _INT_MAX):
-        spec.attribute(name, int(value))
-    elif isinstance(value, float):
-        spec.attribute(name, value)
-    else:
-        spec.attribute(name, str(value))
+def with_rest(own: Part, rest: MappedRest) -> list[Part]:
+    """Return the parts of a file that holds a layer and what goes along with it.
+
+    The layer takes the place of R, G and B in the part they were read from. Where its window is
+    another one, it is a part of its own, before the rest of that part.
+    """
+    mine = {plane.name for plane in own.planes}
+    shared = {name: v for name, v in own.metadata.items() if file_name(name) in _SHARED}
+    made: list[Part] = []
+    for place, (part, planes) in enumerate(zip(rest.rest.parts, rest.planes, strict=True)):
+        facts = {n: v for n, v in part.metadata.items() if file_name(n) not in _SHARED}
+        is_colour = place == rest.rest.colour
+        kept = tuple(p for p in planes if not is_colour or p.name not in mine)
+        if is_colour and part.data_window == own.data_window:
+            facts.update(own.metadata)
+            made.append(Part((*own.planes, *kept), own.data_window, part.name, facts))
+            continue
+        if is_colour:
+            made.append(Part(own.planes, own.data_window, _OWN_PART, own.metadata))
+        if kept:
+            name = part.name or _OTHER_PART
+            made.append(Part(kept, part.data_window, name, {**facts, **shared}))
+    return _named_apart(made) if len(made) > 1 else made
 
 
-def _tuple_type(value: tuple[Any, ...]) -> str:
-    if all(isinstance(one, str) for one in value):
-        return f"string[{len(value)}]"
-    if all(isinstance(one, int) for one in value):
-        return _INTS.get(len(value), f"int[{len(value)}]")
-    return _FLOATS.get(len(value), f"float[{len(value)}]")
-
-
-def _write(path: Path, spec: Any, picture: LayerFrame) -> None:
-    # By format, not by suffix: the file has its suffix only when it is whole.
-    file = oiio.ImageOutput.create("openexr")
-    if file is None:
-        raise InternalError(f"OpenImageIO cannot write EXR: {library_error(oiio)}")
-    if not file.open(str(path), spec):
-        raise _failed(path, library_error(file))
-    written = file.write_image(np.ascontiguousarray(picture.pixels))
-    if not (file.close() and written):
-        raise _failed(path, library_error(file))
+def _named_apart(parts: list[Part]) -> list[Part]:
+    """Give every part of a file a name that no other has."""
+    taken: set[str] = set()
+    made = []
+    for part in parts:
+        stem, name, count = part.name or _OWN_PART, part.name or _OWN_PART, 1
+        while name in taken:
+            count += 1
+            name = f"{stem}{count}"
+        taken.add(name)
+        made.append(Part(part.planes, part.data_window, name, part.metadata))
+    return made
 
 
 def _sync(path: Path) -> None:

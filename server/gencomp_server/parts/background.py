@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from gencomp_server.colour.modelrange import decode, encode
 from gencomp_server.parts.canvas import (
     Canvas,
     attached,
@@ -29,7 +30,6 @@ from gencomp_server.parts.canvas import (
     seen_at,
     span,
 )
-from gencomp_server.parts.encoding import decode, encode
 from gencomp_server.parts.inpaint import fill_by_shifts, fill_smooth
 from gencomp_server.parts.register import grey_picture, moves_by_itself
 from gencomp_server.parts.veil import HALO_PX, agreeing_samples, bare_samples

@@ -5,10 +5,15 @@ Pixel centres lie at half pixels, so the model pixel ``x`` looks at the plate po
 ``(x + 0.5) * W / w - 0.5``: a picture resized down and up again does not wander. Nothing is
 cropped or padded. Numbers pass unclamped; a NaN spreads as far as the filter reaches, so callers
 replace NaN first.
+
+On the way down a pixel is a square of light, and model pixels hold the mean of what they cover: the
+mean of the picture stays, and what is too fine for the model goes to its mean instead of aliasing.
+On the way up it is a sample, and values between samples lie on straight lines.
 """
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import cv2
@@ -24,6 +29,9 @@ _REACH = 1.2
 _STEEP = 0.04
 _PLAIN = 1e-3
 _STRIP_ROWS = 128
+# What cv2.resize takes: channels, and what INTER_AREA calls covered, in parts of a pixel.
+_MOST_CHANNELS = 4
+_LEAST_COVERED = 1000
 
 
 def model_format(width: int, height: int, long_edge: int, multiple: int = 1) -> tuple[int, int]:
@@ -78,16 +86,57 @@ def _resize(
     """Resize; a side that shrinks is averaged by area, a side that grows is interpolated."""
     source = np.ascontiguousarray(picture, dtype=np.float32)
     flat = source if source.ndim == 2 else source.reshape(*source.shape[:2], -1)
-    height, width = flat.shape[:2]
-    if (width, height) == size:
+    if (flat.shape[1], flat.shape[0]) == size:
         return source.copy()
+    if flat.ndim == 2 or flat.shape[2] <= _MOST_CHANNELS:
+        out = _resize_few(flat, size)
+    else:
+        out = np.empty((size[1], size[0], flat.shape[2]), np.float32)
+        for c in range(0, flat.shape[2], _MOST_CHANNELS):
+            part = np.ascontiguousarray(flat[..., c : c + _MOST_CHANNELS])
+            out[..., c : c + _MOST_CHANNELS] = _resize_few(part, size).reshape(*out.shape[:2], -1)
+    return np.asarray(out, np.float32).reshape(size[1], size[0], *source.shape[2:])
+
+
+def _resize_few(flat: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Resize [H,W] or [H,W,C] of so few channels that OpenCV takes them."""
+    height, width = flat.shape[:2]
     # INTER_AREA averages only where both sides shrink, so each direction gets a pass of its own.
     small = (min(width, size[0]), min(height, size[1]))
-    if small != (width, height):
-        flat = cv2.resize(flat, small, interpolation=cv2.INTER_AREA)
+    if all(_is_exact(*sides) for sides in zip((width, height), small, strict=True)):
+        if small != (width, height):
+            flat = cv2.resize(flat, small, interpolation=cv2.INTER_AREA)
+    else:
+        flat = _averaged(_averaged(flat, small[1], 0), small[0], 1)
     if small != size:
         flat = cv2.resize(flat, size, interpolation=cv2.INTER_LINEAR)
-    return np.asarray(flat, np.float32).reshape(size[1], size[0], *source.shape[2:])
+    return np.asarray(flat, np.float32)
+
+
+def _is_exact(length: int, shorter: int) -> bool:
+    """Tell whether INTER_AREA weighs every pixel of a side.
+
+    It leaves out what is covered by less than a thousandth, which brings the averages there off by
+    as much; the coverages are the multiples of 1 / (shorter / gcd).
+    """
+    return shorter // math.gcd(length, shorter) < _LEAST_COVERED
+
+
+def _averaged(picture: NDArray[np.float32], shorter: int, axis: int) -> NDArray[np.float32]:
+    """Average a side by area, every pixel by what of it is covered."""
+    length = picture.shape[axis]
+    if shorter == length:
+        return picture
+    edges = np.arange(shorter + 1) * (length / shorter)
+    first = np.floor(edges[:-1]).astype(np.intp)
+    out = np.zeros((*picture.shape[:axis], shorter, *picture.shape[axis + 1 :]), np.float32)
+    along = (-1,) + (1,) * (picture.ndim - 1 - axis)
+    for tap in range(length // shorter + 2):
+        at = first + tap
+        covered = np.minimum(edges[1:], at + 1) - np.maximum(edges[:-1], at)
+        share = (np.maximum(covered, 0) * (shorter / length)).astype(np.float32)
+        out += picture.take(np.minimum(at, length - 1), axis=axis) * share.reshape(along)
+    return out
 
 
 def upsample_steered(

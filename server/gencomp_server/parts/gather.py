@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -62,6 +63,41 @@ def gather_frame(
     return _Gather(plan, n, rows, plate_size, painted_rows).make()
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """Where one frame of a clean plate comes from, at model size.
+
+    Attributes:
+        own: Share of each pixel that is this frame's own sample. [h,w] float32, 0..1.
+        other: Share of the rest that other frames showed, painted ones among them; what is left
+            of it nobody saw. [h,w] float32, 0..1.
+        frame: Number of the other frame that gave most; 0 where none did. [h,w] int32.
+        grain: Share of the plate's grain that is left in it, a mean of several samples, each
+            interpolated; white grain is taken for granted, painted frames have all of theirs.
+            [h,w] float32, 0..1.
+    """
+
+    own: Floats
+    other: Floats
+    frame: NDArray[np.int32]
+    grain: Floats
+
+
+def gather_sources(plan: CleanPlatePlan, n: int, plate_size: tuple[int, int]) -> Gathered:
+    """Tell where the pixels of :func:`gather_frame` come from; reads no picture.
+
+    Args:
+        plan: What :func:`plan_clean_plate` decided.
+        n: Timeline frame.
+        plate_size: (width, height) of the plate in pixels.
+    """
+    return _Gather(plan, n, _no_rows, plate_size, None).sources()
+
+
+def _no_rows(frame: int, y0: int, y1: int) -> NDArray[np.floating]:
+    raise ValueError(f"where frame {frame} comes from is told without its pixels")
+
+
 class _Gather:
     """One frame being gathered: sums of samples and of their weights, at plate size."""
 
@@ -100,6 +136,42 @@ class _Gather:
         if self.plan.own[self.t].any():
             self._keep_own(total)
         return total
+
+    def sources(self) -> Gathered:
+        """Return whose samples :meth:`make` takes."""
+        inner = self.on_canvas[1:-1, 1:-1]
+        shift = self._at(self.ground.shifts, inner)
+        copied = np.asarray(shift.any(axis=-1))
+        nothing = np.zeros(copied.shape, np.float32)
+        shares = [(self.canvas.frames[s], share) for s, share in self._shares(inner, ~copied)]
+        painted = [(one.frame, share[1:-1, 1:-1, 0]) for one, _, share in self._painted_shares()]
+        drawn = np.minimum(sum((share for _, share in painted), nothing), 1)
+        plate = (1 - drawn) / np.maximum(sum((share for _, share in shares), nothing), 1)
+        own = sum((share * plate for frame, share in shares if frame == self.n), nothing)
+        parts = [(frame, share * plate) for frame, share in shares if frame != self.n] + painted
+        most, number = nothing.copy(), np.zeros(copied.shape, np.int32)
+        for frame, part in parts:
+            number[part > most] = frame
+            most = np.maximum(most, part)
+        other = sum((part for _, part in parts), nothing) / np.maximum(1 - own, 1e-6)
+        grain = np.maximum(self._grain_left(inner, shift, copied), drawn)
+        mine = self.plan.own[self.t].astype(np.float32) / 255
+        own, other = mine + (1 - mine) * own, np.clip(other, 0, 1)
+        shown = np.asarray(own, np.float32), np.asarray(other, np.float32)
+        return Gathered(*shown, number, grain)
+
+    def _grain_left(self, inner: Floats, shift: NDArray[np.int16], copied: Bools) -> Floats:
+        """Return the share of the grain's sigma that averaging and interpolation leave. [h,w]."""
+        total, variance = np.zeros((2, *copied.shape), np.float32)
+        home = grid(self.plan.width, self.plan.height)
+        scale = np.array([self.width / self.plan.width, self.height / self.plan.height], np.float32)
+        for places, wanted in ((inner, ~copied), (inner + shift.astype(np.float32), copied)):
+            for source, share in self._shares(places, np.asarray(wanted)):
+                phase = (seen_at(self.canvas, source, places) - home) * scale % 1
+                left = _cubic_variance(phase[..., 0]) * _cubic_variance(phase[..., 1])
+                total += share
+                variance += share * share * left
+        return np.asarray(np.sqrt(variance) / np.maximum(total, 1), np.float32)
 
     def _at(self, picture: NDArray[np.generic], places: Floats) -> NDArray[Any]:
         """Return a canvas picture at the nearest pixels to some canvas places."""
@@ -248,20 +320,26 @@ class _Gather:
                 box = (y0, y1, 0, self.width)
                 total[y0:y1] += enlarge(seam, (self.width, self.height), box, 0)
 
-    def _paint(self, total: Floats) -> None:
-        """Lay the artist's frames over what was gathered: the nearest ones in time, mixed."""
-        size = (self.width, self.height)
-        mixed = np.zeros((*self.on_canvas.shape[:2], 1), np.float32)
+    def _painted_shares(self) -> list[tuple[Painted, Floats, Floats]]:
+        """Return the artist's frames that are seen here, where, and with which share.
+
+        Of model pixels with margin: places in the painted picture [h+2,w+2,2], shares [h+2,w+2,1].
+        """
         layers = []
         for painted, amount in _painted_near(self.plan.painted, self.n, self.canvas.frames):
             where = self._painted_where(painted)
             inside = (where >= -0.51).all(axis=-1) & (where[..., 0] <= self.plan.width - 0.49)
             inside &= where[..., 1] <= self.plan.height - 0.49
             share = np.float32(amount) * inside.astype(np.float32)[..., None]
-            mixed += share
             layers.append((painted, where, share))
+        return layers
+
+    def _paint(self, total: Floats) -> None:
+        """Lay the artist's frames over what was gathered: the nearest ones in time, mixed."""
+        size, layers = (self.width, self.height), self._painted_shares()
         if not layers:
             return
+        mixed = sum((share for _, _, share in layers), 0 * layers[0][2])
         step = max(8, _STRIP_PIXELS // self.width)
         for y0 in range(0, self.height, step):
             box = (y0, min(self.height, y0 + step), 0, self.width)
@@ -301,6 +379,22 @@ class _Gather:
             amount = np.where(np.isfinite(mine).all(axis=-1, keepdims=True), amount, 0.0)
             mixed = amount * np.nan_to_num(mine) + (1.0 - amount) * total[y0:y1]
             total[y0:y1] = np.where(amount >= 1.0, mine, mixed)
+
+
+def _cubic_variance(phase: Floats) -> Floats:
+    """Return the variance that bicubic interpolation (cv2's, a = -0.75) leaves of white noise.
+
+    Args:
+        phase: How far between two pixels one looks. Any shape, 0..1.
+    """
+    far, near = phase + 1, 1 - phase
+    taps = [
+        ((-0.75 * far + 3.75) * far - 6.0) * far + 3.0,
+        (1.25 * phase - 2.25) * phase * phase + 1,
+        (1.25 * near - 2.25) * near * near + 1,
+    ]
+    last = 1 - taps[0] - taps[1] - taps[2]
+    return np.asarray(sum((tap * tap for tap in taps), last * last), np.float32)
 
 
 def _painted_near(

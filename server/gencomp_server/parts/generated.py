@@ -26,13 +26,14 @@ from gencomp_server.parts.change import (
     measure_floor,
     to_code,
 )
-from gencomp_server.parts.encoding import decode
 from gencomp_server.parts.fit import from_model_frame, to_model_frame
 from gencomp_server.parts.passes import Asked
 from gencomp_server.parts.trimask import KEEP
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from gencomp_server.colour.modelrange import ModelRange
 
     Floats = NDArray[np.float32]
     Halves = NDArray[np.float16]
@@ -70,7 +71,41 @@ def floor_of(reference: Halves, sample: Halves) -> Floor:
     )
 
 
-def as_plate(plate: Floats, made: Generated, i: int, keep: Floats | None = None) -> Floats:
+@dataclass(frozen=True)
+class Placed:
+    """One frame of a pass at the plate's size, and where it comes from.
+
+    Attributes:
+        picture: Scene-linear. [H,W,3] float32.
+        gained: Share of each pixel's light that is the plate's under a gain. [H,W] float32, 0..1.
+        made: Share that the model made. [H,W] float32, 0..1; the rest is the plate's own.
+    """
+
+    picture: Floats
+    gained: Floats
+    made: Floats
+
+
+def as_plate(
+    plate: Floats,
+    made: Generated,
+    i: int,
+    keep: Floats | None = None,
+    *,
+    colour: ModelRange,
+) -> Floats:
+    """Return the picture of :func:`place_frame`. [H,W,3] float32, scene-linear."""
+    return place_frame(plate, made, i, keep, colour=colour).picture
+
+
+def place_frame(
+    plate: Floats,
+    made: Generated,
+    i: int,
+    keep: Floats | None = None,
+    *,
+    colour: ModelRange,
+) -> Placed:
     """Return one frame of a pass at the plate's size.
 
     Args:
@@ -78,28 +113,32 @@ def as_plate(plate: Floats, made: Generated, i: int, keep: Floats | None = None)
         made: The pass.
         i: Place of the frame in it.
         keep: Where the plate stays, whatever happens. [H,W,1] float32, 0..1.
+        colour: How the plate became the model's.
 
     Returns:
-        [H,W,3] float32, scene-linear; the plate's own sample wherever nothing changed, and
-        wherever the model pixel that a plate pixel's centre lies in is KEEP.
+        The picture is the plate's own sample wherever nothing changed, and wherever the model
+        pixel that a plate pixel's centre lies in is KEEP.
     """
+    height, width = plate.shape[:2]
     kept = made.asked.trimask[i, ..., 0] == KEEP
-    free = np.asarray(~_at_plate(kept, plate.shape[:2])[..., None], np.float32)
+    free = np.asarray(~_at_plate(kept, (height, width))[..., None], np.float32)
     if keep is not None:
         free *= 1 - keep
-    result = plate.copy()
-    flat = result.reshape(-1, 3)
-    change = find_change(made.reference[i], made.sample[i], made.floor, ~kept)
+    found = Placed(plate.copy(), *np.zeros((2, height, width), np.float32))
+    flat, gained, new = found.picture.reshape(-1, 3), found.gained.ravel(), found.made.ravel()
+    change = find_change(made.reference[i], made.sample[i], made.floor, ~kept, colour=colour)
     if change is not None:
-        changed = apply_change(plate, change, free, made.floor)
+        changed = apply_change(plate, change, free, made.floor, colour=colour)
         flat[changed.index] = changed.colours
-    size = (plate.shape[1], plate.shape[0])
-    share = from_model_frame(made.asked.replaced[i, ..., 0], size) * free[..., 0]
+        gained[changed.index], new[changed.index] = changed.gained, changed.made
+    share = from_model_frame(made.asked.replaced[i, ..., 0], (width, height)) * free[..., 0]
     index = np.flatnonzero(share > LEAST_WEIGHT)
-    code = from_model_frame(to_code(made.sample[i]), size).reshape(-1, 3)[index]
-    picture, weight = decode(code), share.reshape(-1)[index][:, None]
-    flat[index] += weight * (picture - flat[index])
-    return result
+    code = from_model_frame(to_code(made.sample[i]), (width, height)).reshape(-1, 3)[index]
+    picture, weight = colour.light(code), share.reshape(-1)[index]
+    flat[index] += weight[:, None] * (picture - flat[index])
+    gained[index] *= 1 - weight
+    new[index] += weight * (1 - new[index])
+    return found
 
 
 def _at_plate(classes: Bools, size: tuple[int, int]) -> Bools:
@@ -112,7 +151,12 @@ def _at_plate(classes: Bools, size: tuple[int, int]) -> Bools:
 
 
 def fit_of(
-    plate: Floats, reference: Halves, covered: Bools, model_size: tuple[int, int]
+    plate: Floats,
+    reference: Halves,
+    covered: Bools,
+    model_size: tuple[int, int],
+    *,
+    colour: ModelRange,
 ) -> Calibration:
     """Return how well a model's pictures fit the plate, for the solver.
 
@@ -124,7 +168,8 @@ def fit_of(
         reference: One frame of the plate through the VAE. [h',w',3] float16, model range.
         covered: Where a matte is. [h,w] bool.
         model_size: The solver's width and height.
+        colour: How the plate became the model's.
     """
-    light = decode(to_code(reference))
+    light = colour.light(to_code(reference))
     found = calibrate(plate, to_model_frame(light, model_size), covered)
     return replace(found, shift=(0.0, 0.0), drift=())

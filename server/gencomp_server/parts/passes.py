@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     Bools = NDArray[np.bool_]
     Classes = NDArray[np.uint8]
 
+AUTO, TEMPORAL, MODEL = "auto", "temporal", "model"
+"""What makes the clean plate: a video model where there is one, the other frames, the model."""
 MOST_SEED = 2**31 - 1
 GREY_FROM, WHITE_FROM = 0.25, 0.75
 """The artist's own trimask: black removes, grey leaves it to the model, white keeps."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gencomp_protocol.request import STILLS
 from gencomp_server.parts.window import fill_from_display, finite, onto_display
 
 if TYPE_CHECKING:
@@ -38,6 +39,17 @@ def linear(shot: Shot, name: str, n: int) -> Floats:
 def coverage_of(shot: Shot, name: str, n: int) -> Floats:
     """Return a matte. [H,W,1] float32, 0..1."""
     return np.clip(native(shot, name, n).astype(np.float32), 0.0, 1.0)
+
+
+def some(shot: Shot, *names: str) -> Shot:
+    """Return the shot with those of some inputs that it has: what a stage may depend on."""
+    return shot.only(*(name for name in names if name in shot.names))
+
+
+def has_picture(shot: Shot, name: str, n: int) -> bool:
+    """Tell whether an input says anything at a frame; single pictures speak for their own."""
+    entry = shot.request.input(name)
+    return entry is not None and (entry.cover != STILLS or n in entry.frames)
 
 
 def row_reader(shot: Shot, name: str, own: Mapping[int, int] | None = None) -> Rows:

@@ -12,6 +12,7 @@ What alpha and clean plate do not explain, the residual, has a fixed home:
   background: a removed shadow shows this frame's own grain;
 * elsewhere the front-most covering layer, its alpha raised, and rounded up, until no colour has
   to be negative. Where the layer is opaque its colour is then the plate's own pixel;
+* an opaque layer that others lie over thinly has the plate's own pixel too;
 * with ``residual="layer"``, a layer of its own in front of all, with alpha 0, so that ``over``
   and ``plus`` both add it.
 
@@ -21,7 +22,7 @@ Work goes in strips of rows over covered pixels alone: temporary memory does not
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -80,6 +81,8 @@ class Recomposed:
         opaque_share: Share of covered pixels where a layer had to become opaque to be exact, 0..1.
         hidden_share: Per layer, share of its pixels hidden behind others, made transparent, 0..1;
             0 where the layers' colours are known.
+        lifted: Where the background is this frame's own sample, brought up from under its layers.
+            [H,W] bool.
     """
 
     background: Pixels
@@ -90,6 +93,7 @@ class Recomposed:
     grain_share: float
     opaque_share: float
     hidden_share: tuple[float, ...]
+    lifted: Bools
 
 
 @dataclass
@@ -110,6 +114,7 @@ class _Pixels:
 
     plate: Floats
     background: Floats
+    grained: Floats
     alphas: Floats
     colours: Floats | None
     smooth: Floats
@@ -122,6 +127,7 @@ class _Pixels:
         return _Pixels(
             self.plate[:, index],
             self.background[:, index],
+            self.grained[:, index],
             self.alphas[:, index],
             colours,
             self.smooth[:, index],
@@ -139,6 +145,7 @@ def recompose_frame(
     covered: Bools | None = None,
     colours: Sequence[Floats] | None = None,
     residual: str = FOLDED,
+    grained: Floats | None = None,
 ) -> Recomposed:
     """Make the background and the layers of one frame, exact against its plate.
 
@@ -153,6 +160,8 @@ def recompose_frame(
         colours: Front to back, each layer's premultiplied colour where it is known (solos).
             [H,W,3] float32, scene-linear. Without them layers that share a pixel share its colour.
         residual: ``folded``, or ``layer`` for a residual layer of its own.
+        grained: The clean plate as it is to be seen where it does not take this frame's own grain,
+            ``clean`` where None. [H,W,3] float32, scene-linear.
 
     Returns:
         The stack with its figures.
@@ -165,19 +174,22 @@ def recompose_frame(
     background = np.ones((height, width, 4), kind)
     background[..., : plate.shape[2]] = plate
     layers = tuple(np.zeros((height, width, 4), kind) for _ in alphas)
+    lifted = np.zeros((height, width), bool)
+    cleans = (clean, clean if grained is None else grained)
     apart = np.zeros((height, width, 4), kind) if residual == APART else None
     counts = _Counts(hidden=[0] * len(alphas), present=[0] * len(alphas))
     flat = [np.asarray(alpha, np.float32).reshape(height, width) for alpha in alphas]
     for y0, y1 in strips(height, width):
-        found = _gather(plate, clean, flat, colours, covered, noise, y0, y1, residual)
+        found = _gather(plate, cleans, flat, colours, covered, noise, y0, y1, residual)
         if found is None:
             continue
         pixels, index = found
         if colours is None:
             _hide(pixels.alphas, counts)
         solve = _solve_apart if apart is not None else _solve_folded
-        under, fronts, rest = solve(pixels, kind, counts)
+        under, fronts, rest, given = solve(pixels, kind, counts)
         background[y0:y1].reshape(-1, 4)[index, :3] = under.T
+        lifted[y0:y1].reshape(-1)[index] = given
         for layer, front in zip(layers, fronts, strict=True):
             layer[y0:y1].reshape(-1, 4)[index] = front.T
         if apart is not None:
@@ -195,6 +207,7 @@ def recompose_frame(
         hidden_share=tuple(
             h / max(n, 1) for h, n in zip(counts.hidden, counts.present, strict=True)
         ),
+        lifted=lifted,
     )
 
 
@@ -203,7 +216,7 @@ def recompose_frame(
 
 def _gather(
     plate: Pixels,
-    clean: Floats,
+    cleans: tuple[Floats, Floats],
     alphas: Sequence[Floats],
     colours: Sequence[Floats] | None,
     covered: Bools | None,
@@ -212,7 +225,11 @@ def _gather(
     y1: int,
     residual: str,
 ) -> tuple[_Pixels, NDArray[np.intp]] | None:
-    """Return the covered pixels of a strip and where they are in it; None where there are none."""
+    """Return the covered pixels of a strip and where they are in it; None where there are none.
+
+    ``cleans`` are the clean plate that differences are measured against, and the one to be seen.
+    """
+    clean, shown = cleans
     margin = GRAIN_RADIUS_PX if noise is not None or residual == APART else 0
     top, bottom = max(0, y0 - margin), min(plate.shape[0], y1 + margin)
     rows = slice(top, bottom)
@@ -224,6 +241,7 @@ def _gather(
         return None
     p = plate[rows, :, :3].astype(np.float32)
     on = _finite(p) & _finite(clean[rows])
+    on &= _finite(shown[rows]) if shown is not clean else True
     on &= some.max(axis=0) > 0
     if covered is not None:
         on &= covered[rows]
@@ -236,6 +254,7 @@ def _gather(
     pixels = _Pixels(
         plate=_columns(p, index),
         background=round_to(np.clip(_columns(clean[rows], index), -limit, limit), plate.dtype),
+        grained=round_to(np.clip(_columns(shown[rows], index), -limit, limit), plate.dtype),
         alphas=round_to(some.reshape(len(alphas), -1)[:, index], plate.dtype),
         colours=None,
         smooth=np.zeros((3, index.size), np.float32),
@@ -343,18 +362,21 @@ def _hide(alphas: Floats, counts: _Counts) -> None:
 
 def _solve_folded(
     pixels: _Pixels, kind: np.dtype[Any], counts: _Counts
-) -> tuple[Floats, Floats, Floats]:
-    """Return background [3,n] and layers [N,4,n]; the residual is folded into them."""
-    under = pixels.background.copy()
+) -> tuple[Floats, Floats, Floats, Bools]:
+    """Return background [3,n] and layers [N,4,n], the residual folded into them.
+
+    The third is empty; the fourth says where the background took this frame's own grain [n].
+    """
+    under = pixels.grained.copy()
     layers = np.zeros((len(pixels.alphas), 4, under.shape[1]), np.float32)
-    rest = np.ones(under.shape[1], bool)
+    rest, lifted = np.ones(under.shape[1], bool), np.zeros(under.shape[1], bool)
     grain = np.flatnonzero(pixels.grain)
     if grain.size:
         part = pixels.only(grain)
         back, fronts, done = _give_to_background(part, kind)
         kept = grain[done]
         under[:, kept], layers[..., kept] = back[:, done], fronts[..., done]
-        rest[kept] = False
+        rest[kept], lifted[kept] = False, True
         counts.grain += kept.size
         counts.raised += int(np.any(fronts[:, 3] > part.alphas, axis=0, where=done).sum())
     for number, alpha in enumerate(pixels.alphas):  # opaque in front: the plate's own pixel
@@ -368,8 +390,9 @@ def _solve_folded(
         rest[whole] = False
     left = np.flatnonzero(rest)
     if left.size:
-        layers[..., left] = _give_to_front(pixels.only(left), kind, counts)
-    return under, layers, np.empty((3, 0), np.float32)
+        part = pixels.only(left)
+        layers[..., left] = _give_to_front(replace(part, background=part.grained), kind, counts)
+    return under, layers, np.empty((3, 0), np.float32), lifted
 
 
 def _front(alphas: Floats) -> NDArray[np.intp]:
@@ -415,7 +438,8 @@ def _colour_layers(pixels: _Pixels, alphas: Floats, colour: Floats, kind: np.dty
     """Return layers [N,4,n] of known or shared colour, rounded to ``kind``."""
     layers = np.empty((len(alphas), 4, alphas.shape[1]), np.float32)
     for number, alpha in enumerate(alphas):
-        own = colour * alpha if pixels.colours is None else pixels.colours[number]
+        # Nothing of a negative colour is no negative zero.
+        own = colour * alpha + 0 if pixels.colours is None else pixels.colours[number]
         layers[number, :3], layers[number, 3] = round_to(own, kind), alpha
     return layers
 
@@ -444,7 +468,8 @@ def _layers_behind(
         return layers, below
     part = pixels.only(deep)
     through = _transmission(part.alphas)
-    visible = np.maximum(part.plate - through * part.background, 0)
+    visible = part.plate - through * part.background
+    visible = np.where(through > 0, np.maximum(visible, 0), visible)
     made = _colour_layers(part, part.alphas, _shared_colour(visible, part.alphas), kind)
     made[front[deep], :, np.arange(deep.size)] = 0
     layers[..., deep] = made
@@ -491,6 +516,7 @@ def _close(
         alpha[bad] = np.maximum(alpha[bad], tried)
         colour[:, bad] = round_to(p - s * (1 - alpha[bad]), kind)
         bad = bad[is_beyond(colour[:, bad] + s * (1 - alpha[bad]), p, kind)]
+    colour = np.where(alpha == 1, plate, colour)  # a zero's sign too
     return alpha, colour, (alpha == 1) & (given < 1)
 
 
@@ -518,18 +544,21 @@ def _raise(
 
 def _solve_apart(
     pixels: _Pixels, kind: np.dtype[Any], counts: _Counts
-) -> tuple[Floats, Floats, Floats]:
+) -> tuple[Floats, Floats, Floats, Bools]:
     """Return background [3,n], layers [N,4,n] and the residual [3,n] on top of them.
+
+    The fourth says where the background took this frame's own grain: nowhere, the residual has it.
 
     It holds the grain that the background would have taken, and what the front-most layer would
     have had to raise its alpha for; with known colours, whatever these leave open. It may take
     away no more than the plate has left: where a layer's alpha is so low that it would have to,
     that layer is closed as if there were no residual.
     """
-    plate, under = pixels.plate, pixels.background
+    plate, under = pixels.plate, np.where(pixels.grain, pixels.background, pixels.grained)
     through = _transmission(pixels.alphas)
     raw = plate - through * under
-    visible = np.maximum(np.where(pixels.grain, pixels.smooth, raw), 0)
+    visible = np.where(pixels.grain, pixels.smooth, raw)
+    visible = np.where(through > 0, np.maximum(visible, 0), visible)
     layers = _colour_layers(pixels, pixels.alphas, _shared_colour(visible, pixels.alphas), kind)
     front, every = _front(pixels.alphas), np.arange(plate.shape[1])
     modelled = layers[front, :3, every].T
@@ -538,6 +567,7 @@ def _solve_apart(
     alpha = pixels.alphas[front, every]
     known = pixels.grain if pixels.colours is None else pixels.grain | (alpha < 1)
     own = np.where(known, modelled, np.maximum(plate - below * (1 - alpha), 0))
+    own = np.where(alpha == 1, plate, own)
     own = round_to(own, kind)
     stacked = own + below * (1 - alpha)
     residual = round_to(plate - stacked, kind)
@@ -550,4 +580,4 @@ def _solve_apart(
         counts.opaque += int(closed[2].sum())
         alpha[bad], own[:, bad], residual[:, bad] = closed[0], closed[1], 0
     layers[front, :3, every], layers[front, 3, every] = own.T, alpha
-    return under, layers, residual
+    return under, layers, residual, np.zeros(plate.shape[1], bool)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from gencomp_server.colour.modelrange import encode
 from gencomp_server.parts.canvas import (
     FLOW_STEP,
     Canvas,
@@ -35,7 +36,6 @@ from gencomp_server.parts.canvas import (
     spread,
     turned_round,
 )
-from gencomp_server.parts.encoding import encode
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

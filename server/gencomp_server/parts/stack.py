@@ -141,15 +141,29 @@ def round_to(x: Floats, kind: np.dtype[Any]) -> Floats:
     if kind == np.float32:
         return x
     limit = np.float32(np.finfo(kind).max)
-    return np.clip(x, -limit, limit).astype(kind).astype(np.float32)
+    return _nearest_half(np.clip(np.asarray(x, np.float32), -limit, limit))
 
 
 def round_up(x: Floats, kind: np.dtype[Any]) -> Floats:
-    """Return the least values of ``kind`` that are not below ``x``, as float32."""
-    near = x.astype(kind)
-    short = near.astype(np.float32) < x
-    near[short] = np.nextafter(near[short], kind.type(np.inf))
-    return near.astype(np.float32)
+    """Return the least values of ``kind`` that are not below ``x`` (>= 0), as float32."""
+    if kind == np.float32:
+        return np.asarray(x, np.float32)
+    near = _nearest_half(np.asarray(x, np.float32))
+    return np.where(near < x, near + _binade(near) * np.float32(2.0**-10), near)
+
+
+def _nearest_half(x: Floats) -> Floats:
+    # numpy's own conversion takes ten times as long where a value becomes a subnormal half.
+    magnitude = np.abs(x)
+    # Adding so much leaves no bit below the half's last one; ties go to even, as they should.
+    anchor = _binade(magnitude) * np.float32(1.5 * 2**13)
+    return np.asarray(np.copysign((magnitude + anchor) - anchor, x), np.float32)
+
+
+def _binade(x: Floats) -> Floats:
+    """Return the greatest power of two not above each value, 2**-14 at least. x: >= 0."""
+    bits = np.maximum(x, np.float32(2.0**-14)).view(np.uint32)
+    return (bits & np.uint32(0x7F800000)).view(np.float32)
 
 
 def is_beyond(result: Floats, plate: Floats, kind: np.dtype[Any]) -> Bools:

@@ -20,18 +20,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gencomp_protocol.errors import BadKnob, BadName, WeightsMissing
+from gencomp_protocol.errors import BadName, WeightsMissing
 from gencomp_protocol.frames import Format
 from gencomp_protocol.layers import (
     BACKGROUND,
+    CLEAN,
     CLEAN_PLATE,
+    DEPTH,
     EFFECTS_PREFIX,
     EFFECTS_SUFFIX,
     KEEP,
     MATTE_PREFIX,
     OBJECT_SUFFIX,
+    ORIGIN,
+    PATCH,
     PLATE,
     RESIDUAL,
     SOLO_PREFIX,
@@ -43,7 +48,6 @@ from gencomp_protocol.layers import (
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader, Request
 from gencomp_server.backbones import (
     SPECS,
-    ModelParams,
     cached_steps_of,
     choose,
     model_size,
@@ -63,42 +67,51 @@ from gencomp_server.contract import (
     knob,
     parse_params,
 )
+from gencomp_server.finishing import (
+    LIMIT_INPUT,
+    MATCH_GRAIN,
+    ORIGIN_LAYER,
+    PROTECT_INPUT,
+    FinishParams,
+)
 from gencomp_server.footprint import CPU
-from gencomp_server.parts.captions import spell_cut
-from gencomp_server.parts.passes import Pass, parse_seeds, plan_passes, side_by_side
-from gencomp_server.parts.windows import job_length
+from gencomp_server.parts.order import (
+    NEAR_IS_LARGE,
+    NEAR_IS_SMALL,
+    by_depth,
+    changes,
+    measure_depths,
+    parse_order,
+)
+from gencomp_server.parts.passes import (
+    AUTO,
+    MODEL,
+    TEMPORAL,
+    Pass,
+    parse_seeds,
+    plan_passes,
+    side_by_side,
+)
+from gencomp_server.parts.windows import count_forwards, job_length, job_windows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from gencomp_server.parts.change import Floor
-    from gencomp_server.parts.cleanfit import FittedClean
-    from gencomp_server.parts.cleanplate import CleanPlatePlan
     from gencomp_server.parts.generated import Generated
-    from gencomp_server.parts.layering import FrameAlpha, Material, Scene
-    from gencomp_server.parts.noise import NoiseFloor
-    from gencomp_server.parts.ownership import Ownership
-    from gencomp_server.parts.removal import Words
+    from gencomp_server.parts.layering import Material
 
 MOST_OBJECTS = 8
 NOISE_FRAMES = 3
 """Frames, evenly spread, from which the noise floor is measured."""
-REGISTRATION_PX = 1.5
-"""Registration error, in plate pixels at model size, from which the artist is told."""
 MODEL_IMPORT_BYTES = 750_000_000
 """Main memory of torch and diffusers, which a video model runs on. Source: measured."""
 MODEL_SEQUENCES = 6
 """Sequences of float32 RGB at the model's size that are in main memory at once at most: the plate,
 padded, blanked, its noise, noisy, and what the model gives or takes of it."""
-UNSEEN_SHARE = 0.001
-"""Share of a frame that was never seen, and filled in, from which the artist is told."""
-
-AUTO, TEMPORAL, MODEL = "auto", "temporal", "model"
 
 
 @dataclass(frozen=True)
-class Params(ModelParams):
-    """Knobs of Omnimatte, after those of every video model; field name is knob name."""
+class Params(FinishParams):
+    """Knobs of Omnimatte, after those that systems share; field name is knob name."""
 
     clean_plate_from: str = knob(
         AUTO,
@@ -126,7 +139,16 @@ class Params(ModelParams):
     )
     order: str = knob(
         "",
-        doc="Objects front to back, by name, with commas. Empty: the order of the mattes.",
+        doc="Objects front to back, by name, with commas. It may change over time: 'a, b; 1010: b, "
+        "a' has b in front from frame 1010 on. Empty: the order of the mattes. A depth input goes "
+        "before it.",
+        delivery=True,
+    )
+    depth_near: str = knob(
+        NEAR_IS_SMALL,
+        choices=(NEAR_IS_SMALL, NEAR_IS_LARGE),
+        doc="What the depth input says of what is near: a small number, such as a distance, or a "
+        "large one, such as Nuke's own depth, which is one over the distance.",
         delivery=True,
     )
     residual: str = knob(
@@ -224,26 +246,27 @@ INPUTS = (
         most=MOST_OBJECTS,
         covers=(SEQUENCE, STILL),
     ),
+    LIMIT_INPUT,
+    PROTECT_INPUT,
+    Input(
+        DEPTH,
+        "data",
+        "How far away everything is, in any unit: orders the objects of each frame by the median "
+        "within their mattes.",
+        optional=True,
+        covers=(SEQUENCE, STILL),
+    ),
 )
 
 
 def front_to_back(request: Request) -> tuple[str, ...]:
-    """Return the objects in layer order, front first: the knob's, then the mattes' own.
+    """Return the objects in layer order, front first: as the knob has it at the first frame.
 
     Raises:
-        BadKnob: The knob names an object that has no matte, or one twice.
+        BadKnob: The knob cannot be read, or names an object that has no matte.
     """
-    names = request.named(MATTE_PREFIX)
     params: Params = parse_params(Params, request.knobs)
-    asked = params.order.replace(",", " ").split()
-    for word in asked:
-        if word not in names or asked.count(word) > 1:
-            raise BadKnob(
-                f"Knob 'order' names '{word}', which is not a matte of this job or stands twice.",
-                hint=f"Use each of these at most once: {', '.join(names)}.",
-                knob="order",
-            )
-    return tuple(asked) + tuple(name for name in names if name not in asked)
+    return parse_order(params.order, request.named(MATTE_PREFIX)).at(request.frames.first)
 
 
 def check(request: Request) -> None:
@@ -302,9 +325,10 @@ def passes_of(request: Request, params: Params, *, has_model: bool) -> tuple[Pas
 
 
 def layers(request: Request) -> tuple[LayerSpec, ...]:
-    """Return the layers of a request: the background, then the objects front to back."""
+    """Return the layers of a request: the background, the objects front to back, the removal."""
     params: Params = parse_params(Params, request.knobs)
-    found = [LayerSpec(BACKGROUND, doc="The plate without the objects and their effects.")]
+    without = "The plate without the objects and their effects"
+    found = [LayerSpec(BACKGROUND, doc=f"{without}, to lie under the layers.", whole=True)]
     for name in front_to_back(request):
         found.append(LayerSpec(name, doc=f"{name} with its shadow, reflection and other effects."))
         if params.split_effects:
@@ -312,7 +336,10 @@ def layers(request: Request) -> tuple[LayerSpec, ...]:
             found.append(LayerSpec(name + EFFECTS_SUFFIX, doc=f"What {name} does to the scene."))
     if params.residual == "layer":
         found.append(LayerSpec(RESIDUAL, doc="What the layers leave of the plate; add it last."))
-    return tuple(found)
+    clean = f"{without}: the plate itself, bit for bit, where no object has alpha."
+    found.append(LayerSpec(CLEAN, doc=clean, whole=True, carries=PLATE))
+    found.append(LayerSpec(PATCH, doc="What lies behind the objects; over the plate it is clean."))
+    return (*found, ORIGIN_LAYER) if params.origin else tuple(found)
 
 
 def plan(request: Request, machine: Machine) -> Plan:
@@ -379,7 +406,7 @@ def _plain_figures(request: Request, params: Params, size: Format) -> dict[str, 
     deliver_s = count * pixels * (2.0 + objects) * 0.6e-6
     return {
         "bytes_in": sum(_bytes_of(entry, size) for entry in request.inputs),
-        "bytes_out": count * pixels * 8 * len(layers(request)),
+        "bytes_out": count * pixels * sum(_bytes_a_pixel(one) for one in layers(request)),
         "minutes": round((solve_s + deliver_s) / 60, 2),
         "memory_bytes": int(4e8 + pixels * 12 * (14 + 6 * objects)),
     }
@@ -389,7 +416,13 @@ def _bytes_of(entry: InputHeader, plate: Format) -> int:
     """Return the bytes of an input's samples in half; one of unknown size is the plate's."""
     size = entry.format or plate
     kind = next((one.kind for one in INPUTS if one.matches(entry.name)), "matte")
-    return len(entry.frames) * size.width * size.height * (2 if kind == "matte" else 6)
+    each = {"matte": 2, "data": 4}.get(kind, 6)
+    return len(entry.frames) * size.width * size.height * each
+
+
+def _bytes_a_pixel(layer: LayerSpec) -> int:
+    """Return the bytes of a pixel of a layer: half, but for ``origin``, which is float."""
+    return len(layer.channels) * (4 if layer.name == ORIGIN else 2)
 
 
 def _without_model(request: Request, params: Params, machine: Machine) -> str:
@@ -408,55 +441,82 @@ def _without_model(request: Request, params: Params, machine: Machine) -> str:
 
 def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     """Yield the layers of every frame: make what is missing, solve, share out, deliver."""
+    from gencomp_server.parts import behind, remarks, solving
     from gencomp_server.parts.layering import Material
 
     names = shot.request.named(MATTE_PREFIX)
     mattes = tuple(MATTE_PREFIX + name for name in names)
     passes = passes_of(shot.request, params, has_model=ctx.backbone is not None)
     made = generate(shot, passes, params, ctx) if passes else {}
-    _report_sources(shot.request, passes, ctx)
-    _warn_of_idle_seeds(shot.request, passes, params, ctx)
+    remarks.report_sources(shot.request, passes, ctx)
+    remarks.warn_of_idle_seeds(shot.request, passes, params.passes, ctx)
 
-    edge = params.model_long_edge
-    scene = ctx.stage("scene", bring_in, shot.only(PLATE, *mattes), long_edge=edge)
-    clean, gathered = _clean_plate(shot, scene, made.get(""), params, ctx)
-    solo = _solos(shot, made, ctx)
+    edge, register, exposure = params.model_long_edge, params.register_clean_plate, params.exposure
+    scene = ctx.stage("scene", solving.bring_in, shot.only(PLATE, *mattes), long_edge=edge)
+    found = behind.behind_of(shot, scene, made.get(""), ctx, register=register, exposure=exposure)
+    if found.gathered is not None:
+        remarks.report_clean_plate(found.gathered, ctx)
+    solos = behind.shot_of_solos(shot, made)
+    settings = {"mattes": params.mattes, "exposure": exposure if any(made) else 0.0}
     solved = []
     for i, n in enumerate(scene.frames):
         ctx.progress("alpha", i, len(scene.frames))
-        given = (_of_solos(shot, names, made, solo is not None), scene, clean(n), made)
-        solved.append(ctx.stage("alpha", solve_alpha, *given, n=n, mattes=params.mattes, version=3))
+        given = (solos, scene, found.clean(n), made)
+        solved.append(ctx.stage("alpha", solving.solve_alpha, *given, version=4, n=n, **settings))
     sampled = tuple(scene.frames[:: max(1, len(scene.frames) // NOISE_FRAMES)][:NOISE_FRAMES])
-    fitted = [clean(n) for n in sampled]
-    noise = ctx.stage("noise", measure_floor, shot.only(PLATE), scene, gathered, fitted, at=sampled)
+    fitted = [found.clean(n) for n in sampled]
+    noise = ctx.stage(
+        "noise", solving.measure_floor, shot.only(PLATE), scene, found.gathered, fitted, at=sampled
+    )
     del fitted
     owned = None
-    if len(mattes) > 1 and solo is None:
-        owned = ctx.stage("ownership", share_out, scene, [one.together for one in solved])
+    if len(mattes) > 1 and not solos.names:
+        owned = ctx.stage("ownership", solving.share_out, scene, [one.together for one in solved])
         ctx.report("doubtful_effect_share", owned.doubtful_share)
-    order = front_to_back(shot.request)
-    material = Material(shot, scene, order, clean, solo, solved, noise, owned)
+    order = order_of(shot, params, ctx)
+    solo = None
+    if solos.names:
+        solo = partial(behind.solo_frame, shot, made, exposure=exposure)
+    grain = behind.grain_of(found) if params.grain == MATCH_GRAIN else None
+    material = Material(shot, scene, order, found, solo, solved, noise, owned, grain)
     yield from deliver(material, params, ctx)
+
+
+def order_of(shot: Shot, params: Params, ctx: Context) -> Callable[[int], tuple[str, ...]]:
+    """Return which object is in front of which, by frame: by depth, else as the knob has it."""
+    from gencomp_server.parts.remarks import warn_of_silent_depth
+
+    names = shot.request.named(MATTE_PREFIX)
+    knob_order, frames = parse_order(params.order, names), tuple(shot.frames)
+    order = knob_order.at
+    if DEPTH in shot.names:
+        drawn = shot.only(DEPTH, *(MATTE_PREFIX + name for name in names))
+        depths = ctx.stage("depth", measure_depths, drawn)
+        warn_of_silent_depth(shot.request, depths, ctx)
+
+        def order(n: int) -> tuple[str, ...]:
+            told = dict(zip(names, depths[frames.index(n)].tolist(), strict=True))
+            return by_depth(knob_order.at(n), told, params.depth_near)
+
+    ctx.report("order_from_frame", changes(frames, order))
+    return order
 
 
 def deliver(material: Material, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     """Yield every frame's layers, exact against the plate, and report how they came out."""
-    from gencomp_server.parts.layering import Tally, error_of, layer_frame, meetings, stack_frame
+    from gencomp_server.parts.layering import Tally, deliver_frame, error_of, layer_frame, meetings
 
     tally, met = Tally(), meetings(material)
-    nowhere: dict[str, list[int]] = {name: [] for name in material.order}
+    nowhere: dict[str, list[int]] = {name: [] for name in material.names}
     ctx.report("hidden_frames", met if material.solo is None else nowhere)
     ctx.report("completed_frames", nowhere if material.solo is None else met)
-    apart, split = params.residual == "layer", params.split_effects
+    wanted = {"apart": params.residual == "layer", "split": params.split_effects}
+    specs = layers(material.shot.request)
     for n in material.scene.frames:
-        made, splits = stack_frame(material, n, apart=apart, split=split)
-        tally.add(made, error_of(material.shot, n, made))
-        layered = zip(material.order, made.layers, strict=True)
-        named = [(BACKGROUND, made.background), *layered, *splits]
-        if made.residual is not None:
-            named.append((RESIDUAL, made.residual))
-        for name, pixels in named:
-            yield layer_frame(material.shot, n, name, pixels)
+        made = deliver_frame(material, n, ctx, **wanted, origin=params.origin)
+        tally.add(made.stack, error_of(material.shot, n, made.stack))
+        for spec in specs:
+            yield layer_frame(material.shot, n, spec.name, made.pictures[spec.name])
     tally.report(ctx)
 
 
@@ -470,17 +530,22 @@ def generate(
     from gencomp_server.parts import removal
     from gencomp_server.parts.generated import Generated
     from gencomp_server.parts.latents import backbone_of
+    from gencomp_server.parts.remarks import report_model
 
     backbone = backbone_of(ctx)
     identity, spec = backbone.identity, backbone.spec
     size = model_size(spec, _format(shot), params.model_size)
     drawn = shot.only(PLATE, *(name for name in shot.names if _is_drawn(name)))
-    seen = ctx.stage("model_scene", removal.bring_to_model, drawn, size=size)
+    bright = params.exposure
+    seen = ctx.stage("model_scene", removal.bring_to_model, drawn, size=size, exposure=bright)
     null = None if params.guidance == 1 else ""
     text = ctx.stage(
         "text", removal.embed, backbone=identity, prompt=params.scene_prompt, null=null
     )
-    _report_model(passes, len(shot.frames), params, text, size, ctx)
+    ctx.report("model_size", list(size))
+    windows = job_windows(spec, len(shot.frames))
+    forwards = count_forwards(len(passes), windows, steps_of(params), params.guidance)
+    report_model(spec, passes, len(shot.frames), forwards, text.cut, ctx)
     blanks = _blanks_edit(spec.convention)
     asked, plates = {}, {}
     for one in passes:
@@ -537,243 +602,6 @@ def measure_change(ctx: Context, reference: Any, sample: Any) -> Floor:
     return floor_of(reference, sample)
 
 
-# --- stage 2: clean plate and alphas -------------------------------------------------------------
-
-
-def bring_in(ctx: Context, shot: Shot, *, long_edge: int) -> Scene:
-    """Bring plate and mattes to model size, over the display window, finite."""
-    import numpy as np
-
-    from gencomp_server.parts.fit import model_format, to_model_frame
-    from gencomp_server.parts.layering import Scene
-    from gencomp_server.parts.pictures import coverage_of, linear
-
-    window = shot.header(PLATE).display_window
-    size = model_format(window.width, window.height, long_edge)
-    frames, mattes = tuple(shot.frames), [name for name in shot.names if name != PLATE]
-    plate = np.empty((len(frames), size[1], size[0], 3), np.float32)
-    stacked = np.empty((len(frames), size[1], size[0], len(mattes)), np.float16)
-    for i, n in enumerate(frames):
-        ctx.progress("scene", i, len(frames))
-        plate[i] = to_model_frame(linear(shot, PLATE, n), size)
-        for k, name in enumerate(mattes):
-            stacked[i, ..., k] = to_model_frame(coverage_of(shot, name, n), size)[..., 0]
-    return Scene(frames, plate, stacked)
-
-
-def find_clean_plate(ctx: Context, shot: Shot, scene: Scene, *, register: bool) -> CleanPlatePlan:
-    """Decide at model size how the clean plate is gathered from the other frames."""
-    from gencomp_server.parts.background import CleanPlateSettings
-    from gencomp_server.parts.cleanplate import plan_clean_plate
-    from gencomp_server.parts.fit import to_model_frame
-    from gencomp_server.parts.pictures import linear
-
-    painted = {
-        at: to_model_frame(linear(shot, CLEAN_PLATE, n), scene.size)
-        for at, n in _painted_frames(shot).items()
-    }
-    return plan_clean_plate(
-        scene.frames,
-        lambda n: scene.plate[scene.frames.index(n)],
-        scene.covered,
-        CleanPlateSettings(register_painted=register),
-        painted,
-        lambda step, total: ctx.progress("clean_plate", step, total),
-    )
-
-
-def clean_frame(
-    ctx: Context, shot: Shot, scene: Scene, plan_: CleanPlatePlan | None, *, n: int, register: bool
-) -> FittedClean:
-    """Make one frame of the clean plate at plate size, fitted to the plate, in its type."""
-    from gencomp_server.parts.cleanfit import fit_clean
-    from gencomp_server.parts.gather import gather_frame
-    from gencomp_server.parts.pictures import in_type, linear, row_reader
-
-    plate = linear(shot, PLATE, n)
-    covered = scene.covered(n)
-    if plan_ is None:
-        clean = linear(shot, CLEAN_PLATE, n)
-    else:
-        rows = row_reader(shot, PLATE)
-        size = (plate.shape[1], plate.shape[0])
-        painted = _painted_frames(shot)
-        looked_up = row_reader(shot, CLEAN_PLATE, painted) if painted else None
-        clean = gather_frame(plan_, n, rows, size, looked_up)
-        covered = covered | (plan_.own[scene.frames.index(n)] > 0)
-    move = register and plan_ is None
-    fitted = fit_clean(plate, clean, covered, scene.size, register=move)
-    return replace(fitted, pixels=in_type(fitted.pixels, shot.header(PLATE, n).pixel_type))
-
-
-def clean_frame_as_made(
-    ctx: Context, shot: Shot, scene: Scene, made: Generated, *, n: int
-) -> FittedClean:
-    """Make one frame of the clean plate at plate size from what the model made, in its type."""
-    from gencomp_server.parts.cleanfit import FittedClean
-    from gencomp_server.parts.generated import fit_of
-    from gencomp_server.parts.pictures import in_type
-
-    i = scene.place(n)
-    pixels = in_type(_as_plate(shot, made, i, n), shot.header(PLATE, n).pixel_type)
-    fit = fit_of(scene.plate[i], made.reference[i], scene.covered(n), scene.size)
-    return FittedClean(pixels, fit, 0.0)
-
-
-def solve_alpha(
-    ctx: Context,
-    solos: Shot,
-    scene: Scene,
-    clean: FittedClean,
-    made: dict[str, Generated],
-    *,
-    n: int,
-    mattes: str,
-) -> FrameAlpha:
-    """Solve one frame at model size: all objects together, or each against its own solo."""
-    import numpy as np
-
-    from gencomp_server.parts.alpha import ROUGH, STANDARD, solve_frame
-    from gencomp_server.parts.fit import to_model_frame
-    from gencomp_server.parts.layering import FrameAlpha
-
-    i, settings = scene.place(n), ROUGH if mattes == "rough" else STANDARD
-    under = to_model_frame(clean.pixels, scene.size)
-    if not solos.names:
-        found = solve_frame(scene.plate[i], under, scene.matte(n), clean.calibration, settings)
-        return FrameAlpha(found.alpha, found.object_alpha)
-    each = []
-    for k, name in enumerate(solos.request.named(MATTE_PREFIX)):
-        solo = to_model_frame(_solo_frame(solos, made, name, n), scene.size)
-        matte, others = scene.own_and_others(n, k)
-        found = solve_frame(solo, under, matte, clean.calibration, settings, occluded=others)
-        each.append(found)
-    return FrameAlpha(
-        np.concatenate([one.alpha for one in each], axis=2),
-        np.concatenate([one.object_alpha for one in each], axis=2),
-    )
-
-
-def measure_floor(
-    ctx: Context,
-    shot: Shot,
-    scene: Scene,
-    plan_: CleanPlatePlan | None,
-    cleans: list[FittedClean],
-    *,
-    at: tuple[int, ...],
-) -> NoiseFloor:
-    """Measure at plate size what grain alone makes of plate minus clean plate."""
-    import numpy as np
-
-    from gencomp_server.parts.fit import from_model_frame
-    from gencomp_server.parts.noise import measure_noise
-    from gencomp_server.parts.pictures import linear
-
-    def samples() -> Iterator[tuple[Any, Any, Any]]:
-        for n, clean in zip(at, cleans, strict=True):
-            i, plate = scene.frames.index(n), linear(shot, PLATE, n)
-            hidden = scene.covered(n)
-            if plan_ is not None:
-                hidden = hidden | plan_.suspected[i] | (plan_.own[i] > 0)
-            wide = from_model_frame(hidden.astype(np.float32), (plate.shape[1], plate.shape[0]))
-            yield plate, clean.pixels.astype(np.float32), wide > 0
-
-    return measure_noise(samples())
-
-
-def share_out(ctx: Context, scene: Scene, alphas: list[Any]) -> Ownership:
-    """Find out which object each effect pixel belongs to."""
-    import numpy as np
-
-    from gencomp_server.parts.ownership import share_effects
-
-    together = np.stack([np.asarray(alpha[..., 0], np.float16) for alpha in alphas])
-    return share_effects(
-        together,
-        scene.mattes,
-        progress=lambda done, total: ctx.progress("ownership", done, total),
-    )
-
-
-# --- where pictures come from --------------------------------------------------------------------
-
-
-def _clean_plate(
-    shot: Shot, scene: Scene, made: Generated | None, params: Params, ctx: Context
-) -> tuple[Callable[[int], FittedClean], CleanPlatePlan | None]:
-    """Return the clean plate by frame, and how it is gathered where it comes from the shot."""
-    if made is not None:
-        kept = shot.only(*(name for name in (PLATE, KEEP) if name in shot.names))
-
-        def as_made(n: int) -> FittedClean:
-            return ctx.stage("clean_frame", clean_frame_as_made, kept, scene, made, n=n, version=2)
-
-        return as_made, None
-    pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
-    register, plan_ = params.register_clean_plate, None
-    if _is_gathered(shot.request, register):
-        plan_ = ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
-        _report_clean_plate(plan_, ctx)
-
-    def clean(n: int) -> FittedClean:
-        return ctx.stage("clean_frame", clean_frame, pair, scene, plan_, n=n, register=register)
-
-    return clean, plan_
-
-
-def _solos(
-    shot: Shot, made: dict[str, Generated], ctx: Context
-) -> Callable[[str, int], NDArray[Any]] | None:
-    """Return the solos by name and frame; None where there are none."""
-    if not shot.request.named(SOLO_PREFIX) and not any(made):
-        return None
-    return lambda name, n: _solo_frame(shot, made, name, n)
-
-
-def _of_solos(shot: Shot, names: tuple[str, ...], made: dict[str, Generated], wanted: bool) -> Shot:
-    """Return the shot with what the solos hang on: none where there are none."""
-    if not wanted:
-        return shot.only()
-    given = [SOLO_PREFIX + name for name in names if SOLO_PREFIX + name in shot.names]
-    plate = [name for name in (PLATE, KEEP) if name in shot.names and any(made)]
-    return shot.only(*given, *plate)
-
-
-def _solo_frame(shot: Shot, made: dict[str, Generated], name: str, n: int) -> Any:
-    """Return the artist's solo, or the model's at plate size. [H,W,3] float32, scene-linear."""
-    from gencomp_server.parts.pictures import linear
-
-    if SOLO_PREFIX + name in shot.names:
-        return linear(shot, SOLO_PREFIX + name, n)
-    return _as_plate(shot, made[name], tuple(shot.frames).index(n), n)
-
-
-def _as_plate(shot: Shot, made: Generated, i: int, n: int) -> Any:
-    """Return one frame of a pass at plate size. [H,W,3] float32, scene-linear."""
-    from gencomp_server.parts.generated import as_plate
-    from gencomp_server.parts.pictures import coverage_of, linear
-
-    keep = coverage_of(shot, KEEP, n) if KEEP in shot.names else None
-    return as_plate(linear(shot, PLATE, n), made, i, keep)
-
-
-def _is_gathered(request: Request, register: bool) -> bool:
-    """Tell whether the clean plate is gathered over time, wholly or around stills."""
-    entry = request.input(CLEAN_PLATE)
-    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
-
-
-def _painted_frames(shot: Shot) -> dict[int, int]:
-    """Return at which frames the artist's clean frames lie, and their own numbers."""
-    entry = shot.request.input(CLEAN_PLATE)
-    if entry is None or entry.cover == SEQUENCE:
-        return {}
-    if entry.cover == STILL:
-        return {shot.frames.first: shot.frames.first}
-    return {n: n for n in shot.frames_of(CLEAN_PLATE)}
-
-
 def _is_drawn(name: str) -> bool:
     """Tell whether an input says something to the video model beside the plate."""
     prefixes = (MATTE_PREFIX, EFFECTS_PREFIX, TRIMASK_PREFIX)
@@ -790,80 +618,6 @@ def _blanks_edit(convention: str) -> bool:
     from gencomp_server.parts.trimask import CONVENTIONS
 
     return CONVENTIONS[convention].zero_edit
-
-
-# --- what is said --------------------------------------------------------------------------------
-
-
-def _report_sources(request: Request, passes: Sequence[Pass], ctx: Context) -> None:
-    """Report where clean plate and solos come from; warn of a trimask that nothing reads."""
-    clean = "connected" if request.input(CLEAN_PLATE) is not None else TEMPORAL
-    ctx.report("clean_plate_from", MODEL if any(not one.keeps for one in passes) else clean)
-    given = dict.fromkeys(request.named(SOLO_PREFIX), "connected")
-    ctx.report("solos_from", {**given, **{one.keeps: MODEL for one in passes if one.keeps}})
-    read = {TRIMASK_PREFIX + one.keeps if one.keeps else TRIMASK for one in passes}
-    drawn = [TRIMASK_PREFIX + name for name in request.named(TRIMASK_PREFIX)]
-    for name in [*drawn, *([TRIMASK] if request.input(TRIMASK) is not None else [])]:
-        if name not in read:
-            ctx.warn(f"Input '{name}' is not used: the video model makes nothing from it.")
-
-
-def _warn_of_idle_seeds(
-    request: Request, passes: Sequence[Pass], params: Params, ctx: Context
-) -> None:
-    """Warn of seeds of passes that the video model does not make."""
-    made = {one.keeps or BACKGROUND for one in passes}
-    for name in parse_seeds(params.passes, request.named(MATTE_PREFIX)):
-        if name not in made:
-            ctx.warn(f"Knob 'passes' names '{name}', and the video model makes no such pass here.")
-
-
-def _report_model(
-    passes: Sequence[Pass], frames: int, params: Params, text: Words, size: Any, ctx: Context
-) -> None:
-    """Report what the model is asked for; warn of what it does not read."""
-    from gencomp_server.parts.latents import backbone_of
-    from gencomp_server.parts.windows import count_forwards, job_windows
-
-    spec = backbone_of(ctx).spec
-    windows = job_windows(spec, frames)
-    ctx.report("passes", [one.title for one in passes])
-    ctx.report("model_size", list(size))
-    ctx.report("windows", len(windows))
-    steps, guidance = steps_of(params), params.guidance
-    ctx.report("forwards", count_forwards(len(passes), windows, steps, guidance))
-    if text.cut:
-        ctx.warn(
-            f"Knob 'scene_prompt' is longer than the {spec.architecture.text_tokens} tokens this "
-            f"model reads; {spell_cut(text.cut)}."
-        )
-
-
-def _report_clean_plate(plan_: CleanPlatePlan, ctx: Context) -> None:
-    """Report how the clean plate was found; warn where registration is off."""
-    from gencomp_protocol.frames import spell_frames
-    from gencomp_server.parts.layering import rounded
-
-    ctx.report("registration_error_px_per_frame", rounded(plan_.error_px))
-    ctx.report("never_seen_share_per_frame", rounded(plan_.never_seen_share))
-    off = [n for n, e in zip(plan_.frames, plan_.error_px, strict=True) if e > REGISTRATION_PX]
-    if off:
-        ctx.warn(
-            f"The background could not be registered to better than {REGISTRATION_PX} pixels at "
-            f"frames {spell_frames(off)}; paint a clean frame there."
-        )
-    lost = [n for n, k in zip(plan_.frames, plan_.features, strict=True) if k == 0]
-    if lost and len(plan_.frames) > 1:
-        ctx.warn(
-            f"Nothing in the background of frames {spell_frames(lost)} could be tracked, so the "
-            "camera is taken to stand still there."
-        )
-    unseen = float(max(plan_.never_seen_share, default=0.0))
-    if unseen > UNSEEN_SHARE and not plan_.painted:
-        ctx.warn(
-            f"Up to {unseen:.1%} of a frame's background is never seen and was filled in; a "
-            "painted clean frame would be better."
-        )
 
 
 SYSTEM = System(

@@ -11,8 +11,9 @@ from gencomp_protocol.frames import Box
 from gencomp_protocol.transfer import digest_of_file
 from gencomp_server.contract import LayerFrame
 from gencomp_server.engine import encode
-from gencomp_server.engine.encode import Encoder
+from gencomp_server.engine.encode import Encoder, box_of_content, cropped
 from gencomp_server.engine.spool import Spool
+from gencomp_server.exr.header import parse_exr
 
 
 def layer(n, width=4, name="boy"):
@@ -53,7 +54,7 @@ def test_who_is_faster_than_the_encoder_is_held_back(spool, monkeypatch):
     gate, inside, peak = threading.Semaphore(0), [], []
     one_bytes = layer(1).pixels.nbytes
 
-    def slow(path, picture, metadata):
+    def slow(path, picture, metadata, rest):
         inside.append(picture.frame)
         peak.append(len(inside))
         gate.acquire()
@@ -91,7 +92,7 @@ def test_a_layer_larger_than_the_budget_goes_through_alone(spool):
 
 
 def test_a_failed_layer_fails_the_job(spool, monkeypatch):
-    def full(path, picture, metadata):
+    def full(path, picture, metadata, rest):
         raise DiskFull("The disk is full.")
 
     monkeypatch.setattr(encode, "write_layer", full)
@@ -117,3 +118,69 @@ def put_until_refused(encoder):
     """Put layers until one is refused; the failure is seen as soon as the first is through."""
     for n in range(2, 10_000):
         encoder.put(layer(n))
+
+
+# --- sparse layers -------------------------------------------------------------------------------
+
+
+def window_of(spool, name, n=1):
+    return parse_exr(spool.layer("j1", name, n), "it")[0].data_window
+
+
+WINDOW = Box(-2, 10, 17, 29)
+
+
+def spotted(*spots, name="boy", value=0.5, data=WINDOW):
+    """Return a layer of zeros but for some spots, given as x and y in the picture's frame."""
+    pixels = np.zeros((data.height, data.width, 4), np.float16)
+    for x, y in spots:
+        pixels[y - data.y0, x - data.x0, 2] = value
+    return LayerFrame(name, 1, pixels, ("R", "G", "B", "A"), Box(0, 0, 15, 39), data)
+
+
+@pytest.mark.parametrize(
+    ("spots", "window"),
+    [
+        (((5, 15),), Box(4, 14, 6, 16)),
+        (((5, 15), (9, 20)), Box(4, 14, 10, 21)),
+        (((-2, 10),), Box(-2, 10, -1, 11)),
+        (((17, 29),), Box(16, 28, 17, 29)),
+        (((-2, 10), (17, 29)), Box(-2, 10, 17, 29)),
+        ((), Box(-2, 10, -2, 10)),
+    ],
+)
+def test_a_layer_is_cut_to_its_content_and_one_pixel_inside_its_window(spots, window):
+    whole = spotted(*spots)
+    cut = cropped(whole)
+    assert cut.data_window == window
+    assert cut.display_window == Box(0, 0, 15, 39)
+    y, x = window.y0 - 10, window.x0 + 2
+    kept = whole.pixels[y : y + window.height, x : x + window.width]
+    assert cut.pixels.tobytes() == kept.tobytes()
+
+
+@pytest.mark.parametrize("bits", [0x8000, 0x0001, 0x7E55])
+def test_a_minus_zero_a_denormal_and_a_nan_are_content(bits):
+    value = np.array(bits, np.uint16).view(np.float16)
+    assert cropped(spotted((5, 15), value=value)).data_window == Box(4, 14, 6, 16)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 5])
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+@pytest.mark.parametrize("width", [1, 3, 8])
+def test_content_is_found_in_every_channel_type_and_width(channels, kind, width):
+    for place in range(channels):
+        pixels = np.zeros((5, width, channels), kind)
+        assert box_of_content(pixels) is None
+        pixels[3, width - 1, place] = -1.0
+        assert box_of_content(pixels) == Box(width - 1, 3, width - 1, 3)
+
+
+def test_a_picture_is_written_whole_and_a_layer_is_not(spool):
+    encoder = Encoder(spool, "j1", lambda one: None, whole={"clean"})
+    encoder.put(spotted((5, 15)))
+    encoder.put(spotted((5, 15), name="clean"))
+    encoder.finish()
+    encoder.close()
+    assert window_of(spool, "boy") == Box(4, 14, 6, 16)
+    assert window_of(spool, "clean") == Box(-2, 10, 17, 29)

@@ -158,3 +158,35 @@ def test_a_task_reads_and_writes_in_the_spool(tmp_path):
     assert task.source == tmp_path / "pictures" / "ab" / digest
     assert task.target.parent == tmp_path / "decoded"
     assert (task.role, task.name, task.frame) == ("matte", "matte.a", 1001)
+
+
+DEPTH = InputHeader("depth", (1001, 1002))
+
+
+def depth(**stats):
+    return picture(channels=("Z",), **stats)
+
+
+def test_data_may_be_any_value_and_is_not_told_of_clamping():
+    far = {1001: depth(minimum=-3.0, maximum=1e9), 1002: depth(minimum=0.0, maximum=0.0, nonzero=0)}
+    assert check_picture("data", DEPTH, 1001, far[1001]) == ()
+    assert check_input("data", DEPTH, far) == ()
+
+
+def test_samples_of_data_that_are_not_finite_are_counted():
+    assert check_picture("data", DEPTH, 1001, depth(inf=2)) == (
+        "Input 'depth' frame 1001 has 2 bad samples (NaN or infinite); "
+        "they are left out of the computation.",
+    )
+
+
+def test_data_that_says_nothing_is_refused():
+    empty = {1001: depth(), 1002: depth(minimum=None, maximum=None, nan=9)}
+    with pytest.raises(BadPicture, match="'depth' frame 1002 has no finite sample in Z") as caught:
+        check_input("data", DEPTH, empty)
+    assert caught.value.details == {"input": "depth", "frame": 1002}
+
+
+def test_the_same_file_is_decoded_apart_as_matte_as_data_and_for_what_goes_along():
+    names = {variant(kind, DEPTH, "exr") for kind in ("matte", "data", "rgb", "rest")}
+    assert names == {"exr-matte-auto", "exr-data-auto", "exr-colour", "exr-rest"}

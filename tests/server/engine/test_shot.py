@@ -127,3 +127,35 @@ def test_maps_are_let_go_when_others_are_asked_for(tiny_job, pool):
     del held
     gc.collect()
     assert mapped_files(folder) == set()
+
+
+def carrying(job, pool, **facts):
+    """Return a shot whose plates have a depth of their own."""
+    for n in (1001, 1002):
+        pixels = np.full((2, 4, 4), n, np.float16)
+        job.add("plate", n, pixels, ("R", "G", "B", "Z"))
+    return shot_of(job, pool, **facts)
+
+
+def test_what_goes_along_is_all_but_r_g_and_b_and_kept_for_the_last_frames_alone(tiny_job, pool):
+    shot = carrying(tiny_job, pool, rest_bytes=16)
+    held = shot.rest("plate", 1001)
+    assert held.planes[0][0].samples.tolist() == [[1001.0] * 4] * 2
+    assert [path.stat().st_size for path in tiny_job.spool.decoded.glob("*-rest.raw")] == [16]
+    shot.rest("plate", 1002)
+    (kept,) = tiny_job.spool.decoded.glob("*-rest.raw")
+    assert kept.name.startswith(tiny_job.pictures["plate"][1002])
+    assert held.planes[0][0].samples.tolist() == [[1001.0] * 4] * 2
+    assert shot.rest("plate", 1001).rest.names == ("Z",)
+
+
+def test_what_goes_along_is_decoded_again_where_it_was_removed(tiny_job, pool):
+    shot = carrying(tiny_job, pool)
+    shot.rest("plate", 1001)
+    for path in tiny_job.spool.decoded.glob("*-rest.*"):
+        path.unlink()
+    assert shot.rest("plate", 1001).planes[0][0].samples[0, 0] == 1001.0
+
+
+def test_a_still_gives_the_same_to_every_frame(shot):
+    assert shot.rest("clean_plate", 1002).rest.names == ()

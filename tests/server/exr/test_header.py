@@ -12,6 +12,7 @@ from gencomp_protocol.errors import BadPicture
 from gencomp_protocol.frames import Box
 from gencomp_server.exr.header import (
     choose_colour,
+    choose_data,
     choose_matte,
     find_channel,
     parse_exr,
@@ -185,3 +186,25 @@ def test_whatever_is_in_the_header_it_is_read_or_refused(handmade, parse, data):
     except BadPicture as error:
         said = str(error)
     assert said.startswith(LABEL)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "found"),
+    [
+        (("A", "B", "G", "R", "Z"), None, "Z"),
+        (("A", "B", "G", "R", "depth.Z"), None, "depth.Z"),
+        (("A", "depth.Z"), "A", "A"),
+        (("A", "Y"), None, "Y"),
+        (("A", "B", "G", "R"), None, "R"),
+    ],
+)
+def test_data_is_the_named_channel_else_the_depth_else_the_first(
+    handmade, parse, names, wanted, found
+):
+    parts = parse(handmade.exr(dict.fromkeys(names, HALF)))
+    assert choose_data(parts, wanted, LABEL) == (0, (found,))
+
+
+def test_depth_is_found_in_a_part_of_its_own(handmade, parse):
+    parts = parse(handmade.multipart([("rgb", dict.fromkeys("RGB", HALF)), ("depth", {"Z": HALF})]))
+    assert choose_data(parts, None, LABEL) == (1, ("Z",))

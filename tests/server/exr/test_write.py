@@ -61,7 +61,7 @@ def test_metadata_comes_back_with_its_types(decode, tmp_path):
     carried = {
         "smpte:TimeCode": (0x01020304, 0x0A0B0C0D),
         "smpte:KeyCode": (1, 2, 3, 4, 5, 6, 7),
-        "FramesPerSecond": (24000, 1001),
+        "framesPerSecond": (24000, 1001),
         "chromaticities": (0.75, 0.25, 0.0, 1.0, 0.0, -0.5, 0.25, 0.5),
         "worldToCamera": tuple(float(i) for i in range(16)),
         "isoSpeed": 800.0,

@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
+from gencomp_server.colour.modelrange import encode
 from gencomp_server.parts import gather
 from gencomp_server.parts.cleanplate import CleanPlateSettings, gather_frame, plan_clean_plate
-from gencomp_server.parts.encoding import encode
 from gencomp_server.parts.fit import from_model_frame
+from gencomp_server.parts.gather import gather_sources
 
 WIDTH, HEIGHT, GRAIN = 160, 96, 0.004
 # Scene-linear error that grain and half a tenth of a pixel of miss explain at most, on average.
@@ -337,3 +338,40 @@ def test_the_noise_that_is_told_is_the_grain_in_encoded_units():
     level = shot.clean(1001).mean()
     slope = (encode(np.float32([level + 1e-3])) - encode(np.float32([level]))) / 1e-3
     assert plan.sigma == pytest.approx(GRAIN * float(slope[0]), rel=0.3)
+
+
+def test_sources_name_the_frames_that_showed_what_the_block_hides():
+    shot = Shot()
+    plan, _ = shot.make(1004)
+    found = gather_sources(plan, 1004, (WIDTH, HEIGHT))
+    hidden = shot.block(1004)
+    assert (found.own[hidden] == 0).all()
+    assert (found.other[hidden] == 1).all()
+    assert set(np.unique(found.frame[hidden])) <= set(shot.frames) - {1004}
+    # A mean of k samples, none of them interpolated far, holds 1/sqrt(k) of the grain or less.
+    assert found.grain[hidden].max() <= 1.0
+    assert found.grain[hidden].mean() < 0.8
+
+
+def test_sources_of_a_painted_frame_are_that_frame_and_keep_its_grain():
+    shot = Shot(frames=4)
+    plan, _ = shot.make(1003, painted={1003: shot.clean(1003)})
+    found = gather_sources(plan, 1003, (WIDTH, HEIGHT))
+    hidden = shot.block(1003)
+    assert (found.frame[hidden] == 1003).all()
+    assert found.other[hidden].min() > 0.99
+    assert (found.grain[hidden] == 1).all()
+
+
+def test_what_no_frame_shows_comes_from_no_frame():
+    shot = Shot(frames=3, walk=0)
+    plan, _ = shot.make(1002)
+    found = gather_sources(plan, 1002, (WIDTH, HEIGHT))
+    middle = found.other[shot.block(1002)][8:22, 4:12]
+    assert (middle == 0).all()
+
+
+@pytest.mark.parametrize(("phase", "left"), [(0.0, 1.0), (1.0, 1.0), (0.5, 0.72265625)])
+def test_interpolating_between_pixels_takes_this_much_off_white_grain(phase, left):
+    # cv2's bicubic taps half way: -3/32, 19/32, 19/32, -3/32.
+    assert gather._cubic_variance(np.array([phase]))[0] == pytest.approx(left, abs=1e-6)

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gencomp_server.parts.effect import effect_frame
+from gencomp_server.parts.effect import effect_frame, solve_layer
 from gencomp_server.parts.stack import over, ulp_distance
 
+HALF = np.dtype(np.float16)
 KINDS = pytest.mark.parametrize("kind", [np.float16, np.float32], ids=["half", "float"])
 
 
@@ -145,3 +146,112 @@ def test_when_the_plate_has_alpha_then_the_layer_goes_over_it_too():
     made = solved(plate, np.full((1, 1, 3), 0.125, np.float32))
     assert made.effect[0, 0].tolist() == [0, 0, 0, 0.5]
     assert made.result[0, 0].tolist() == [0.125, 0.125, 0.125, 0.75]
+
+
+# --- any alpha above the least one ---------------------------------------------------------------
+
+
+def stops_30(rng, shape):
+    return 2.0 ** rng.uniform(-20, 10, shape)
+
+
+@KINDS
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31), wide=st.booleans())
+def test_when_a_body_is_wished_for_then_over_gives_the_result_all_the_same(kind, seed, wide):
+    rng = np.random.default_rng(seed)
+    light = stops_30(rng, (2, 16, 16, 3)) if wide else rng.uniform(0, 60, (2, 16, 16, 3))
+    plate, wanted = light.astype(kind)
+    index, ones = np.arange(256), np.ones(256, np.float32)
+    colours = wanted.reshape(-1, 3).astype(np.float32)
+    made = effect_frame(plate, index, colours, ones, body=rng.uniform(0, 1, 256).astype(np.float32))
+    assert worst_ulp(made, plate) == 0
+    far = np.abs(made.result[..., :3].astype(float) - wanted)
+    step = np.finfo(kind).eps * np.maximum(plate, wanted) + np.finfo(kind).smallest_subnormal
+    assert (far <= (step if kind == np.float32 else np.finfo(kind).eps * wanted + 2.0**-24)).all()
+    assert (made.effect >= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_when_plates_are_negative_over_30_stops_then_over_gives_the_result(seed):
+    rng = np.random.default_rng(seed)
+    sign = np.where(rng.uniform(size=(16, 16, 3)) < 0.3, -1, 1)
+    plate = (stops_30(rng, (16, 16, 3)) * sign).astype(np.float16)
+    made = solved(plate, stops_30(rng, (16, 16, 3)))
+    assert worst_ulp(made, plate) == 0
+
+
+def test_when_a_body_is_wished_for_then_alpha_is_that_or_the_least_one():
+    plate = np.full((2, 3), 0.5, np.float32)
+    result = np.array([[0.75] * 3, [0.125] * 3], np.float32)
+    layer = solve_layer(plate, result, HALF, at_least=np.array([0.25, 0.25], np.float32))
+    assert layer.tolist() == [[0.375, 0.375, 0.375, 0.25], [0, 0, 0, 0.75]]
+
+
+def test_when_what_is_negative_stays_then_a_body_is_not_forced_on_it():
+    # Above alpha 0 the red would need colour below zero.
+    plate = np.array([[-0.5, 0.5, 0.5]], np.float32)
+    result = np.array([[-0.5, 0.75, 0.75]], np.float32)
+    layer = solve_layer(plate, result, HALF, at_least=np.array([0.5], np.float32))
+    assert layer.tolist() == [[0, 0.25, 0.25, 0]]
+
+
+def test_when_the_body_is_wished_out_of_range_then_alpha_stays_in_it():
+    plate = np.full((2, 3), 0.5, np.float32)
+    layer = solve_layer(plate, plate + 0.25, HALF, at_least=np.array([2, -1], np.float32))
+    assert layer[:, 3].tolist() == [1, 0]
+
+
+# --- steadiness ----------------------------------------------------------------------------------
+
+
+@KINDS
+def test_when_a_shadow_is_pure_then_alpha_is_the_truth_within_half_a_step_or_so(kind):
+    rng = np.random.default_rng(5)
+    plate = (2.0 ** rng.uniform(-6, 5, (64, 64, 3))).astype(kind)
+    alpha = np.linspace(0.01, 0.95, 64, dtype=np.float32)[None, :, None]
+    wanted = (plate.astype(np.float32) * (1 - alpha)).astype(kind)
+    made = solved(plate, wanted)
+    off = made.effect[..., 3].astype(np.float32) - alpha[..., 0]
+    assert np.abs(off).max() < (1e-3 if kind == np.float16 else 1e-6)
+    # No bias upwards by the worst of three roundings.
+    assert abs(float(off.mean())) < (1e-4 if kind == np.float16 else 1e-7)
+    assert int(ulp_distance(made.result[..., :3], wanted).max()) <= 1
+
+
+def test_when_a_grainy_plate_stands_still_under_a_shadow_then_alpha_flickers_less_than_by_channel():
+    rng = np.random.default_rng(6)
+    ours, plain = [], []
+    for _ in range(8):
+        plate = np.clip(0.3 + rng.normal(0, 0.02, (64, 64, 3)), 0.1, None).astype(np.float16)
+        wanted = (plate.astype(np.float32) * np.float32(0.7)).astype(np.float16)
+        ours.append(solved(plate, wanted).effect[..., 3].astype(np.float32))
+        ratio = wanted.astype(np.float32) / plate.astype(np.float32)
+        plain.append(1 - ratio.min(axis=2))
+    steps = [float(np.abs(np.diff(np.stack(of), axis=0)).mean()) for of in (ours, plain)]
+    assert steps[0] < 0.85 * steps[1]
+
+
+def test_when_a_shadow_is_no_deeper_than_half_then_most_of_its_layer_is_black_to_the_bit():
+    plate = np.random.default_rng(7).uniform(0.05, 1, (64, 64, 3)).astype(np.float16)
+    made = solved(plate, plate.astype(np.float32) * np.float32(0.7))
+    assert (made.effect[..., :3] == 0).all(axis=2).mean() > 0.9
+
+
+def test_when_channels_ask_for_different_alphas_then_the_greatest_is_taken():
+    plate = np.full((1, 1, 3), 0.5, np.float16)
+    made = solved(plate, np.array([[[0.25, 0.375, 0.5]]], np.float32))
+    assert made.effect[0, 0].tolist() == [0, 0.125, 0.25, 0.5]
+
+
+def test_when_alpha_is_rounded_up_then_it_is_raised_by_less_than_a_step():
+    plate, wanted = (2.0 ** np.random.default_rng(8).uniform(-8, 6, (2, 4096, 3))).astype(
+        np.float32
+    )
+    plate = plate.astype(np.float16).astype(np.float32)
+    layer = solve_layer(plate, wanted, HALF)
+    least = np.clip(1 - (wanted / plate).min(axis=1), 0, 1)
+    raised = layer[:, 3] - least
+    assert raised.min() >= -(2.0**-11)
+    assert raised.max() <= 2.0**-11

@@ -312,3 +312,49 @@ def test_temporary_memory_does_not_grow_with_height():
     tracemalloc.stop()
     delivered = made.background.nbytes + sum(layer.nbytes for layer in made.layers)
     assert peak - delivered < 100e6
+
+
+@pytest.mark.parametrize("residual", [FOLDED, APART])
+@pytest.mark.parametrize("kind", [HALF, FLOAT])
+def test_where_a_visible_layer_is_opaque_its_colour_is_the_plates_own_bits(kind, residual):
+    plate, clean, alphas = torture(kind, 3, 0.3, seed=11)
+    plate[0, :9] = -0.0
+    made = recompose_frame(plate, clean, alphas, residual=residual)
+    through = np.ones(plate.shape[:2], FLOAT)
+    for layer in made.layers:
+        seen = (layer[..., 3] == 1) & (through == 1)
+        assert seen.sum() > 300
+        assert layer[seen][:, :3].tobytes() == plate[seen].tobytes()
+        through = through * (1 - layer[..., 3].astype(FLOAT))
+
+
+def test_an_opaque_layer_under_a_thin_one_has_the_plates_sample_below_zero_too():
+    plate = np.array([[[0.5, -0.25, 2.0]]], HALF)
+    thin, solid = np.full((1, 1), 0.0625, FLOAT), np.ones((1, 1), FLOAT)
+    made = recompose_frame(plate, np.ones((1, 1, 3), FLOAT), [thin, solid])
+    assert (made.layers[1][0, 0] == [0.5, -0.25, 2.0, 1.0]).all()
+    assert (compose(made.background, made.layers) == plate).all()
+
+
+@pytest.mark.parametrize("residual", [FOLDED, APART])
+def test_the_background_is_the_grained_picture_where_it_takes_no_grain_of_the_frame(residual):
+    plate, clean, alphas = torture(HALF, 2, 0.0, seed=3)
+    grained = (clean * FLOAT(1.25)).astype(HALF).astype(FLOAT)
+    made = recompose_frame(plate, clean, alphas, residual=residual, grained=grained)
+    on = np.any([layer[..., 3] > 0 for layer in made.layers], axis=0)
+    assert (made.background[on][:, :3] == grained[on].clip(0, 65504).astype(HALF)).all()
+    assert not made.lifted.any()
+    found = stack_error(plate, made.background, made.layers, made.residual)
+    assert (found.beyond, found.differing) == (0, 0)
+
+
+def test_a_shadow_that_keeps_its_own_grain_is_lifted_and_gets_no_other():
+    rng = np.random.default_rng(2)
+    clean = np.full((40, 40, 3), 0.5, FLOAT)
+    plate = (clean * FLOAT(0.75) + rng.normal(0, 0.01, clean.shape)).astype(HALF)
+    alphas = [np.full((40, 40), 0.25, FLOAT)]
+    plain = recompose_frame(plate, clean, alphas, noise=flat_noise(0.01))
+    grained = recompose_frame(plate, clean, alphas, noise=flat_noise(0.01), grained=clean * 2)
+    assert plain.lifted.mean() > 0.99
+    kept = plain.lifted
+    assert grained.background[kept].tobytes() == plain.background[kept].tobytes()

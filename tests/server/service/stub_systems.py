@@ -77,7 +77,7 @@ COPY = System(
         Input("matte.*", "matte", "Mattes.", optional=True, most=2, covers=(SEQUENCE, STILL)),
     ),
     params=Params,
-    layers=lambda request: (LayerSpec("copy", RGB, "The plate."),),
+    layers=lambda request: (LayerSpec("copy", RGB, "The plate.", whole=True),),
     plan=lambda request, machine: Plan(bytes_in=len(request.frames) * 100, minutes=0.5),
     run=copy_plate,
     check=_refuse_odd,

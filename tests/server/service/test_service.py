@@ -70,7 +70,8 @@ def test_check_tells_plan_and_layers_and_stores_nothing(client, shot):
     before = client.jobs()
     plan = client.check(shot.request())
     assert plan["bytes_in"] == 300
-    assert plan["layers"] == [{"name": "copy", "channels": ["R", "G", "B"], "doc": "The plate."}]
+    facts = {"name": "copy", "channels": ["R", "G", "B"], "doc": "The plate."}
+    assert plan["layers"] == [{**facts, "whole": True, "carries": ""}]
     assert client.jobs() == before
 
 

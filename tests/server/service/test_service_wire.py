@@ -94,12 +94,12 @@ def test_a_client_of_another_major_version_is_told_both(peer):
     refusal = peer.await_(m.Refusal)
     assert refusal.error.code == "version-mismatch"
     assert "2.0" in refusal.error.message
-    assert "1.0" in refusal.error.message
+    assert "1.1" in refusal.error.message
 
 
 def test_a_client_of_a_newer_minor_version_is_welcome(peer, server):
     peer.send(m.Hello(1, (1, 9), server.here.secret))
-    assert peer.await_(m.Welcome).protocol == (1, 0)
+    assert peer.await_(m.Welcome).protocol == (1, 1)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ class Job:
     entries: dict = field(default_factory=dict)
     sent: dict = field(default_factory=dict)
     backbone: Any = None
+    working_space: str = "scene_linear"
 
     def __post_init__(self):
         self.spool = Spool(self.folder / "spool")
@@ -84,7 +85,8 @@ class Job:
 
     def request(self, **knobs):
         """Return what is asked, without running it."""
-        return Request(self.system, self.frames, tuple(self.entries.values()), knobs)
+        entries, space = tuple(self.entries.values()), self.working_space
+        return Request(self.system, self.frames, entries, knobs, working_space=space)
 
     def context(self, seed=0, say=lambda message: None, is_cancelled=lambda: False):
         """Return a context as a run of this job gets it."""

@@ -24,8 +24,26 @@ def delivered(asked: Request) -> list[str]:
     return [layer.name for layer in layers(asked)]
 
 
-def test_when_nothing_is_touched_then_background_and_one_layer_per_matte_come():
-    assert delivered(request("matte.boy", "matte.girl")) == ["background", "boy", "girl"]
+def test_when_nothing_is_touched_then_background_one_layer_per_matte_and_the_removal_come():
+    asked = request("matte.boy", "matte.girl")
+    assert delivered(asked) == ["background", "boy", "girl", "clean", "patch"]
+    assert [layer.name for layer in layers(asked) if layer.whole] == ["background", "clean"]
+    assert [layer.name for layer in layers(asked) if layer.carries == "plate"] == ["clean"]
+
+
+def test_when_the_origin_is_asked_for_then_it_is_a_layer_of_mattes():
+    asked = request("matte.a", origin=True)
+    assert delivered(asked) == ["background", "a", "clean", "patch", "origin"]
+    assert layers(asked)[-1].channels[0] == "origin.plate"
+
+
+@pytest.mark.parametrize(
+    ("order", "front"), [("b; 1002: a", "b"), ("1001: b", "b"), ("1002: b", "a"), ("1: b", "b")]
+)
+def test_when_the_order_changes_over_time_then_layers_are_listed_as_at_the_first_frame(
+    order, front
+):
+    assert front_to_back(request("matte.a", "matte.b", order=order))[0] == front
 
 
 def test_when_the_order_names_the_hind_object_then_it_comes_first():
@@ -35,7 +53,10 @@ def test_when_the_order_names_the_hind_object_then_it_comes_first():
 
 def test_when_effects_are_split_and_the_residual_apart_then_the_layers_say_so():
     asked = request("matte.a", split_effects=True, residual="layer")
-    assert delivered(asked) == ["background", "a", "a_object", "a_effects", "residual"]
+    assert delivered(asked) == [
+        *("background", "a", "a_object", "a_effects", "residual"),
+        *("clean", "patch"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -58,6 +79,9 @@ def test_when_effects_are_split_and_the_residual_apart_then_the_layers_say_so():
         (request("matte.a", passes="a=2147483648"), BadKnob, "'a=2147483648'"),
         (request("matte.a", order="a,z"), BadKnob, "'z'"),
         (request("matte.a", order="a,a"), BadKnob, "'a'"),
+        (request("matte.a", order="a; then: a"), BadKnob, "'then'"),
+        (request("matte.a", "matte.b", order="a; b"), BadKnob, "from which frame"),
+        (request("matte.a", depth_near="near"), BadKnob, "'depth_near'"),
         (request(), MissingInput, "matte.NAME"),
         (request(*(f"matte.m{n}" for n in range(9))), MissingInput, "at most 8"),
     ],

@@ -152,12 +152,18 @@ def test_when_only_keyframes_are_masked_then_the_other_frames_are_unknown_whatev
     classes = shadowed.backbone.trimask
     assert (classes[[0, 2]] == UNKNOWN).all()
     assert sorted(np.unique(classes[1])) == [KEEP, EDIT]
-    assert (~untouched(made, shadowed, 1001)).mean() > 0.95
+    reach = 64 + 96 // 10 + 1
+    for n in (1001, 1003):
+        assert untouched(made, shadowed, n)[:, reach:].all()
+        assert not untouched(made, shadowed, n)[:, :60].any(axis=0).all()
     assert untouched(made, shadowed, 1002)[:, 110:].all()
     assert made.ctx.figures["annotated_frames"] == "1002"
-    assert "anywhere in the frame" in made.ctx.figures["bounds"]
+    assert "within the mask as it is interpolated there" in made.ctx.figures["bounds"]
+    whole = {"mask_frames": "keyframes only", "keyframes": "1002", "unknown_bound": "whole frame"}
+    made = shadowed.run(steps=1, **whole)
+    assert (~untouched(made, shadowed, 1001)).mean() > 0.95
     said = " ".join(made.ctx.warnings)
-    assert "2 of 3 frames have no mask; there the whole frame may change (keep or" in said
+    assert "2 of 3 frames have no mask; there the whole region around the masks may change" in said
 
 
 @pytest.mark.parametrize(
@@ -166,12 +172,21 @@ def test_when_only_keyframes_are_masked_then_the_other_frames_are_unknown_whatev
         ({}, "none of that is delivered, but look at the tone of the effect."),
         (
             {"mask_frames": "keyframes only", "keyframes": "1002"},
+            "none of that is delivered outside the mask, which on the 2 without one is as "
+            "interpolated and grown by 10 % of the height.",
+        ),
+        (
+            {
+                "mask_frames": "keyframes only",
+                "keyframes": "1002",
+                "unknown_bound": "whole frame",
+            },
             "on frames with a mask none of that is delivered, but on the 2 without one all of it "
             "may be.",
         ),
         (
             {"mask_frames": "no mask"},
-            "where keep covers none of that is delivered, elsewhere all of it may be.",
+            "none of that is delivered where it is held out, elsewhere all of it may be.",
         ),
     ],
 )
@@ -376,7 +391,7 @@ def test_when_the_job_went_wrong_while_decoding_then_only_that_is_done_again(sha
     shadowed.backbone.decode = decode
     again = shadowed.run(steps=2)
     assert again.forwards == 0
-    assert made_rows(again) == ["decode", "decode", "noise"]
+    assert made_rows(again) == ["decode", "decode", "noise", "gate"]
 
 
 # --- words ---------------------------------------------------------------------------------------

@@ -11,8 +11,9 @@ from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_server.backbones import spec_named
 from gencomp_server.contract import Machine
+from gencomp_server.parts.annotation import BINARY_CONVENTIONS
 from gencomp_server.parts.trimask import CONVENTIONS
-from gencomp_server.systems.overplusplus import BINARY_CONVENTIONS, plan
+from gencomp_server.systems.overplusplus import plan
 
 FRAMES = (1001, 1002, 1003)
 BINARY = "cogvideox-fun-v1.5-5b-inp"

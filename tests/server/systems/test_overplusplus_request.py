@@ -15,8 +15,9 @@ from gencomp_protocol.errors import (
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_server.contract import Machine, check_request, schema
+from gencomp_server.parts.annotation import annotation
 from gencomp_server.sources import Given, gather, second_channels
-from gencomp_server.systems.overplusplus import SYSTEM, annotation, layers, plan
+from gencomp_server.systems.overplusplus import SYSTEM, layers, plan
 
 FRAMES = (1001, 1002, 1003)
 BIG = Machine(
@@ -36,7 +37,8 @@ def request(*names: str, stills: tuple[int, ...] = (), **knobs: object) -> Reque
 
 
 def annotated(asked: Request) -> tuple[str, tuple[int, ...]]:
-    found = annotation(asked, check_request(SYSTEM, asked))
+    params = check_request(SYSTEM, asked)
+    found = annotation(asked, params.mask_frames, params.keyframes)
     return found.mode, found.frames
 
 
@@ -55,6 +57,16 @@ def test_when_anything_is_asked_then_these_layers_come():
     found = {layer.name: layer.channels for layer in layers(request("plate"))}
     rgba = ("R", "G", "B", "A")
     assert found == {"result": rgba, "effect": rgba, "difference": rgba, "effect_matte": ("A",)}
+    apart = [layer.name for layer in layers(request("fg", "bg", origin=True))]
+    assert apart == [*found, "effect_under", "effect_over", "origin"]
+    assert "effect_under" not in [layer.name for layer in layers(request("plate", "fg", "bg"))]
+
+
+@pytest.mark.parametrize(("names", "carried"), [(("plate",), "plate"), (("fg", "bg"), "bg")])
+def test_the_result_alone_is_a_whole_picture_and_carries_the_other_channels(names, carried):
+    found = layers(request(*names))
+    assert [(one.name, one.carries) for one in found if one.whole] == [("result", carried)]
+    assert not any(one.carries for one in found[1:])
 
 
 KEYED = {"mask_frames": "keyframes only"}
@@ -107,16 +119,20 @@ def noted(asked):
     return " ".join(plan(asked, BIG).notes)
 
 
-def test_when_frames_have_no_mask_then_the_plan_says_that_all_of_them_may_change():
-    bounds = "(keep or a mask on every frame bounds it)."
+def test_when_frames_have_no_mask_then_the_plan_says_what_of_them_may_change():
+    bounds = "(limit, protect, keep or a mask on every frame bounds it)."
     keyed = request("plate", stills=(1002,), keyframes="1002", **KEYED)
-    said = f"2 of 3 frames have no mask; there the whole frame may change {bounds}"
+    within = "a change may be within the mask as it is interpolated there, grown by 10 % of the"
+    assert f"2 of 3 frames have no mask; there {within} height." in noted(keyed)
+    free = {**KEYED, "unknown_bound": "whole frame", "region": "whole frame"}
+    keyed = request("plate", stills=(1001, 1002), keyframes="1001-1002", **free)
+    said = f"1 of 3 frames has no mask; there the whole frame may change {bounds}"
     assert said in noted(keyed)
-    keyed = request("plate", stills=(1001, 1002), keyframes="1001-1002", **KEYED)
-    assert "1 of 3 frames has no mask; there" in noted(keyed)
+    around = replace(keyed, knobs={**keyed.knobs, "region": "around the mask"})
+    assert "there the whole region around the masks may change" in noted(around)
     assert f"No frame has a mask; the whole frame may change {bounds}" in noted(request("plate"))
-    kept = noted(request("plate", "keep"))
-    assert "No frame has a mask; the whole frame may change, except where keep covers." in kept
+    kept = noted(request("plate", "keep", "limit"))
+    assert "No frame has a mask; the whole frame may change, inside limit, outside keep." in kept
     assert "may change" not in noted(request("plate", "effect_mask"))
 
 

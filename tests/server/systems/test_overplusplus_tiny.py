@@ -10,7 +10,8 @@ import pytest
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_server.backbones import TINY
 from gencomp_server.contract import Machine
-from gencomp_server.systems.overplusplus import SYSTEM, encode_plate, sample
+from gencomp_server.parts.denoising import encode_clean, sample
+from gencomp_server.systems.overplusplus import SYSTEM
 
 QUICK = {"backbone": TINY, "steps": 2, "model_size": "48x32"}
 
@@ -86,10 +87,10 @@ def test_when_one_window_or_three_are_run_then_what_only_the_first_sees_is_the_s
     ctx = job.context()
 
     def latents(frames):
-        known = ctx.stage("encode", encode_plate, video[:frames], None, backbone="tiny")
-        plate, classes = known.conditioning, trimask[:frames]
+        plate = ctx.stage("encode", encode_clean, video[:frames], backbone="tiny")
+        classes = trimask[:frames]
         knobs = {"backbone": "tiny", "steps": 1, "guidance": 1.0, "rescale": 0.0}
-        return ctx.stage("sample", sample, plate, classes, (text, None), **knobs)
+        return ctx.stage("sample", sample, (plate,), (classes,), (text, None), **knobs)[0]
 
     one, three = latents(85), latents(229)
     assert (one.shape[1], three.shape[1]) == (22, 58)
