@@ -11,10 +11,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = ROOT / "server" / "gencomp_server"
 ROOTS = [str(ROOT / room) for room in ("protocol", "nuke_plugin", "server")]
-HEAVY = ("torch", "diffusers", "transformers", "cv2", "OpenImageIO", "PyOpenColorIO")
+HEAVY = ("torch", "diffusers", "transformers", "cv2", "OpenEXR", "OpenImageIO", "PyOpenColorIO")
 
 # Third-party names and the only places that may say them.
 DOORS = {
+    "OpenEXR": ("exr/attributes.py", "exr/write.py"),
     "OpenImageIO": ("exr/",),
     "PyOpenColorIO": ("colour/",),
     "torch": (

@@ -432,6 +432,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
             if facts["channels"] == ["A"] or set(facts["channels"]) >= {"R", "G", "B"}
         },
         caution_of(manifest),
+        manifest.get("colour", {}).get("to_rec709"),
     )
 
 

@@ -27,6 +27,7 @@ PACKAGES = {
     "msgpack": "msgpack",
     "numpy": "numpy",
     "cv2": "opencv-python-headless",
+    "OpenEXR": "OpenEXR",
     "OpenImageIO": "OpenImageIO",
     "PyOpenColorIO": "opencolorio",
     "torch": "torch",

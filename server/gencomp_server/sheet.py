@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
-from gencomp_protocol.layers import BACKGROUND, CLEAN, RESULT
+from gencomp_protocol.layers import BACKGROUND, CLEAN, DIFFERENCE, RESULT
 from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
 from gencomp_server.exr.read import map_picture
 
@@ -34,6 +34,7 @@ Picture8 = NDArray[np.uint8]
 
 OPAQUE = "opaque"
 OVER_CHECKERS = "over checkers"
+ON_GREY = "on grey"
 ALPHA = "alpha"
 CODES = "codes"
 TOUCHED = "touched"
@@ -53,6 +54,7 @@ _CAUTION_INK = (255, 176, 64)
 _FAULT = (255, 0, 255)
 _CHECKER_PX = 12
 _CHECKERS = (0.18, 0.30)  # scene-linear greys: a soft shadow shows, a white layer stands out
+_GREY = 0.18  # scene-linear
 _KNEE = 0.7  # Highlights are rolled off from here, scene-linear.
 _FIRST_TOUCHED = 0.35  # How bright a single touched pixel makes its place in the small picture.
 _TEXT_SCALE = 4  # Stroke letters are drawn this much larger and reduced, which smooths them.
@@ -171,6 +173,11 @@ def show_over_checkers(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
     return _to_bytes(display(rgba[..., :3] + (1.0 - rgba[..., 3:]) * ground), faults)
 
 
+def show_on_grey(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
+    """Return a signed difference on middle grey: darker where it takes. [h,w,3] uint8, sRGB."""
+    return _to_bytes(display(rgba[..., :3] + _GREY), faults)
+
+
 def show_alpha(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
     """Return a layer's alpha as grey, 1.0 white, without a display curve. [h,w,3] uint8."""
     return _to_bytes(np.repeat(rgba[..., 3:], 3, axis=2), faults)
@@ -199,6 +206,7 @@ def show_touched(rgba: Array, faults: NDArray[np.bool_]) -> Picture8:
 _SHOW = {
     OPAQUE: show_opaque,
     OVER_CHECKERS: show_over_checkers,
+    ON_GREY: show_on_grey,
     ALPHA: show_alpha,
     CODES: show_codes,
     TOUCHED: show_touched,
@@ -350,6 +358,7 @@ def draw_delivery(
     plate: Files,
     layers: Mapping[str, Files],
     caution: str = "",
+    to_rec709: Sequence[float] | None = None,
 ) -> None:
     """Write the contact sheet of a delivery: plate, layers over checkers, mattes grey.
 
@@ -360,6 +369,8 @@ def draw_delivery(
         plate: What the layers were made from.
         layers: Every delivered layer, in the order of the rows; ``background`` comes last.
         caution: What must not be overlooked, below the title; see :func:`caution_of`.
+        to_rec709: The way from the pictures' primaries to those of a monitor, nine numbers by
+            rows; None where they are the same or no matrix leads there.
 
     Raises:
         BadPicture: A file cannot be read.
@@ -368,11 +379,11 @@ def draw_delivery(
     pool = DecodePool(processes=1)
     try:
         with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
-            rows = [_row("plate", plate, OPAQUE, pool, Path(scratch))]
+            primaries = None if to_rec709 is None else np.reshape(to_rec709, (3, 3))
+            place = (pool, Path(scratch), primaries)
+            rows = [_row("plate", plate, OPAQUE, *place)]
             for name in sorted(layers, key=lambda name: name == BACKGROUND):
-                rows.append(
-                    _row(name, layers[name], _style(name, layers[name]), pool, Path(scratch))
-                )
+                rows.append(_row(name, layers[name], _style(name, layers[name]), *place))
             write_sheet(path, compose_sheet(title, rows, frames, caution))
     finally:
         pool.close()
@@ -381,10 +392,19 @@ def draw_delivery(
 def _style(name: str, files: Files) -> str:
     if files.is_matte:
         return ALPHA
+    if name == DIFFERENCE:
+        return ON_GREY
     return OPAQUE if name in (BACKGROUND, CLEAN, RESULT) else OVER_CHECKERS
 
 
-def _row(label: str, files: Files, style: str, pool: DecodePool, scratch: Path) -> Row:
+def _row(
+    label: str,
+    files: Files,
+    style: str,
+    pool: DecodePool,
+    scratch: Path,
+    primaries: NDArray[Any] | None,
+) -> Row:
     """Return a row whose pictures are decoded when they are drawn, and dropped after."""
     role = "matte" if files.is_matte else "rgba"
     task = DecodeTask(
@@ -398,6 +418,9 @@ def _row(label: str, files: Files, style: str, pool: DecodePool, scratch: Path) 
         assert mapped is not None, "nobody else touches the scratch folder"
         header = mapped.header
         pixels = np.repeat(mapped.pixels, 4 if files.is_matte else 1, axis=2)
+        if primaries is not None and not files.is_matte:
+            pixels = pixels.astype(np.float32)
+            pixels[..., :3] = pixels[..., :3] @ primaries.T.astype(np.float32)
         for suffix in (".raw", ".json"):
             decoded.path.with_name(decoded.path.name + suffix).unlink()
         return Shown(pixels, header.display_window, header.data_window, header.pixel_aspect)

@@ -20,6 +20,7 @@ from gencomp_server.sheet import (
     draw_delivery,
     pick_frames,
     show_alpha,
+    show_on_grey,
     show_over_checkers,
     thumbnail,
     write_sheet,
@@ -177,3 +178,22 @@ def test_a_matte_is_shown_as_grey_beside_layers_and_a_result(tmp_path):
     middle = sheet[:, 28 + 170 + 168]
     assert (np.ptp(middle.astype(int), axis=1) == 0).all()  # a grey delivery has no colour
     assert np.isin([118, 128], middle[:, 0]).all()  # the plate's 0.18 as sRGB, the matte's half
+
+
+def test_a_difference_that_takes_light_is_darker_than_grey_and_one_that_gives_is_brighter():
+    taken, none, given = (
+        int(show_on_grey(*thumbnail(flat(value), (64, 32)))[0, 0, 0]) for value in (-0.1, 0.0, 0.1)
+    )
+    assert taken < none == 118 < given
+
+
+def test_a_plate_of_other_primaries_is_shown_in_those_of_a_monitor(tmp_path):
+    path = tmp_path / "plate.exr"
+    window = {"display_window": WINDOW, "data_window": WINDOW}
+    pixels = np.tile(np.float16([0.18, 0.0, 0.0]), (32, 64, 1))
+    write_layer(path, LayerFrame("plate", 1001, pixels, ("R", "G", "B"), **window))
+    red_is_blue = (0, 0, 0, 0, 0, 0, 1, 0, 0)
+    plate = Files({1001: path})
+    draw_delivery(tmp_path / "sheet.png", "job", [1001], plate, {}, to_rec709=red_is_blue)
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    assert tuple(sheet[74 + 80, 28 + 170 + 168]) == (118, 0, 0)  # blue, green, red

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from gencomp_server.contract import PictureHeader
 from gencomp_server.exr.decode import Decoded, read_decoded
 from gencomp_server.exr.rest import Rest, plane_bytes
-from gencomp_server.exr.scanlines import Plane
 
 _TYPES = {"half": np.float16, "float": np.float32, "uint": np.uint32}
 
@@ -50,6 +49,19 @@ def map_picture(found: Decoded) -> MappedPicture | None:
     except FileNotFoundError:
         return None
     return MappedPicture(header, pixels)
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One channel of a part.
+
+    Attributes:
+        name: Its name in the file.
+        samples: [H,W] float16, float32 or uint32, over the part's data window; any strides.
+    """
+
+    name: str
+    samples: NDArray[Any]
 
 
 @dataclass(frozen=True)

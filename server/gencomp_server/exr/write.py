@@ -5,26 +5,54 @@ ZIP, half or float exactly as the samples are (a NaN keeps its bits, -0.0 its si
 names, the plate's windows, pixel aspect, timecode and metadata. Nothing in the file names a path or
 a person. What an input's file holds besides R, G and B may go along (:class:`MappedRest`): in the
 same part where the windows agree, further parts after the source's own order.
+
+The OpenEXR library only ever writes here (``docs/decisions/0017-openexr-writes.md``); what was sent
+is opened by the decoder process alone.
 """
 
 import errno
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import OpenEXR
+from numpy.typing import NDArray
+
 from gencomp_protocol.errors import DiskFull, InternalError, UnwritableOutput
+from gencomp_protocol.frames import Box
 from gencomp_server.contract import LayerFrame
-from gencomp_server.exr.attributes import file_name
-from gencomp_server.exr.read import MappedRest
-from gencomp_server.exr.scanlines import TYPE_NAMES, Part, Plane, write_parts
+from gencomp_server.exr.attributes import file_name, library_values
+from gencomp_server.exr.read import MappedRest, Plane
 
 # The same in all parts of a file, by the standard.
 _SHARED = ("timeCode", "chromaticities")
 _OWN_PART, _OTHER_PART = "rgba", "other"
+# Whole numbers of the size of a sample: a copy of floating-point samples might quieten a NaN.
+_BITS = {"float16": np.uint16, "float32": np.uint32, "uint32": np.uint32}
+_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a file.
+
+    Attributes:
+        planes: Its channels, in any order; the file has them sorted by name.
+        data_window: The pixels present.
+        name: Its name; may be empty where it is the only one, else no two are the same.
+        metadata: Its attributes: plain str, int, float and tuples of them.
+    """
+
+    planes: tuple[Plane, ...]
+    data_window: Box
+    name: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_layer(
@@ -49,15 +77,65 @@ def write_layer(
     parts = [own] if rest is None else with_rest(own, rest)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        with open(beside, "wb") as file:
-            write_parts(file, parts, picture.display_window, picture.pixel_aspect)
+        write_parts(beside, parts, picture.display_window, picture.pixel_aspect)
         _sync(beside)
         os.replace(beside, path)
     except OSError as error:
-        raise _failed(path, error.strerror or str(error), error.errno) from error
+        raise _failed(path, error.strerror or str(error)) from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
+
+
+def write_parts(
+    path: Path, parts: Sequence[Part], display_window: Box, pixel_aspect: float
+) -> None:
+    """Write a whole file, on the thread that calls; the interpreter is free meanwhile.
+
+    Args:
+        path: File to write.
+        parts: At least one; each has at least one channel.
+        display_window: The picture's frame, the same for all parts.
+        pixel_aspect: Width over height of one pixel, the same for all parts.
+
+    Raises:
+        OSError: It cannot be written; the words are the library's, without the path.
+    """
+    made = [_library_part(part, display_window, pixel_aspect) for part in parts]
+    try:
+        OpenEXR.File(made).write(str(path))
+    except RuntimeError as error:
+        raise OSError(str(error).replace(str(path), path.name)) from error
+
+
+def _library_part(part: Part, display_window: Box, pixel_aspect: float) -> Any:
+    """Return a part for the library: its metadata, over which what the file needs has precedence.
+
+    The library writes into what it is given, and reads samples as if they lay without gaps.
+    """
+    header = {
+        **library_values(part.metadata),
+        "type": OpenEXR.scanlineimage,
+        "compression": OpenEXR.ZIP_COMPRESSION,
+        "lineOrder": OpenEXR.INCREASING_Y,
+        "dataWindow": _corners(part.data_window),
+        "displayWindow": _corners(display_window),
+        "pixelAspectRatio": float(pixel_aspect),
+        "screenWindowCenter": (0.0, 0.0),
+        "screenWindowWidth": 1.0,
+    }
+    planes = {plane.name: _without_gaps(plane.samples) for plane in part.planes}
+    return OpenEXR.Part(header, planes, part.name)
+
+
+def _corners(box: Box) -> tuple[tuple[int, int], tuple[int, int]]:
+    return (box.x0, box.y0), (box.x1, box.y1)
+
+
+def _without_gaps(samples: NDArray[Any]) -> NDArray[Any]:
+    """Return the same samples, one line right after the other. [H,W], of the same type."""
+    kind = samples.dtype
+    return np.ascontiguousarray(samples.view(_BITS[str(kind)])).view(kind)
 
 
 def own_part(picture: LayerFrame, metadata: Mapping[str, Any]) -> Part:
@@ -68,7 +146,7 @@ def own_part(picture: LayerFrame, metadata: Mapping[str, Any]) -> Part:
             f"Layer '{picture.layer}' frame {picture.frame} has pixels of shape {shape}, "
             f"which do not fit its window {data} with {len(picture.channels)} channels."
         )
-    if str(picture.pixels.dtype) not in TYPE_NAMES:
+    if str(picture.pixels.dtype) not in _BITS:
         raise InternalError(f"Layer '{picture.layer}' has samples of type {picture.pixels.dtype}.")
     planes = tuple(
         Plane(name, picture.pixels[..., place]) for place, name in enumerate(picture.channels)
@@ -123,10 +201,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _failed(path: Path, words: str, number: int | None = None) -> DiskFull | UnwritableOutput:
-    """Return why a picture was not written; the library itself does not tell a full disk."""
-    room = shutil.disk_usage(path.parent).free
-    if number in (errno.ENOSPC, errno.EDQUOT) or room < 1 << 16:
+def _failed(path: Path, words: str) -> DiskFull | UnwritableOutput:
+    """Return why a picture was not written; the library tells a full disk by its words alone."""
+    if any(full in words for full in _FULL) or shutil.disk_usage(path.parent).free < 1 << 16:
         return DiskFull(
             "The disk is full; a layer could not be written.",
             hint="Free some space and run the job again; it goes on where it stopped.",

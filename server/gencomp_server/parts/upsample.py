@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 # Joint bilateral: spatial sigma in model pixels, range sigma in code, and the share of plain
 # distance that keeps a pixel unlike all its neighbours from having no weight at all.
-REACH, RANGE, PLAIN = 1.2, 0.06, 1e-3
+REACH, RANGE, PLAIN = 1.2, 0.04, 1e-3
 TAPS_PX = 2
 _TAPS = range(-TAPS_PX, TAPS_PX + 1)
 _ROWS = 16

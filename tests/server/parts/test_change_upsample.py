@@ -33,7 +33,7 @@ def at_one_pixel(low, guide, size, y, x, colour):
             v, u = min(max(j, 0), height - 1), min(max(i, 0), width - 1)
             far = ((j - row) ** 2 + (i - column) ** 2) / (2 * 1.2**2)
             unlike = sum((float(colour[c]) - float(guide[c, v, u])) ** 2 for c in range(3))
-            weight = math.exp(-far) * (math.exp(-unlike / (2 * 0.06**2)) + 1e-3)
+            weight = math.exp(-far) * (math.exp(-unlike / (2 * 0.04**2)) + 1e-3)
             total = [t + weight * float(low[c, v, u]) for c, t in enumerate(total)]
     return total
 
