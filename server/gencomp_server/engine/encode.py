@@ -22,8 +22,8 @@ from gencomp_server.engine.spool import Spool, make_folder
 from gencomp_server.exr.read import MappedRest
 from gencomp_server.exr.write import write_layer
 
-# A thread encodes about 130 MB/s of grainy half RGBA and leaves the interpreter to others while it
-# deflates (docs/decisions/0017-exr-written-by-hand.md).
+# A thread encodes about 100 MB/s of grainy half RGBA and leaves the interpreter to others meanwhile
+# (docs/decisions/0017-openexr-writes.md).
 THREADS = 2
 WAITING_BYTES = 320 << 20
 

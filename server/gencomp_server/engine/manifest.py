@@ -81,7 +81,8 @@ def describe_job(system: System, request: Request, params: Any, device: str) -> 
 def versions() -> dict[str, str]:
     """Return the versions that may decide a bit: Python, numpy, and what a part has imported."""
     found = {"python": ".".join(map(str, sys.version_info[:3])), "numpy": np.__version__}
-    for name in ("torch", "diffusers", "transformers", "cv2", "OpenImageIO", "PyOpenColorIO"):
+    of_models, of_pictures = ("torch", "diffusers", "transformers"), ("cv2", "OpenEXR")
+    for name in (*of_models, *of_pictures, "OpenImageIO", "PyOpenColorIO"):
         if name in sys.modules:
             found[name] = str(getattr(sys.modules[name], "__version__", "unknown"))
     return found

@@ -54,13 +54,13 @@ def library_values(metadata: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-# --- standard attributes, whose type is fixed; None for what is not of it ------------------------
+# --- standard attributes -------------------------------------------------------------------------
 
 
 def _timecode(value: Any) -> Any:
-    """Return a timecode from its two words, the time packed as for television, and user data."""
+    """Return a timecode from its two words: the time packed as for television, and user data."""
     if not _are(value, int, 2):
-        return None
+        return _by_value(value)
     time, user = (one & 0xFFFFFFFF for one in value)
     nibbles = [time >> shift & 15 for shift in (24, 16, 8, 0)]
     tens = [time >> 28 & 3, time >> 20 & 7, time >> 12 & 7, time >> 4 & 3]
@@ -72,14 +72,19 @@ def _timecode(value: Any) -> Any:
 
 
 def _keycode(value: Any) -> Any:
-    return _made(OpenEXR.KeyCode, *value) if _are(value, int, 7) else None
+    return _made(OpenEXR.KeyCode, *value) if _are(value, int, 7) else _by_value(value)
 
 
 def _rational(value: Any) -> Any:
-    if not _are(value, int, 2) or value[1] < 1:
+    if not _are(value, int, 2):
+        return _by_value(value)
+    if value[1] < 1:
         return None
     made = Fraction(*value)  # in lowest terms: 48/2 becomes 24/1
     return made if made.numerator in _INT and made.denominator in _INT else None
+
+
+# The library takes those below in one type only.
 
 
 def _box(value: Any) -> Any:

@@ -112,6 +112,15 @@ def parse_exr(path: Path, label: str) -> tuple[ExrPart, ...]:
     return parts
 
 
+def is_whole(path: Path) -> bool:
+    """Tell whether a file that we wrote ourselves holds every chunk that its header promises."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        try:
+            return _all_chunks_there(data, *_parts(data))
+        except (struct.error, ValueError, IndexError, KeyError):
+            return False
+
+
 def sniff(head: bytes) -> str:
     """Say what a file is by its first 16 bytes: ``a PNG``, ``a JPEG``, ``of an unknown kind``."""
     known = {

@@ -30,12 +30,19 @@ _ATTRIBUTE_BYTES = 4096
 _NOT_CARRIED = re.compile(
     r"(oiio:|openexr:|exif:|gps:|input/|cryptomatte/|thumbnail_|gencomp:"
     r"|(compression|compressionname|name|type|view|multiview|version|chunkcount|lineorder|tiles|tiled"
-    r"|preview|envmap|wrapmodes|pixelaspectratio|screenwindowcenter|screenwindowwidth|dwacompressionlevel"
+    r"|preview|envmap|textureformat|wrapmodes|pixelaspectratio|screenwindowcenter|screenwindowwidth|dwacompressionlevel"
     r"|nuke/full_layer_names|nuke/node_hash|artist|owner|hostcomputer|username|user"
     r"|xresolution|yresolution|resolutionunit|orientation|iccprofile|software)\Z)",
     re.IGNORECASE,
 )
 LOOKS_LIKE_PATH = re.compile(r"(^|[\s\"'=])(/|~/|[A-Za-z]:[\\/]|\\\\)\S|file://")
+
+_MEANINGS = {
+    oiio.VECSEMANTICS.TIMECODE: ("smpte:TimeCode",),
+    oiio.VECSEMANTICS.KEYCODE: ("smpte:KeyCode",),
+    oiio.VECSEMANTICS.RATIONAL: ("framesPerSecond",),
+}
+_VECTOR_LENGTHS = (2, 3, 9, 16)
 
 
 @dataclass(frozen=True)
@@ -181,9 +188,26 @@ def carried_metadata(spec: Any) -> dict[str, Any]:
         with suppress(UnicodeDecodeError):  # a name or a text that is no text has no meaning to us
             attribute = spec.extra_attribs[place]
             name, value = attribute.name, _plain(attribute.value)
-            if value is not None and name == as_text(name) and not _NOT_CARRIED.match(name):
+            fits = value is not None and _tells_its_type(name, attribute.type)
+            if fits and name == as_text(name) and not _NOT_CARRIED.match(name):
                 found[name] = value
     return found
+
+
+def _tells_its_type(name: str, kind: Any) -> bool:
+    """Tell whether a plain value is enough to write an attribute again as what it was.
+
+    A double, a rational under a name of its own, a box of floats and a list of floats as long as a
+    vector or a matrix would come back as something else (``exr/attributes.py``).
+    """
+    if kind.basetype == oiio.BASETYPE.DOUBLE:
+        return False
+    if kind.vecsemantics in _MEANINGS:
+        return name in _MEANINGS[kind.vecsemantics]
+    if kind.basetype == oiio.BASETYPE.FLOAT and kind.arraylen:
+        is_list = kind.aggregate == oiio.AGGREGATE.SCALAR
+        return is_list and kind.arraylen not in _VECTOR_LENGTHS
+    return True
 
 
 def _plain(value: Any) -> Any:

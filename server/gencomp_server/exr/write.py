@@ -28,6 +28,7 @@ from gencomp_protocol.errors import DiskFull, InternalError, UnwritableOutput
 from gencomp_protocol.frames import Box
 from gencomp_server.contract import LayerFrame
 from gencomp_server.exr.attributes import file_name, library_values
+from gencomp_server.exr.header import is_whole
 from gencomp_server.exr.read import MappedRest, Plane
 
 # The same in all parts of a file, by the standard.
@@ -106,6 +107,9 @@ def write_parts(
         OpenEXR.File(made).write(str(path))
     except RuntimeError as error:
         raise OSError(str(error).replace(str(path), path.name)) from error
+    # What is left to write when the library closes a file fails without a word.
+    if not path.stat().st_size or not is_whole(path):
+        raise OSError(f"The file '{path.name}' ends before its last chunk does.")
 
 
 def _library_part(part: Part, display_window: Box, pixel_aspect: float) -> Any:

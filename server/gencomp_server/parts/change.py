@@ -20,6 +20,7 @@ model range [-1,1], a little outside allowed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -70,6 +71,7 @@ __all__ = [
 LEAST_WEIGHT = 1 / 1024
 """A weight up to this is zero: the plate is copied."""
 _CHUNK = 1 << 14
+_NOISE_IN_LEVEL = 0.25  # of how far a step may differ and be even: what of it is hardly noise
 _ROOM_PX = REACH_PX + 24  # around a change: what smoothing and the ground's blur look at
 
 
@@ -246,17 +248,59 @@ def _brought_up(
         light = colour.seen(np.take(plate[rows], columns, axis=1))
         return np.clip(encode(_channels_first(light), exposure=colour.exposure), 0, 1)
 
-    size = plate.shape[:2]
+    step = _carried(found, guide, wanted, seen)
+    rest = _left_behind(found, guide, wanted.size / found.step[..., 0].size)
+    step += bilinear(_channels_first(rest), plate.shape[:2], index)
+    return step
+
+
+def _carried(
+    found: Shade, guide: Floats, wanted: Bools, seen: Callable[[slice, Indices], Floats]
+) -> Floats:
+    """Return the step of some pixels of a picture: along edges where there are any. [3,n].
+
+    Args:
+        found: The step at model size.
+        guide: The plate at model size. [h,w,3] float32, code.
+        wanted: For which pixels of the picture. [H,W] bool.
+        seen: Returns its code, see :func:`joint_bilateral`.
+    """
+    index = np.flatnonzero(wanted)
     low = np.concatenate([found.step * found.trust, found.trust], axis=2)
     plain = cv2.GaussianBlur(low, (2 * TAPS_PX + 1,) * 2, REACH)
-    sums = bilinear(_channels_first(plain), size, index)
-    steep = from_model_frame(_steepness(found), size[::-1])
+    step = _mean_of(bilinear(_channels_first(plain), wanted.shape, index))
+    steep = from_model_frame(_steepness(found), wanted.shape[::-1])
     edges = wanted & (steep > 0)
     among = edges.reshape(-1)[index]
     along = joint_bilateral(_channels_first(low), _channels_first(guide), edges, seen)
-    step = _mean_of(sums)
     step[:, among] += steep[edges] * (_mean_of(along) - step[:, among])
     return step
+
+
+def _left_behind(found: Shade, guide: Floats, scale: float) -> Floats:
+    """Return what the way up takes off a change's own detail, as far as that is not noise.
+
+    It is what it takes off at model size. Of a pixel that holds parts of two things only so much
+    of it is meant as a plate pixel makes of a model pixel: all, where both are one.
+
+    Args:
+        found: The step at model size.
+        guide: The plate at model size. [h,w,3] float32, code.
+        scale: Plate pixels in a model pixel.
+    """
+    seen = _channels_first(guide)
+    there = cv2.dilate(found.step, np.ones((3, 3), np.uint8)) != 0
+    there |= found.step != 0
+    some = there.any(axis=2)
+    rest = np.zeros_like(found.step)
+    if not some.any():
+        return rest
+    up = _carried(found, guide, some, lambda rows, columns: seen[:, rows][..., columns])
+    rest[some] = found.step[some] - up.T
+    noise = (found.level * np.float32(_NOISE_IN_LEVEL)) ** 2
+    squares = rest * rest
+    rest *= np.maximum(found.trust, np.float32(min(1.0, 1 / scale**2)))
+    return np.asarray(rest * squares / (squares + noise), np.float32)
 
 
 def _mean_of(sums: Floats) -> Floats:

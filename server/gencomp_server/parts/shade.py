@@ -39,7 +39,7 @@ _BOUNDS = 0.1, 16.0  # of how much noise may be less or more on the ground than 
 # Chi squared of three gains about one, two degrees of freedom: up to GREY they are one gain.
 _GREY, _FADES = 3.0, 2.0
 # Sigma, or part of the step, that it may differ by across a pixel that is of one thing.
-_MIXED, _PART = 3.0, 0.05
+_MIXED, _PART = 4.0, 0.25
 _LEAST_TRUST = 1e-4
 # Sigma, and code, that a step may differ by across 5 pixels without an edge being looked for.
 _LEVEL, _LEAST_LEVEL = 8.0, 3e-3
@@ -142,4 +142,4 @@ def _trust(step: Floats, variance: Floats) -> Floats:
     bearable = np.float32(_MIXED**2) * variance
     bearable += (np.float32(_PART) * cv2.dilate(np.abs(step), about)) ** 2
     apart = (across * across / bearable).max(axis=2, keepdims=True)
-    return np.asarray(1 / (1 + apart) + np.float32(_LEAST_TRUST), np.float32)
+    return np.asarray(1 / (1 + apart * apart) + np.float32(_LEAST_TRUST), np.float32)

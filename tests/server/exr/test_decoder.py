@@ -144,6 +144,31 @@ def test_metadata_passes_without_paths_people_and_storage(handmade, decode):
     }
 
 
+def test_metadata_passes_only_where_its_value_tells_its_type(handmade, decode):
+    def floats(name, kind, *values):
+        return handmade.attribute(name, kind, struct.pack(f"<{len(values)}f", *values))
+
+    extra = (
+        handmade.attribute("aDouble", "double", struct.pack("<d", 0.1))
+        + handmade.attribute("aPlace", "v2d", struct.pack("<2d", 0.1, 0.2))
+        + handmade.attribute("aRate", "rational", struct.pack("<iI", 25, 1))
+        + handmade.attribute("aTime", "timecode", struct.pack("<II", 0x01020304, 0))
+        + handmade.attribute("framesPerSecond", "rational", struct.pack("<iI", 25, 1))
+        + floats("aBox", "box2f", 1, 2, 3, 4)
+        + floats("pair", "floatvector", 1, 2)
+        + floats("four", "floatvector", 1, 2, 3, 4)
+        + floats("turn", "m33f", 1, 0, 0, 0, 1, 0, 0, 0, 1)
+        + handmade.attribute("region", "box2i", struct.pack("<4i", 1, 2, 3, 4))
+    )
+    _, header = decode(handmade.exr(dict.fromkeys("RGB", plane(HALF_BITS, "float16")), extra=extra))
+    assert dict(header.metadata) == {
+        "framesPerSecond": (25, 1),
+        "four": (1.0, 2.0, 3.0, 4.0),
+        "turn": (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0),
+        "region": (1, 2, 3, 4),
+    }
+
+
 def test_a_refusal_names_input_and_frame_for_machines_too(handmade, decode):
     with pytest.raises(BadPicture) as caught:
         decode(handmade.exr({"Z": plane(HALF_BITS, "float16")}))

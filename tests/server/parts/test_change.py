@@ -291,3 +291,14 @@ def test_a_given_weight_decides_alone_where_there_is_a_change():
     rows, columns = np.divmod(made.index, 160)
     assert (rows.min(), rows.max()) == (30, 65)  # Half a model pixel of soft edge: 2 plate rows.
     assert (columns.min(), columns.max()) == (38, 81)
+
+
+def test_when_plate_and_model_have_one_size_then_a_clean_answer_comes_as_it_is():
+    rng = np.random.default_rng(17)
+    plate = rng.uniform(0.1, 0.8, (24, 40, 3)).astype(np.float32)
+    truth = rng.uniform(0.1, 0.8, (24, 40, 3)).astype(np.float32)  # all detail, nothing is even
+    change = find_change(seen(plate), seen(truth), SILENT, EVERYWHERE, colour=ModelRange())
+    bound = np.ones((24, 40, 1), np.float32)
+    made = apply_change(plate, change, bound, SILENT, colour=ModelRange())
+    assert made.index.size == 24 * 40
+    assert np.abs(made.colours.reshape(24, 40, 3) - truth).max() < 0.02
