@@ -35,8 +35,9 @@ from gencomp_protocol.errors import (
     UnknownJob,
 )
 from gencomp_protocol.frames import FrameRange
-from gencomp_protocol.layers import PLATE
+from gencomp_protocol.layers import BG, FG, ORIGIN_CHANNELS, PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_protocol.request import STILL
 from gencomp_server.measure_cli import add_measure
 from gencomp_server.progress import narrator_for, spell_error
 from gencomp_server.weights_cli import add_weights
@@ -44,6 +45,7 @@ from gencomp_server.weights_cli import add_weights
 if TYPE_CHECKING:
     from gencomp_server.delivery import Order, OutputFolder
     from gencomp_server.progress import Narrator
+    from gencomp_server.sheet import Files
     from gencomp_server.sources import Gathered
 
 DONE, WRONG, NO_SERVER, FAILED, INTERRUPTED = 0, 2, 3, 4, 130
@@ -326,13 +328,13 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
 
 @contextlib.contextmanager
 def _told_of_takes(folder: "OutputFolder", narrator: "Narrator") -> Iterator[None]:
-    """Where a run ends early, say what it leaves of an earlier take."""
+    """Where a run ends early, say what it leaves: of an earlier take, and of what was sent."""
     try:
         yield
     except (GencompError, KeyboardInterrupt):
-        sentence = folder.unfinished()
-        if sentence is not None:
-            narrator.note(sentence)
+        for sentence in (folder.unfinished(), folder.left_over()):
+            if sentence is not None:
+                narrator.note(sentence)
         raise
 
 
@@ -416,24 +418,51 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
     from gencomp_server.delivery import layer_paths
     from gencomp_server.sheet import Files, caution_of, draw_delivery
 
-    first = next((one for one in gathered.sources if one.header.name == PLATE), None)
-    shown = first or gathered.sources[0]
+    label, plate = _compared(gathered)
     draw_delivery(
         path,
         f"{manifest['system']}   {gathered.frames}",
         list(gathered.frames),
-        Files(shown.paths, shown.kind, shown.header.colourspace),
+        plate,
         {
             layer: Files(
                 layer_paths(path.parent, layer, facts["frames"]),
                 is_matte=list(facts["channels"]) == ["A"],
             )
             for layer, facts in manifest["layers"].items()
-            if facts["channels"] == ["A"] or set(facts["channels"]) >= {"R", "G", "B"}
+            if facts["channels"] == ["A"]
+            or set(facts["channels"]) >= {"R", "G", "B"}
+            or set(facts["channels"]) >= set(ORIGIN_CHANNELS)
         },
         caution_of(manifest),
         manifest.get("colour", {}).get("to_rec709"),
+        drawn={
+            source.header.name: Files(
+                source.paths,
+                source.kind,
+                is_matte=True,
+                channel=source.header.channel,
+                is_still=source.header.cover == STILL,
+            )
+            for source in gathered.sources
+            if source.is_matte
+        },
+        label=label,
     )
+
+
+def _compared(gathered: "Gathered") -> tuple[str, "Files"]:
+    """Return name and files of what a result is compared with: the plate, or fg over bg."""
+    from gencomp_server.sheet import Files
+
+    files = {
+        source.header.name: Files(source.paths, source.kind, source.header.colourspace)
+        for source in gathered.sources
+    }
+    if PLATE not in files and {FG, BG} <= set(files):
+        return f"{FG} over {BG}", replace(files[FG], under=files[BG])
+    name = PLATE if PLATE in files else gathered.sources[0].header.name
+    return name, files[name]
 
 
 @contextlib.contextmanager

@@ -137,8 +137,11 @@ def _parse_knob(spec: dataclasses.Field[Any], value: Any) -> Any:
     if isinstance(parsed, (int, float)) and not isinstance(parsed, bool):
         below, above = lo is not None and parsed < lo, hi is not None and parsed > hi
         if below or above:
+            nearest = f"{lo:g} or more" if below else f"{hi:g} or less"
             raise BadKnob(
-                f"Knob '{spec.name}' is {parsed:g}, allowed are {lo:g} to {hi:g}.", knob=spec.name
+                f"Knob '{spec.name}' is {parsed:g}, allowed are {lo:g} to {hi:g}.",
+                hint=f"Set it to {nearest}; its default is {spec.default:g}.",
+                knob=spec.name,
             )
     return parsed
 

@@ -101,7 +101,7 @@ class OutputFolder:
         """Let other runs in; an empty spool is not left behind."""
         if self._lock is not None:
             self._lock.close()
-        if self.spool.is_dir() and {entry.name for entry in self.spool.iterdir()} <= {"lock"}:
+        if self.spool.is_dir() and not self._keeps_spool:
             self.drop_spool()
 
     @property
@@ -163,6 +163,17 @@ class OutputFolder:
         else:
             now = f"{self.path} still holds layers of an earlier take"
         return f"{now}; there is no manifest until the job is finished."
+
+    def left_over(self) -> str | None:
+        """Return what has to be known of a spool that stays behind; None of an empty one."""
+        if not self._keeps_spool:
+            return None
+        return f"{self.spool} stays: it holds what was sent, for the next try; it may be deleted."
+
+    @property
+    def _keeps_spool(self) -> bool:
+        names = {entry.name for entry in self.spool.iterdir()} if self.spool.is_dir() else set()
+        return not names <= {"lock"}
 
     @property
     def _take(self) -> Path:

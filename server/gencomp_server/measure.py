@@ -22,6 +22,8 @@ from gencomp_protocol.errors import (
 )
 from gencomp_protocol.frames import FrameRange, spell_frames
 from gencomp_protocol.layers import ORIGIN_CHANNELS
+from gencomp_server.colour.modelrange import ModelRange
+from gencomp_server.colour.spaces import REC709, Space
 from gencomp_server.exr.read import MappedPicture
 from gencomp_server.judges import Judge, Refused, Tools, Views, hear, judges_for
 from gencomp_server.measure_files import (
@@ -31,6 +33,7 @@ from gencomp_server.measure_files import (
     A,
     B,
     Wanted,
+    colours_of,
     extra_frames,
     first_of,
     opened,
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from gencomp_server.measure_sheet import DifferenceSheet
 
 _SHARES = ORIGIN_CHANNELS[:4]
+_PLATE = _SHARES[0]
 # Mattes of an origin layer sum to one exactly; half keeps that to this much.
 _SUM_SLACK = 2.0**-9
 
@@ -62,6 +66,7 @@ class Report:
         figures: The figures, in the order in which a person reads them.
         refused: Metrics that were asked for and are not given.
         notes: Sentences to be read.
+        space: The working space that figures of display are of, and who says so; or nothing.
     """
 
     sides: Mapping[str, str]
@@ -69,6 +74,7 @@ class Report:
     figures: tuple[Figure, ...]
     refused: tuple[Refused, ...] = ()
     notes: tuple[str, ...] = ()
+    space: str = ""
 
 
 # --- two sequences -------------------------------------------------------------------------------
@@ -80,6 +86,7 @@ def compare(
     tools: Tools | None = None,
     sheet: DifferenceSheet | None = None,
     progress: Progress | None = None,
+    space: Space | None = None,
 ) -> Report:
     """Measure B against A.
 
@@ -89,18 +96,23 @@ def compare(
         tools: What those are made with; its ``scratch`` is replaced.
         sheet: Collects what a difference sheet shows.
         progress: Told the frames done and the frames in all.
+        space: Working space of all pictures; None takes what B's, else A's, first file says.
 
     Raises:
+        BadKnob: A file names a space that is not to be found.
         FormatMismatch: Sizes or channels do not fit.
         BadMatte: The mask covers nothing at all.
         BadPicture: A file cannot be read.
     """
     by_name = {source.header.name: source for source in gathered.sources}
     roles = _roles(by_name)
+    has_colour = roles[A] == "rgba"  # Coverage is the same in every space.
+    space, words = colours_of(space, by_name) if has_colour else (REC709, "")
     wanted = [Wanted(name, source, roles[name]) for name, source in by_name.items()]
     with opened(wanted) as (reader, scratch):
         judges, refused = _judges(metrics, tools, scratch, roles, OVER in by_name)
-        run = _Run(sheet, judges, {name: first_of(source) for name, source in by_name.items()})
+        files = {name: first_of(source) for name, source in by_name.items()}
+        run = _Run(sheet, judges, files, space)
         total = len(gathered.frames)
         for done, (frame, pictures) in enumerate(reader.frames(gathered.frames), 1):
             run.see(frame, pictures)
@@ -119,6 +131,7 @@ def compare(
         (*figures(run.sums, run.steps), *told),
         (*refused, *run.refused, *silent),
         (*gathered.notes, *extra_frames(by_name), *run.notes(bool(run.judges), MASK in by_name)),
+        words,
     )
 
 
@@ -163,7 +176,11 @@ class _Run:
     """What builds up while frames pass."""
 
     def __init__(
-        self, sheet: DifferenceSheet | None, judges: list[Judge], files: Mapping[str, str]
+        self,
+        sheet: DifferenceSheet | None,
+        judges: list[Judge],
+        files: Mapping[str, str],
+        space: Space,
     ) -> None:
         self.judges, self.refused = judges, list[Refused]()
         self.files = files
@@ -173,13 +190,14 @@ class _Run:
         self.masked, self.covered, self.pixels = False, 0, 0
         self._sheet = sheet
         self._last: Measured | None = None
+        self._light = ModelRange(space=space)
         self._bare: list[int] = []
         self._said: dict[str, str] = {}
 
     def see(self, frame: int, pictures: Mapping[str, MappedPicture]) -> None:
         """Measure one frame."""
         a, b, mask = pictures[A], pictures[B], pictures.get(MASK)
-        seen = overlap(a, b, mask, frame)
+        seen = overlap(a, b, mask, frame, self._light)
         self._note_kinds(a, b, seen.box.width, seen.box.height)
         self.masked = mask is not None
         self.pixels += seen.counted.size
@@ -193,20 +211,20 @@ class _Run:
                 self.steps.append(step_between(self._last, found))
         self._last = found
         if self._sheet is not None:
-            self._sheet.keep(frame, a, b, found)
+            self._sheet.keep(frame, (a, b), found, mask, self._light)
         if OVER in pictures:
             check_formats(a, pictures[OVER], OVER, frame)
-        self._show(frame, pictures)
+        self._show(frame, pictures, self._light)
 
-    def _show(self, frame: int, pictures: Mapping[str, MappedPicture]) -> None:
+    def _show(self, frame: int, pictures: Mapping[str, MappedPicture], light: ModelRange) -> None:
         if not self.judges:
             return
         over, mask = pictures.get(OVER), pictures.get(MASK)
         views = Views(
             frame,
-            srgb_codes(on_display(pictures[A])),
-            srgb_codes(on_display(pictures[B])),
-            None if over is None else srgb_codes(on_display(over)),
+            srgb_codes(on_display(pictures[A]), light),
+            srgb_codes(on_display(pictures[B]), light),
+            None if over is None else srgb_codes(on_display(over), light),
             None if mask is None else covered(mask),
         )
         for judge in list(self.judges):
@@ -279,12 +297,7 @@ def origin_shares(gathered: Gathered, progress: Progress | None = None) -> Repor
                 sums[channel].append((str(frame), total, count))
             if progress is not None:
                 progress(done, len(gathered.frames))
-    found = [
-        mean_figure(
-            channel.replace(".", "_"), f"origin {channel.partition('.')[2]}", rows, SHARE, worst=max
-        )
-        for channel, rows in sums.items()
-    ]
+    found = [_share(channel, rows) for channel, rows in sums.items()]
     made = tuple(one for one in found if one is not None)
     if not made:
         raise BadMatte(
@@ -294,6 +307,13 @@ def origin_shares(gathered: Gathered, progress: Progress | None = None) -> Repor
         )
     sides = {ORIGIN: first_of(by_name[ORIGIN])}
     return Report(sides, gathered.frames, made, (), tuple(gathered.notes))
+
+
+def _share(channel: str, rows: Sequence[tuple[str, float, int]]) -> Figure | None:
+    """Return one matte's share; its worst frame has least of the plate, or most of the others."""
+    kind = channel.partition(".")[2]
+    worst = min if channel == _PLATE else max
+    return mean_figure(channel.replace(".", "_"), f"origin {kind}", rows, SHARE, worst=worst)
 
 
 def _frame_shares(

@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from gencomp_protocol.errors import BadKnob, UnwritableOutput
 from gencomp_protocol.frames import FrameRange
 
 if TYPE_CHECKING:
+    from gencomp_server.colour.spaces import Space
     from gencomp_server.judges import Tools
     from gencomp_server.measure import Report
     from gencomp_server.measure_files import Question
@@ -61,6 +63,15 @@ def add_measure(commands: Any) -> None:
         "to srgb",
     )
     measure.add_argument(
+        "--working-space",
+        metavar="SPACE",
+        help="scene-linear space of all pictures, as gencomp run has it; default: what the files "
+        "of B, else of A, say, else Linear Rec.709",
+    )
+    measure.add_argument(
+        "--ocio", metavar="CONFIG", help="OpenColorIO config that --working-space is of"
+    )
+    measure.add_argument(
         "--origin", metavar="O", help="an origin layer: print the shares of its mattes"
     )
     _add_published(measure)
@@ -99,6 +110,7 @@ def _measure(args: argparse.Namespace) -> int:
 
     pair, origin = _questions(args)
     names = _metrics(args.metrics)
+    space = _space(args)
     if args.sheet is not None and pair is None:
         raise BadKnob("--sheet shows two sequences and none are given.", hint="Give A and B.")
     reports = []
@@ -111,7 +123,7 @@ def _measure(args: argparse.Namespace) -> int:
 
                 sheet = DifferenceSheet(list(gathered.frames))
             tools = _tools(args) if names else None
-            reports.append(compare(gathered, names, tools, sheet, progress))
+            reports.append(compare(gathered, names, tools, sheet, progress, space))
             if sheet is not None:
                 sheet.draw(args.sheet, _title(gathered))
         if origin is not None:
@@ -119,6 +131,25 @@ def _measure(args: argparse.Namespace) -> int:
     _tell(args, reports)
     refused = any(report.refused for report in reports)
     return WRONG if refused and ALL not in args.metrics.split(",") else DONE
+
+
+def _space(args: argparse.Namespace) -> Space | None:
+    """Return the working space that is asked for; None where the files are to say.
+
+    Without ``--ocio`` a name is looked up in the config of the variable OCIO, where there is one.
+
+    Raises:
+        BadKnob: There is no such space.
+    """
+    from gencomp_server.colour.spaces import BUILTIN, SCENE_LINEAR, resolve
+
+    if args.working_space is None and args.ocio is None:
+        return None
+    config = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
+    is_file = config and not config.startswith(BUILTIN)
+    return resolve(
+        args.working_space or SCENE_LINEAR, str(Path(config).absolute()) if is_file else config
+    )
 
 
 def _title(gathered: Gathered) -> str:
@@ -234,6 +265,7 @@ def as_plain(reports: Sequence[Report]) -> dict[str, Any]:
     return {
         "inputs": {name: words for one in reports for name, words in one.sides.items()},
         "frames": str(reports[0].frames),
+        "working_space": next((one.space for one in reports if one.space), None),
         "figures": {
             figure.name: {
                 "unit": figure.unit,
@@ -265,6 +297,8 @@ def show(report: Report) -> None:
     )
     for name, words in report.sides.items():
         console.print(escape(f"{name:<7}{words}"), soft_wrap=True)
+    if report.space:
+        console.print(escape(f"colour {report.space}"), soft_wrap=True)
     count = len(report.frames)
     console.print(f"frames {report.frames} ({count})\n")
     table = Table(box=None, pad_edge=False, header_style="dim")

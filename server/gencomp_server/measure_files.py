@@ -8,6 +8,7 @@ length.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,12 +20,15 @@ from typing import Any
 from gencomp_protocol.errors import BadKnob, MissingFrame
 from gencomp_protocol.frames import FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL
+from gencomp_server.colour.spaces import BUILTIN, REC709, Space, resolve
 from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
-from gencomp_server.exr.header import RGB, parse_exr
+from gencomp_server.exr.header import RGB, parse_exr, text_attribute
 from gencomp_server.exr.read import MappedPicture, map_picture
 from gencomp_server.sources import Gathered, Given, Source, gather, parse_given
 
 A, B, MASK, OVER, ORIGIN = "A", "B", "mask", "over", "origin"
+# Where a delivered file says what its light is.
+WORKING_SPACE = "gencomp:working_space"
 # A minus is the number's where no word ends before it: shot.-002.exr, but not shot-1001.exr.
 NUMBERED = re.compile(r"(?P<head>.*?)(?P<number>(?:(?<![A-Za-z0-9])-)?\d+)(?P<tail>\.[A-Za-z]+)\Z")
 _PICTURES = frozenset({".exr", ".dpx", ".png", ".tif", ".tiff", ".jpg", ".jpeg"})
@@ -222,6 +226,59 @@ def first_of(source: Source) -> str:
     channel = source.header.channel
     path = next(iter(source.paths.values()))
     return f"{path}:{channel}" if channel else str(path)
+
+
+def colours_of(asked: Space | None, by_name: Mapping[str, Source]) -> tuple[Space, str]:
+    """Return the working space of a comparison, and in words which it is and who says so.
+
+    Args:
+        asked: What was asked for, which wins; None takes what the first file of B, else of A, says.
+        by_name: The files.
+
+    Raises:
+        BadKnob: A file names a space that is not to be found, or A or B holds sRGB codes and the
+            space is not Linear Rec.709.
+    """
+    space, words = (asked, "as asked") if asked is not None else _said_by(by_name)
+    coded = [name for name, one in by_name.items() if one.header.colourspace == "srgb"]
+    if coded and not space.is_rec709:
+        raise BadKnob(
+            f"Input '{coded[0]}' holds sRGB codes, but the working space is {space.spell()}.",
+            hint=f"Convert it to an EXR in {space.name} first.",
+            knob="working_space",
+            input=coded[0],
+        )
+    return space, f"{space.spell()}, {words}"
+
+
+def _said_by(by_name: Mapping[str, Source]) -> tuple[Space, str]:
+    for name in (B, A):
+        frame, path = next(iter(by_name[name].paths.items()))
+        if by_name[name].kind == EXR:
+            said = text_attribute(path, WORKING_SPACE, f"Input '{name}' frame {frame}").strip()
+            if said:
+                return _space_said(name, said), f"as the files of {name} say"
+    return REC709, "since no file says another"
+
+
+def _space_said(name: str, said: str) -> Space:
+    """Return the space that a delivered file names: ``NAME``, or ``NAME of CONFIG``.
+
+    Raises:
+        BadKnob: It cannot be found here; the folder of a config is not in a file.
+    """
+    space, _, config = said.rpartition(" of ")
+    own = os.environ.get("OCIO", "")
+    if space and own and not own.startswith(BUILTIN) and Path(own).name == config:
+        return resolve(space, str(Path(own).absolute()))
+    if space and not config.startswith(BUILTIN):
+        raise BadKnob(
+            f"The files of {name} are in {space} of the OCIO config {config}, whose folder they "
+            "do not say.",
+            hint=f"Name both: --working-space '{space}' --ocio FOLDER/{config}.",
+            knob="ocio",
+        )
+    return resolve(space or said, config if space else "")
 
 
 def extra_frames(by_name: Mapping[str, Source]) -> list[str]:

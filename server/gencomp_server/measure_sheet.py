@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from gencomp_protocol.frames import Box
+from gencomp_server.colour.modelrange import ModelRange
 from gencomp_server.exr.read import MappedPicture
 from gencomp_server.metrics.fidelity import Measured
+from gencomp_server.metrics.overlap import Bools, covered
 from gencomp_server.sheet import (
     ALPHA,
     CODES,
@@ -34,6 +38,9 @@ from gencomp_server.sheet import (
 Floats = NDArray[np.float32]
 
 _A, _B, _DIFFERENCE, _TOUCHED = "A", "B", "difference", "touched"
+# A side with an alpha is a picture where it covers this share, or has colour where it does not.
+_PICTURE = 0.9
+_NEARLY = 1e-3
 # The factor leaves this many of the differing places below white.
 _BELOW_WHITE = 99.5
 _MOST = 2.0**16
@@ -51,26 +58,43 @@ class DifferenceSheet:
         self._kept: dict[str, dict[int, Shown]] = {
             name: {} for name in (_A, _B, _DIFFERENCE, _TOUCHED)
         }
+        self._edges: dict[int, Bools] = {}
         self._coverage = False
+        self._opaque: set[str] = set()
 
-    def keep(self, frame: int, a: MappedPicture, b: MappedPicture, found: Measured | None) -> None:
+    def keep(
+        self,
+        frame: int,
+        pair: tuple[MappedPicture, MappedPicture],
+        found: Measured | None,
+        mask: MappedPicture | None = None,
+        light: ModelRange | None = None,
+    ) -> None:
         """Take a frame, if it is one that is shown.
 
         Args:
             frame: Its number.
-            a: The first picture.
-            b: The second.
+            pair: A and B.
             found: What was measured; None where the mask left nothing to measure.
+            mask: Where it was measured; its outline is drawn. None: everywhere.
+            light: How light is brought to Linear Rec.709; None where it is there.
         """
         if frame not in self._wanted:
             return
+        a, b = pair
         self._coverage = len(a.header.channels) == 1
         window = a.header.display_window
         size = thumb_size(window, a.header.pixel_aspect)
         for name, picture in ((_A, a), (_B, b)):
             header = picture.header
             shown = Shown(_wide(picture.pixels), header.display_window, header.data_window)
-            self._kept[name][frame] = _small(shown, size)
+            if len(header.channels) == 3:
+                self._opaque.add(name)
+            kept = self._kept[name][frame] = _small(shown, size)
+            if light is not None and not self._coverage:
+                kept.pixels[..., :3] = light.seen(np.ascontiguousarray(kept.pixels[..., :3]))
+        if mask is not None:
+            self._edges[frame] = _outline(covered(mask), size)
         if found is None:
             return
         frame_box = Box(0, 0, window.width - 1, window.height - 1)
@@ -109,20 +133,34 @@ class DifferenceSheet:
     def _reader(self, name: str, factor: float = 1.0) -> Callable[[int], Shown | None]:
         def read(frame: int) -> Shown | None:
             shown = self._kept[name].get(frame)
-            if shown is None or factor == 1.0:
-                return shown
-            return Shown(shown.pixels * factor, shown.display_window, shown.data_window)
+            if shown is None:
+                return None
+            edge = self._edges.get(frame)
+            return replace(shown, pixels=shown.pixels * np.float32(factor), marked=edge)
 
         return read
 
     def _style(self, name: str) -> str:
+        """Return how a side is shown: a picture opaque, a layer over checkers."""
         if self._coverage:
             return ALPHA
-        solid = all(
-            np.nanmin(one.pixels[..., 3], initial=1.0) > 1.0 - 1e-3
-            for one in self._kept[name].values()
-        )
-        return OPAQUE if solid else OVER_CHECKERS
+        return OPAQUE if self._is_picture(name) else OVER_CHECKERS
+
+    def _is_picture(self, name: str) -> bool:
+        """Tell whether a side has no alpha, or colour nearly everywhere whatever its alpha is."""
+        if name in self._opaque:
+            return True
+        rgba = np.concatenate([one.pixels.reshape(-1, 4) for one in self._kept[name].values()])
+        solid, clear = rgba[:, 3] > 1.0 - _NEARLY, rgba[:, 3] < _NEARLY
+        filled = solid | (clear & (rgba[:, :3] != 0).any(axis=1))
+        return bool(np.count_nonzero(filled) >= _PICTURE * len(rgba))
+
+
+def _outline(counted: Bools, size: tuple[int, int]) -> Bools:
+    """Return the line around what counts, one pixel outside it. [h,w] bool of ``size``."""
+    small = cv2.resize(counted.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.0
+    wider = cv2.dilate(small.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return np.asarray(wider & ~small)
 
 
 def _wide(pixels: NDArray[np.floating]) -> NDArray[np.floating]:

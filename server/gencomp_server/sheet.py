@@ -5,16 +5,21 @@
 
                   1001        1007        1013        1019        1024
     plate        [      ]    [      ]    [      ]    [      ]    [      ]
+      roto       [ half as high        ]
     ball         [ over a checkerboard ]
       alpha      [ half as high        ]
     background   [      ]
 
 Pictures are reduced in scene-linear, then shown through sRGB with highlights rolled off, so that a
-lamp of 8.0 keeps its shape. NaN and infinity are shown in magenta. Only reduced pictures are held.
+lamp of 8.0 keeps its shape. NaN and infinity are shown in magenta. Only reduced pictures are held,
+and the few that are read ahead of the one that is drawn.
 """
 
+import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +30,15 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
-from gencomp_protocol.layers import BACKGROUND, CLEAN, DIFFERENCE, RESULT
-from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
+from gencomp_protocol.layers import (
+    BACKGROUND,
+    CLEAN,
+    DIFFERENCE,
+    ORIGIN,
+    ORIGIN_CHANNELS,
+    RESULT,
+)
+from gencomp_server.exr.decode import EXR, Decoded, DecodePool, DecodeTask
 from gencomp_server.exr.read import map_picture
 
 Array = NDArray[np.float32]
@@ -52,11 +64,21 @@ _INK = (216, 216, 216)
 _DIM_INK = (140, 140, 140)
 _CAUTION_INK = (255, 176, 64)
 _FAULT = (255, 0, 255)
+# An origin layer in false colour, the plate's own being black: its channel, what is said, 8-bit.
+_ORIGIN_INKS = (
+    (ORIGIN_CHANNELS[1], "gain", (64, 112, 255)),
+    (ORIGIN_CHANNELS[2], "other", (64, 200, 64)),
+    (ORIGIN_CHANNELS[3], "generated", (255, 48, 32)),
+)
+_LEGEND = (("black: plate", _DIM_INK), *((word, ink) for _, word, ink in _ORIGIN_INKS))
+_LEGEND_PX = 17
 _CHECKER_PX = 12
 _CHECKERS = (0.18, 0.30)  # scene-linear greys: a soft shadow shows, a white layer stands out
 _GREY = 0.18  # scene-linear
 _KNEE = 0.7  # Highlights are rolled off from here, scene-linear.
 _FIRST_TOUCHED = 0.35  # How bright a single touched pixel makes its place in the small picture.
+_DECODERS = 2
+_AHEAD = 3  # pictures that are read or were: one to draw while each decoder has one
 _TEXT_SCALE = 4  # Stroke letters are drawn this much larger and reduced, which smooths them.
 
 
@@ -65,17 +87,23 @@ class Shown:
     """One picture as it was read.
 
     Attributes:
-        pixels: Scene-linear, premultiplied where it has an alpha. [H,W,3|4] float16 or float32,
-            over ``data_window``.
+        pixels: Scene-linear, premultiplied where it has an alpha; one channel is coverage alone,
+            which stands for all four. [H,W,1|3|4] float16 or float32, over ``data_window``.
         display_window: The picture's frame.
         data_window: The pixels present.
         pixel_aspect: Width over height of one pixel.
+        remark: A few words beside a small picture; or nothing.
+        marked: Where a line is drawn over it, over the display window. [h,w] bool of any size.
+        to_rec709: The way from its primaries to those of a monitor. [3,3]; None: they are the same.
     """
 
     pixels: NDArray[Any]
     display_window: Box
     data_window: Box
     pixel_aspect: float = 1.0
+    remark: str = ""
+    marked: NDArray[np.bool_] | None = None
+    to_rec709: NDArray[Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +115,15 @@ class Row:
         read: Reads the row's picture of a frame; None where there is none.
         style: ``OPAQUE``, ``ALPHA``, ``CODES``, ``TOUCHED``, or ``OVER_CHECKERS``, which adds a
             small row with the alpha.
+        is_small: True where its pictures are half as wide and high.
+        legend: Words below the label, each with its own 8-bit ink.
     """
 
     label: str
     read: Callable[[int], Shown | None] = field(repr=False)
     style: str = OPAQUE
+    is_small: bool = False
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
 
 
 def pick_frames(frames: Sequence[int]) -> list[int]:
@@ -134,21 +166,82 @@ def thumbnail(shown: Shown, size: tuple[int, int]) -> tuple[Array, NDArray[np.bo
         RGBA, alpha 1 where the picture has none [h,w,4] float32, scene-linear, premultiplied; and
         where a pixel was NaN or infinite [h,w] bool.
     """
-    frame = shown.display_window
-    full = np.zeros((frame.height, frame.width, 4), np.float32)
-    common = frame.intersect(shown.data_window)
+    return thumbnails(shown, size)[0]
+
+
+def thumbnails(shown: Shown, *sizes: tuple[int, int]) -> list[tuple[Array, NDArray[np.bool_]]]:
+    """Return what :func:`thumbnail` does, at several sizes for one reading of the picture."""
+    full = _whole(shown)
+    made = [_reduced(full, size) for size in sizes]
+    faults = [np.zeros(small.shape[:2], np.bool_) for small in made]
+    # One bad sample spoils every mean that it is in, so that the small ones tell.
+    if not all(np.isfinite(small).all() for small in made):
+        fault = ~np.isfinite(full).all(axis=2)
+        full[fault] = 0.0
+        made = [_reduced(full, size) for size in sizes]
+        share = np.asarray(fault, np.float32)[..., None]
+        faults = [np.asarray(_reduced(share, size)[..., 0] > 0.0) for size in sizes]
+    return [(_as_shown(small, shown), bad) for small, bad in zip(made, faults, strict=True)]
+
+
+def _whole(shown: Shown) -> Array:
+    """Return a picture over its display window, transparent black where it has no pixels.
+
+    Returns:
+        [H,W,C] float32: RGBA where pixels are missing, alpha 1 where the picture has none; else
+        the channels that it has.
+    """
+    frame, data, part = shown.display_window, shown.data_window, shown.pixels
+    common = frame.intersect(data)
     if common is not None:
-        from_y, from_x = common.y0 - shown.data_window.y0, common.x0 - shown.data_window.x0
-        part = shown.pixels[from_y : from_y + common.height, from_x : from_x + common.width]
+        top, left = common.y0 - data.y0, common.x0 - data.x0
+        part = part[top : top + common.height, left : left + common.width]
+        if common == frame:
+            return part.astype(np.float32)
+    full = np.zeros((frame.height, frame.width, 4), np.float32)
+    if common is not None:
         y, x = common.y0 - frame.y0, common.x0 - frame.x0
         target = full[y : y + common.height, x : x + common.width]
         target[..., 3] = 1.0
-        target[..., : part.shape[2]] = part
-    fault = ~np.isfinite(full).all(axis=2)
-    full[fault] = 0.0
+        target[..., : 4 if part.shape[2] == 1 else part.shape[2]] = part
+    return full
+
+
+def _reduced(full: Array, size: tuple[int, int]) -> Array:
     small = cv2.resize(full, size, interpolation=cv2.INTER_AREA)
-    faults = cv2.resize(fault.astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    return np.asarray(small, np.float32), np.asarray(faults > 0.0)
+    return np.asarray(small, np.float32).reshape(size[1], size[0], full.shape[2])
+
+
+def _as_rgba(pixels: Array) -> Array:
+    """Return RGBA: one channel in all four, alpha 1 where there is none. [h,w,4]."""
+    if pixels.shape[2] == 1:
+        return np.repeat(pixels, 4, axis=2)
+    if pixels.shape[2] == 3:
+        return np.concatenate([pixels, np.ones_like(pixels[..., :1])], axis=2)
+    return pixels
+
+
+def _as_shown(small: Array, shown: Shown) -> Array:
+    """Return a reduced picture as RGBA in a monitor's primaries. [h,w,4]."""
+    rgba = _as_rgba(small)
+    if shown.to_rec709 is not None:
+        rgba[..., :3] = rgba[..., :3] @ shown.to_rec709.T.astype(np.float32)
+    return rgba
+
+
+def lay_over(front: Shown, back: Shown) -> Shown:
+    """Return one picture over another of the same size, as a Merge node has it.
+
+    Args:
+        front: Premultiplied where it has an alpha; its display window is kept.
+        back: As ``front``.
+
+    Returns:
+        RGBA over the display window, ``front + back * (1 - a)``. [H,W,4] float32.
+    """
+    top = _as_rgba(_whole(front))
+    top += _as_rgba(_whole(back)) * (1.0 - top[..., 3:])
+    return replace(front, pixels=top, data_window=front.display_window)
 
 
 def _checkers(width: int, height: int) -> Array:
@@ -256,7 +349,8 @@ def compose_sheet(
     first = rows[0].read(columns[0])
     assert first is not None, "the first row shows its first frame"
     size = thumb_size(first.display_window, first.pixel_aspect)
-    strips = [strip for row in rows for strip in _strips(row, columns, size)]
+    strips = _strips(replace(rows[0], read=_after(first, rows[0].read)), columns, size)
+    strips += [strip for row in rows[1:] for strip in _strips(row, columns, size)]
     head = _HEAD_PX + (_CAUTION_PX if caution else 0)
     height = head + sum(strip.height + _GAP_PX for strip in strips) + _MARGIN_PX
     width = 2 * _MARGIN_PX + _LABEL_PX + len(columns) * (size[0] + _GAP_PX) - _GAP_PX
@@ -273,12 +367,24 @@ def compose_sheet(
         label_px, indent = (10, 16) if strip.is_small else (13, 0)
         middle = y + (strip.height // 2 if strip.is_small else label_px)
         _draw_text(sheet, strip.label, _MARGIN_PX + indent, middle, label_px, ink)
+        for line, (word, own_ink) in enumerate(strip.legend, 1):
+            _draw_text(sheet, word, _MARGIN_PX, middle + 6 + line * _LEGEND_PX, 10, own_ink)
         for index, picture in enumerate(strip.pictures):
             if picture is not None:
                 x = left + index * (size[0] + _GAP_PX)
                 sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
+                remark = strip.remarks[index] if strip.remarks else ""
+                if remark:
+                    beside = x + picture.shape[1] + _GAP_PX
+                    _draw_text(sheet, remark, beside, middle, 10, _DIM_INK)
         y += strip.height + _GAP_PX
     return sheet
+
+
+def _after(first: Shown, read: Callable[[int], Shown | None]) -> Callable[[int], Shown | None]:
+    """Return a reader that gives the first picture, read already, and lets go of it."""
+    held = [first]
+    return lambda frame: held.pop() if held else read(frame)
 
 
 @dataclass(frozen=True)
@@ -289,23 +395,34 @@ class _Strip:
     height: int
     pictures: tuple[Picture8 | None, ...]
     is_small: bool = False
+    remarks: tuple[str, ...] = ()
+    legend: tuple[tuple[str, tuple[int, int, int]], ...] = ()
 
 
 def _strips(row: Row, columns: Sequence[int], size: tuple[int, int]) -> list[_Strip]:
     """Read a row's pictures, one at a time, and draw its strip, and its alpha's below."""
     small = (max(4, round(size[0] * _ALPHA_SHARE)), max(4, round(size[1] * _ALPHA_SHARE)))
+    own = small if row.is_small else size
     pictures: list[Picture8 | None] = []
     alphas: list[Picture8 | None] = []
+    remarks: list[str] = []
     for frame in columns:
         shown = row.read(frame)
+        remarks.append("" if shown is None else shown.remark)
         if shown is None:
             pictures.append(None)
             alphas.append(None)
             continue
-        rgba, faults = thumbnail(shown, size)
-        pictures.append(_SHOW[row.style](rgba, faults))
-        alphas.append(show_alpha(*thumbnail(shown, small)) if row.style == OVER_CHECKERS else None)
-    strips = [_Strip(row.label, size[1], tuple(pictures))]
+        has_alpha = row.style == OVER_CHECKERS
+        reduced = thumbnails(shown, own, *((small,) if has_alpha else ()))
+        picture = _SHOW[row.style](*reduced[0])
+        if shown.marked is not None:
+            lines = cv2.resize(shown.marked.astype(np.uint8), own, interpolation=cv2.INTER_NEAREST)
+            picture[np.asarray(lines) > 0] = _CAUTION_INK
+        pictures.append(picture)
+        alphas.append(show_alpha(*reduced[1]) if has_alpha else None)
+    drawn = tuple(pictures)
+    strips = [_Strip(row.label, own[1], drawn, row.is_small, tuple(remarks), row.legend)]
     if row.style == OVER_CHECKERS:
         strips.append(_Strip("alpha", small[1], tuple(alphas), is_small=True))
     return strips
@@ -336,12 +453,22 @@ class Files:
         kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
         colourspace: ``scene_linear``, or ``srgb`` where an image holds sRGB codes.
         is_matte: True where the files hold one channel, to be shown as grey.
+        channel: Which one that is; None for the alpha, else the first.
+        is_still: True where a picture stands for the frames that have none of their own.
+        under: What the pictures are shown over; None for nothing.
     """
 
     paths: Mapping[int, Path]
     kind: str = EXR
     colourspace: str = "scene_linear"
     is_matte: bool = False
+    channel: str | None = None
+    is_still: bool = True
+    under: "Files | None" = None
+
+    def nearest(self, frame: int) -> int:
+        """Return the frame whose file is shown at a frame: its own, else the nearest."""
+        return min(self.paths, key=lambda own: (abs(own - frame), own))
 
 
 def caution_of(manifest: Mapping[str, Any]) -> str:
@@ -359,6 +486,8 @@ def draw_delivery(
     layers: Mapping[str, Files],
     caution: str = "",
     to_rec709: Sequence[float] | None = None,
+    drawn: Mapping[str, Files] | None = None,
+    label: str = "plate",
 ) -> None:
     """Write the contact sheet of a delivery: plate, layers over checkers, mattes grey.
 
@@ -371,22 +500,52 @@ def draw_delivery(
         caution: What must not be overlooked, below the title; see :func:`caution_of`.
         to_rec709: The way from the pictures' primaries to those of a monitor, nine numbers by
             rows; None where they are the same or no matrix leads there.
+        drawn: The mattes that were given, small and grey below the plate.
+        label: What the row of the plate is called.
 
     Raises:
         BadPicture: A file cannot be read.
         UnwritableOutput: The sheet cannot be written.
     """
-    pool = DecodePool(processes=1)
-    try:
-        with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
+        pool, readers = DecodePool(_DECODERS), ThreadPoolExecutor(_AHEAD, "sheet")
+        try:
             primaries = None if to_rec709 is None else np.reshape(to_rec709, (3, 3))
-            place = (pool, Path(scratch), primaries)
-            rows = [_row("plate", plate, OPAQUE, *place)]
+            desk = _Desk(pool, Path(scratch), primaries)
+            rows = [_row(label, plate, OPAQUE, desk)]
+            rows += [_drawn_row(name, files, desk) for name, files in (drawn or {}).items()]
             for name in sorted(layers, key=lambda name: name == BACKGROUND):
-                rows.append(_row(name, layers[name], _style(name, layers[name]), *place))
+                if name == ORIGIN:
+                    rows.append(_origin_row(layers[name], desk))
+                else:
+                    rows.append(_row(name, layers[name], _style(name, layers[name]), desk))
+            rows = read_ahead(rows, pick_frames(frames), readers)
             write_sheet(path, compose_sheet(title, rows, frames, caution))
-    finally:
-        pool.close()
+        finally:
+            readers.shutdown(cancel_futures=True)
+            pool.close()
+
+
+def read_ahead(
+    rows: Sequence[Row], columns: Sequence[int], readers: ThreadPoolExecutor
+) -> list[Row]:
+    """Return rows whose pictures are read before they are asked for, at most three at a time.
+
+    Args:
+        rows: From top to bottom.
+        columns: Frames from left to right; every picture is then asked for once, in that order.
+        readers: What reads.
+    """
+    left = deque((row, frame) for row in rows for frame in columns)
+    under_way: deque[Future[Shown | None]] = deque()
+
+    def read(frame: int) -> Shown | None:
+        while left and len(under_way) < _AHEAD:
+            row, ahead = left.popleft()
+            under_way.append(readers.submit(row.read, ahead))
+        return under_way.popleft().result()
+
+    return [replace(row, read=read) for row in rows]
 
 
 def _style(name: str, files: Files) -> str:
@@ -397,32 +556,81 @@ def _style(name: str, files: Files) -> str:
     return OPAQUE if name in (BACKGROUND, CLEAN, RESULT) else OVER_CHECKERS
 
 
-def _row(
-    label: str,
-    files: Files,
-    style: str,
-    pool: DecodePool,
-    scratch: Path,
-    primaries: NDArray[Any] | None,
-) -> Row:
-    """Return a row whose pictures are decoded when they are drawn, and dropped after."""
-    role = "matte" if files.is_matte else "rgba"
-    task = DecodeTask(
-        Path(), scratch / "picture", files.kind, role, colourspace=files.colourspace, name=label
-    )
+@dataclass(frozen=True)
+class _Desk:
+    """Where pictures are decoded: the processes, a folder, and the way to a monitor's primaries."""
 
-    def read(frame: int) -> Shown | None:
-        source = files.paths.get(frame) or next(iter(files.paths.values()))
-        decoded = pool.submit(replace(task, source=source, frame=frame)).result()
+    pool: DecodePool
+    scratch: Path
+    primaries: NDArray[Any] | None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def ask(self, label: str, files: Files, frame: int) -> "Future[Decoded]":
+        """Have a row's picture decoded."""
+        source = files.paths.get(frame)
+        task = DecodeTask(
+            files.paths[files.nearest(frame)] if source is None else source,
+            self.scratch / str(next(self.numbers)),
+            files.kind,
+            "matte" if files.is_matte else "rgba",
+            files.channel,
+            files.colourspace,
+            label,
+            frame,
+        )
+        return self.pool.submit(task)
+
+    def take(self, future: "Future[Decoded]", *, is_matte: bool) -> Shown:
+        """Return what was decoded; its files go."""
+        decoded = future.result()
         mapped = map_picture(decoded)
         assert mapped is not None, "nobody else touches the scratch folder"
         header = mapped.header
-        pixels = np.repeat(mapped.pixels, 4 if files.is_matte else 1, axis=2)
-        if primaries is not None and not files.is_matte:
-            pixels = pixels.astype(np.float32)
-            pixels[..., :3] = pixels[..., :3] @ primaries.T.astype(np.float32)
         for suffix in (".raw", ".json"):
             decoded.path.with_name(decoded.path.name + suffix).unlink()
-        return Shown(pixels, header.display_window, header.data_window, header.pixel_aspect)
+        windows = (header.display_window, header.data_window, header.pixel_aspect)
+        return Shown(mapped.pixels, *windows, to_rec709=None if is_matte else self.primaries)
+
+
+def _row(label: str, files: Files, style: str, desk: _Desk) -> Row:
+    """Return a row whose pictures are decoded when they are drawn, and dropped after."""
+
+    def read(frame: int) -> Shown | None:
+        first = desk.ask(label, files, frame)
+        if files.under is None:
+            return desk.take(first, is_matte=files.is_matte)
+        second = desk.ask(label, files.under, frame)
+        return lay_over(desk.take(first, is_matte=False), desk.take(second, is_matte=False))
 
     return Row(label, read, style)
+
+
+def _drawn_row(label: str, files: Files, desk: _Desk) -> Row:
+    """Return a small row of a matte; where a frame has none, the nearest one, which is said."""
+
+    def read(frame: int) -> Shown | None:
+        shown = desk.take(desk.ask(label, files, frame), is_matte=True)
+        if files.is_still or frame in files.paths:
+            return shown
+        return replace(shown, remark=f"of {files.nearest(frame)}")
+
+    return Row(label, read, ALPHA, is_small=True)
+
+
+def _origin_row(files: Files, desk: _Desk) -> Row:
+    """Return the row of an origin layer: its mattes, each in an ink of its own, added up."""
+
+    def read(frame: int) -> Shown | None:
+        asked = [
+            desk.ask(ORIGIN, replace(files, is_matte=True, channel=channel), frame)
+            for channel, _, _ in _ORIGIN_INKS
+        ]
+        mattes = [desk.take(future, is_matte=True) for future in asked]
+        inks = [np.array(ink, np.float32) / 255.0 for _, _, ink in _ORIGIN_INKS]
+        colour = sum(
+            one.pixels[..., :3].astype(np.float32) * ink
+            for one, ink in zip(mattes, inks, strict=True)
+        )
+        return replace(mattes[0], pixels=np.asarray(colour, np.float32))
+
+    return Row(ORIGIN, read, CODES, legend=_LEGEND)

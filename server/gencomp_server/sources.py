@@ -18,7 +18,7 @@ from gencomp_protocol.errors import BadKnob, BadName, BadPicture, MissingFrame, 
 from gencomp_protocol.frames import Format, FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader
 from gencomp_server.contract import spell_input
-from gencomp_server.exr.header import find_channel, parse_exr
+from gencomp_server.exr.header import choose_data, find_channel, parse_exr
 from gencomp_server.exr.heads import bit_depth, picture_size
 
 COLOURSPACES = ("scene_linear", "srgb")
@@ -62,11 +62,13 @@ class Source:
         header: What the request says of it.
         paths: File of each frame in ``header.frames``.
         kind: ``exr``, or ``image`` for DPX, PNG, TIFF and JPEG.
+        is_matte: True where one channel of coverage is read of it.
     """
 
     header: InputHeader
     paths: Mapping[int, Path]
     kind: str
+    is_matte: bool = False
 
 
 @dataclass(frozen=True)
@@ -354,6 +356,10 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
             input=one.name,
         )
     kind = kinds.pop()
+    if one.spec["kind"] == "data" and kind == EXR:
+        frame, path = next(iter(paths.items()))
+        label = f"Input '{one.name}' frame {frame}"
+        choose_data(parse_exr(path, label), one.channel, label)
     space = _colourspace(one, kind, paths, asked, notes)
     if one.spec["kind"] == "matte" and one.channel is None and _is_plain_rgb(one.name, kind, paths):
         notes.append(f"Input '{one.name}' has no alpha; its first channel R is read.")
@@ -365,7 +371,7 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
         channel=one.channel,
         colourspace=space,
     )
-    return Source(header, paths, kind)
+    return Source(header, paths, kind, one.is_matte)
 
 
 def _is_plain_rgb(name: str, kind: str, paths: Mapping[int, Path]) -> bool:

@@ -75,7 +75,8 @@ def test_when_everything_fits_then_the_parsed_params_come_back():
     ("name", "value", "words"),
     [
         ("gian", 1.0, "Did you mean 'gain'"),
-        ("gain", 5.0, "allowed are 0 to 4"),
+        ("gain", 5.0, "allowed are 0 to 4. Set it to 4 or less"),
+        ("gain", -1.0, "Set it to 0 or more"),
         ("gain", float("nan"), "takes a number"),
         ("gain", "bright", "takes a number"),
         ("steps", 2.5, "takes a whole number"),

@@ -14,6 +14,7 @@ from gencomp_protocol.errors import BadKnob, MissingFrame, WeightsRefused
 from gencomp_protocol.frames import Box
 from gencomp_protocol.layers import ORIGIN_CHANNELS
 from gencomp_server.cli import main
+from gencomp_server.colour.spaces import resolve
 from gencomp_server.contract import LayerFrame
 from gencomp_server.exr.write import write_layer
 from gencomp_server.judges import Refused, Tools
@@ -226,6 +227,20 @@ def test_shares_of_an_origin_layer_are_printed(measured, tmp_path):
     }
 
 
+def test_the_worst_frame_has_least_of_the_plate_and_most_of_the_others(measured, tmp_path):
+    folder = tmp_path / "origin"
+    origin(folder, (0.5, 0.0, 0.25, 0.25), 1001)
+    origin(folder, (0.0, 0.25, 0.0, 0.75), 1002)
+    _, said, _ = measured("--origin", folder)
+    worst = {name: (one["worst"], one["worst_frame"]) for name, one in said["figures"].items()}
+    assert worst == {
+        "origin_plate": (0.5, "1002"),
+        "origin_gain": (0.125, "1002"),
+        "origin_other": (0.125, "1001"),
+        "origin_generated": (0.375, "1002"),
+    }
+
+
 def test_shares_are_taken_where_the_mask_covers(measured, tmp_path):
     mask = flat(0.0, 1)
     mask[:, :10] = 1.0
@@ -406,3 +421,61 @@ def test_the_number_of_a_file_is_found_in_its_name(tmp_path, file, pattern):
 
 def test_what_is_no_folder_comes_back_as_it_is():
     assert pattern_of("A", "shot.####.exr") == "shot.####.exr"
+
+
+def in_acescg(folder, value):
+    folder.mkdir()
+    picture = LayerFrame("p", 1001, flat(value), tuple("RGB"), FRAME, FRAME)
+    space = {"gencomp:working_space": resolve("ACEScg").spell()}
+    write_layer(folder / "p.1001.exr", picture, space)
+    return folder
+
+
+def test_the_working_space_is_what_the_files_say_and_the_flag_wins(measured, tmp_path):
+    a, b = sequence(tmp_path / "a", ((0.0, 0.25, 0.0),)), in_acescg(tmp_path / "b", (0.0, 0.5, 0.0))
+    _, said, _ = measured(a, b)
+    assert said["working_space"].startswith("ACEScg of ocio://")
+    assert said["working_space"].endswith(", as the files of B say")
+    _, named, _ = measured(a, b, "--working-space", "linear rec.709", "--ocio", "")
+    assert named["working_space"] == "Linear Rec.709 (sRGB), as asked"
+    linear = [one["figures"]["psnr_linear"]["value"] for one in (said, named)]
+    shown = [one["figures"]["psnr_display"]["value"] for one in (said, named)]
+    assert linear[0] == linear[1]
+    # By hand: sRGB codes 0.5370 of 0.25 and 0.7354 of 0.5, in one channel of three.
+    assert shown[1] == pytest.approx(18.82, abs=0.01)
+    assert abs(shown[0] - shown[1]) > 0.1
+
+
+def test_files_that_say_nothing_are_rec_709(measured, pair):
+    _, said, _ = measured(*pair)
+    assert said["working_space"] == "Linear Rec.709 (sRGB), since no file says another"
+
+
+def test_codes_of_srgb_beside_another_space_are_refused(measured, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((16, 20, 3), np.uint8))
+    code, _, err = measured(tmp_path / "a.png", in_acescg(tmp_path / "b", 0.5))
+    assert code == 2
+    assert "Input 'A' holds sRGB codes, but the working space is ACEScg" in err
+
+
+def test_a_plate_with_an_alpha_is_shown_as_a_picture_and_the_mask_is_outlined(pair, tmp_path):
+    rgba = np.full((16, 20, 4), 0.5, np.float16)
+    rgba[..., 3] = 0.0  # a plate that carries the alpha of something else
+    for folder in pair:
+        write(folder, 1001, rgba, "RGBA")
+    mask = flat(0.0, 1)
+    mask[4:12, 5:15] = 1.0
+    write(tmp_path / "m", 1001, mask, "A")
+    sheet = tmp_path / "s.png"
+    words = ["measure", *map(str, pair), "--frames", "1001", "--sheet", str(sheet)]
+    assert main([*words, "--mask", f"{tmp_path}/m/p.1001.exr"]) == 0
+    picture = cv2.imread(str(sheet))[..., ::-1]
+    left, top = 198, 74
+    assert tuple(picture[top + 10, left + 10]) == (188, 188, 188)  # sRGB of 0.5, no checkers
+    line = picture[top : top + 268, left : left + 336].astype(int)
+    orange = (line == (255, 176, 64)).all(axis=2)
+    ys, xs = np.nonzero(orange)
+    # The mask is x 84..251 and y 67..200 of 336 x 269 pixels; the line lies just outside.
+    assert (xs.min(), xs.max()) == (83, 252)
+    assert abs(ys.min() - 66) <= 1
+    assert not orange[100:160, 120:200].any()

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contact sheet: what it shows and where."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import cv2
 import numpy as np
 import pytest
 
 from gencomp_protocol.errors import UnwritableOutput
 from gencomp_protocol.frames import Box
+from gencomp_protocol.layers import ORIGIN_CHANNELS
 from gencomp_server.contract import LayerFrame
 from gencomp_server.exr.write import write_layer
 from gencomp_server.sheet import (
@@ -19,10 +22,12 @@ from gencomp_server.sheet import (
     display,
     draw_delivery,
     pick_frames,
+    read_ahead,
     show_alpha,
     show_on_grey,
     show_over_checkers,
     thumbnail,
+    thumbnails,
     write_sheet,
 )
 
@@ -149,6 +154,43 @@ def test_pictures_are_read_one_at_a_time_and_once_a_column():
     assert asked == [1, 2, 3]
 
 
+def test_pictures_are_read_ahead_in_their_order_and_three_at_most():
+    asked = []
+
+    def row(name):
+        def read(frame):
+            asked.append(f"{name}{frame}")
+            return Shown(np.full((1, 1, 3), frame, np.float32), Box(0, 0, 0, 0), Box(0, 0, 0, 0))
+
+        return Row(name, read)
+
+    with ThreadPoolExecutor(1) as readers:
+        first, second = read_ahead([row("a"), row("b")], [1, 2], readers)
+        shown = [first.read(1).pixels[0, 0, 0]]
+        readers.submit(int).result()
+        assert asked == ["a1", "a2", "b1"]
+        shown += [one.pixels[0, 0, 0] for one in (first.read(2), second.read(1), second.read(2))]
+    assert shown == [1, 2, 1, 2]
+    assert asked == ["a1", "a2", "b1", "b2"]
+
+
+def test_a_picture_is_reduced_to_several_sizes_as_to_each_alone():
+    pixels = np.random.default_rng(1).uniform(0, 1, (32, 64, 4)).astype(np.float16)
+    pixels[3, 5, 1] = np.inf
+    shown = Shown(pixels, WINDOW, WINDOW)
+    for made, size in zip(thumbnails(shown, (16, 8), (8, 4)), [(16, 8), (8, 4)], strict=True):
+        alone = thumbnail(shown, size)
+        assert [one.tobytes() for one in made] == [one.tobytes() for one in alone]
+        assert made[1].sum() == 1
+
+
+def test_coverage_alone_stands_for_all_four_channels():
+    half = Shown(np.full((32, 32, 1), 0.5, np.float16), WINDOW, Box(0, 0, 31, 31))
+    rgba, _ = thumbnail(half, (64, 32))
+    assert (rgba[:, :32] == 0.5).all()
+    assert not rgba[:, 32:].any()
+
+
 def test_a_sheet_is_written_whole(tmp_path):
     write_sheet(tmp_path / "sheet.png", np.zeros((4, 4, 3), np.uint8))
     assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
@@ -197,3 +239,55 @@ def test_a_plate_of_other_primaries_is_shown_in_those_of_a_monitor(tmp_path):
     draw_delivery(tmp_path / "sheet.png", "job", [1001], plate, {}, to_rec709=red_is_blue)
     sheet = cv2.imread(str(tmp_path / "sheet.png"))
     assert tuple(sheet[74 + 80, 28 + 170 + 168]) == (118, 0, 0)  # blue, green, red
+
+
+def written(folder, name, frame, pixels, channels):
+    path = folder / f"{name}.{frame}.exr"
+    picture = LayerFrame(name, frame, pixels, channels, WINDOW, WINDOW)
+    write_layer(path, picture)
+    return path
+
+
+def drawn_sheet(folder, plate, layers, frames=(1001,), **more):
+    draw_delivery(folder / "sheet.png", "job", list(frames), plate, layers, **more)
+    return cv2.imread(str(folder / "sheet.png"))[..., ::-1]
+
+
+def test_a_foreground_is_shown_over_its_background(tmp_path):
+    fg = np.zeros((32, 64, 4), np.float16)
+    fg[:, :32] = (0.18, 0.0, 0.0, 1.0)
+    bg = np.full((32, 64, 3), 0.18, np.float16)
+    front = written(tmp_path, "fg", 1001, fg, ("R", "G", "B", "A"))
+    back = written(tmp_path, "bg", 1001, bg, ("R", "G", "B"))
+    plate = Files({1001: front}, under=Files({1001: back}))
+    sheet = drawn_sheet(tmp_path, plate, {}, label="fg over bg")
+    assert tuple(sheet[74 + 80, 198 + 80]) == (118, 0, 0)
+    assert tuple(sheet[74 + 80, 198 + 250]) == (118, 118, 118)
+
+
+def test_what_was_drawn_is_a_small_row_and_says_of_which_frame_it_is(tmp_path):
+    plate = written(tmp_path, "plate", 1001, np.zeros((32, 64, 3), np.float16), ("R", "G", "B"))
+    roto = written(tmp_path, "roto", 1001, np.full((32, 64, 1), 0.5, np.float16), ("A",))
+    still = {"effect_mask": Files({1001: roto}, is_matte=True)}
+    painted = {"effect_mask": Files({1001: roto}, is_matte=True, is_still=False)}
+    bare = drawn_sheet(tmp_path, Files({1001: plate}), {}, (1001, 1002))
+    sheet = drawn_sheet(tmp_path, Files({1001: plate}), {}, (1001, 1002), drawn=still)
+    assert sheet.shape[0] - bare.shape[0] == 84 + 10  # half of 168, and a gap
+    top, second = 74 + 168 + 10, 198 + 346
+    assert (sheet[top : top + 84, 198 : 198 + 168] == 128).all()
+    assert (sheet[top : top + 84, second + 178 :] == 26).all()
+    marked = drawn_sheet(tmp_path, Files({1001: plate}), {}, (1001, 1002), drawn=painted)
+    assert (marked[top : top + 84, 198 + 178 : 198 + 336] == 26).all()  # its own frame
+    assert (marked[top : top + 84, second + 178 :] > 100).any()
+
+
+def test_an_origin_layer_is_shown_in_false_colour(tmp_path):
+    plate = written(tmp_path, "plate", 1001, np.zeros((32, 64, 3), np.float16), ("R", "G", "B"))
+    shares = np.zeros((32, 64, 5), np.float32)
+    for column in range(4):  # plate, gain, other, generated
+        shares[:, 16 * column : 16 * column + 16, column] = 1.0
+    origin = written(tmp_path, "origin", 1001, shares, ORIGIN_CHANNELS)
+    sheet = drawn_sheet(tmp_path, Files({1001: plate}), {"origin": Files({1001: origin})})
+    line = sheet[74 + 168 + 10 + 84]
+    seen = [tuple(map(int, line[198 + 84 * column + 42])) for column in range(4)]
+    assert seen == [(0, 0, 0), (64, 112, 255), (64, 200, 64), (255, 48, 32)]

@@ -338,3 +338,14 @@ def test_no_input_at_all_shows_how_to_name_one():
 def test_an_unknown_system_names_the_nearest():
     with pytest.raises(BadKnob, match="Did you mean 'layers'"):
         schema_of([SCHEMA], "layer")
+
+
+def test_a_picture_given_as_depth_is_refused_before_it_travels(tmp_path):
+    box = Box(0, 0, 7, 7)
+    picture = LayerFrame("p", 1, np.zeros((8, 8, 3), np.float16), ("R", "G", "B"), box, box)
+    write_layer(tmp_path / "p.0001.exr", picture)
+    with pytest.raises(BadPicture, match="Input 'depth' frame 1 has no depth channel but"):
+        collect(f"depth={tmp_path}/p.%04d.exr")
+    (named,) = collect(f"depth={tmp_path}/p.%04d.exr:R").sources
+    assert named.header.channel == "R"
+    assert not named.is_matte

@@ -48,7 +48,8 @@ class Encoder:
         written: Called for every file that is complete, from a background thread.
         metadata: Attributes that every file carries over those of its layer.
         whole: Names of the layers that are pictures and fill their window.
-        waiting_bytes: How many bytes of pixels may wait or be encoded at a time.
+        waiting_bytes: How many bytes of pixels, with what goes along, may wait or be encoded at a
+            time.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Encoder:
             Whatever an earlier picture failed with.
         """
         self._raise_failed()
-        size = picture.pixels.nbytes
+        size = picture.pixels.nbytes + (0 if rest is None else rest.rest.bytes)
         with self._room:
             # One picture always goes through, however large it is.
             self._room.wait_for(lambda: not self._held or self._held + size <= self._waiting_bytes)

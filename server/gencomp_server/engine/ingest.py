@@ -8,11 +8,11 @@ front process may import it. The first gate, over the request alone, is ``contra
 import hashlib
 from collections.abc import Mapping
 
-from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch
+from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch, GencompError
 from gencomp_protocol.frames import Format, spell_frames
 from gencomp_protocol.layers import PLATE
 from gencomp_protocol.request import InputHeader, Request
-from gencomp_server.contract import Input, PictureHeader, System, declared_inputs
+from gencomp_server.contract import PictureHeader, System, declared_inputs
 from gencomp_server.engine.spool import Spool
 from gencomp_server.exr.decode import IMAGE, Decoded, DecodeTask, picture_label
 
@@ -66,7 +66,7 @@ def variant(kind: str, entry: InputHeader, file_kind: str) -> str:
     return f"{file_kind}-colour-srgb" if converted else f"{file_kind}-colour"
 
 
-def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -> tuple[str, ...]:
+def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -> None:
     """Check one decoded picture by itself.
 
     Args:
@@ -75,9 +75,6 @@ def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -
         frame: Frame of the picture.
         decoded: The picture.
 
-    Returns:
-        Warnings for the artist: sentences.
-
     Raises:
         BadMatte: A matte holds NaN or infinite samples.
         BadPicture: A picture has no R, G and B.
@@ -85,27 +82,21 @@ def check_picture(kind: str, entry: InputHeader, frame: int, decoded: Decoded) -
     """
     label = picture_label(entry.name, frame)
     _check_size(entry.name, frame, decoded.header, entry.format, "the input")
-    bad = decoded.stats.nan + decoded.stats.inf
-    if kind == MATTE:
-        if bad:
-            raise BadMatte(
-                f"{label} has {_samples(bad)} (NaN or infinite).",
-                hint="A matte is coverage from 0 to 1; repair or render it again.",
-                input=entry.name,
-                frame=frame,
-            )
-        return ()
-    if kind != DATA and decoded.header.channels[:3] != ("R", "G", "B"):
+    bad = _bad(decoded)
+    if kind == MATTE and bad:
+        raise BadMatte(
+            f"{label} has {_samples(bad)} (NaN or infinite).",
+            hint="A matte is coverage from 0 to 1; repair or render it again.",
+            input=entry.name,
+            frame=frame,
+        )
+    if kind not in (MATTE, DATA) and decoded.header.channels[:3] != ("R", "G", "B"):
         raise BadPicture(
             f"{label} has no R, G and B, but {', '.join(decoded.header.channels)}.",
             hint="Render it with the channels R, G and B.",
             input=entry.name,
             frame=frame,
         )
-    if bad:
-        what = f"{label} has {_samples(bad)} (NaN or infinite)"
-        return (f"{what}; they are left out of the computation.",)
-    return ()
 
 
 def check_input(
@@ -139,9 +130,11 @@ def check_input(
         if reference is not None:
             wanted = Format(header.display_window.width, header.display_window.height)
             _check_size(entry.name, frame, decoded.header, wanted, f"'{name}'")
+    if kind == MATTE:
+        return _check_coverage(entry, pictures)
     if kind == DATA:
         _check_data(entry, pictures)
-    return _check_coverage(entry, pictures) if kind == MATTE else ()
+    return _not_finite(entry, pictures)
 
 
 def check_ingest(
@@ -166,9 +159,56 @@ def check_ingest(
     for entry in request.inputs:
         kind, own = input_kind(system, entry.name), pictures[entry.name]
         for frame, decoded in sorted(own.items()):
-            warnings.extend(check_picture(kind, entry, frame, decoded))
+            check_picture(kind, entry, frame, decoded)
         warnings.extend(check_input(kind, entry, own, None if entry.name == lead else reference))
     return tuple(warnings)
+
+
+def named_by_knob(
+    system: System, request: Request, entry: InputHeader, frame: int, error: GencompError
+) -> GencompError:
+    """Return a refusal as the artist knows it: by the knob that named a channel, and its file.
+
+    Args:
+        system: The job's system.
+        request: What was asked.
+        entry: The input that was refused.
+        frame: Frame of the picture.
+        error: Why.
+
+    Returns:
+        ``error`` itself where no knob named the channel, or it is not of the channel.
+    """
+    spec = next(one for one in declared_inputs(system) if one.matches(entry.name))
+    knob, channel = spec.channel_knob, entry.channel
+    wanted = str(request.knobs.get(knob, "")).strip() if knob else ""
+    if not channel or wanted != channel or f"no channel '{channel}'" not in error.message:
+        return error
+    return BadPicture(
+        f"{picture_label(spec.files_of, frame)} has no channel '{channel}', which knob "
+        f"'{knob}' names.",
+        hint=error.hint,
+        knob=knob,
+        input=spec.files_of,
+        frame=frame,
+    )
+
+
+def _not_finite(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tuple[str, ...]:
+    """Return one warning of all NaN and infinite samples of an input; none where all are good."""
+    found = {frame: _bad(one) for frame, one in sorted(pictures.items()) if _bad(one)}
+    if not found:
+        return ()
+    total = sum(found.values())
+    where = picture_label(entry.name, min(found) if len(found) == 1 else None)
+    frames = f" in frames {spell_frames(found)}" if len(found) > 1 else ""
+    what = f"{where} has {_samples(total)} (NaN or infinite){frames}"
+    them = "it is" if total == 1 else "they are"
+    return (f"{what}; {them} left out of the computation.",)
+
+
+def _bad(decoded: Decoded) -> int:
+    return decoded.stats.nan + decoded.stats.inf
 
 
 def _check_data(entry: InputHeader, pictures: Mapping[int, Decoded]) -> None:
@@ -187,9 +227,9 @@ def _check_data(entry: InputHeader, pictures: Mapping[int, Decoded]) -> None:
 def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tuple[str, ...]:
     peaks = {frame: decoded.stats.maximum or 0.0 for frame, decoded in pictures.items()}
     if max(peaks.values()) <= 0.0:
+        where = f" on any of its {len(peaks)} frames" if len(peaks) > 1 else ""
         raise BadMatte(
-            f"Input '{entry.name}' is empty: it covers nothing on any of its "
-            f"{len(peaks)} frame{'s' if len(peaks) > 1 else ''}.",
+            f"Input '{entry.name}' is empty: it covers nothing{where}.",
             hint="Check the roto, or name the channel that holds it after ':'.",
             input=entry.name,
             frame=min(peaks),
@@ -228,12 +268,3 @@ def _check_size(
 
 def _samples(count: int) -> str:
     return "1 bad sample" if count == 1 else f"{count} bad samples"
-
-
-def input_specs(system: System, request: Request) -> dict[str, Input]:
-    """Return the declaration that each input of a request belongs to, by the input's name."""
-    declared = declared_inputs(system)
-    return {
-        entry.name: next(spec for spec in declared if spec.matches(entry.name))
-        for entry in request.inputs
-    }

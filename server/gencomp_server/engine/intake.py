@@ -153,9 +153,15 @@ class Intake:
         ready = sorted(place for place, future in reception.decoding.items() if future.done())
         for name, frame in ready:
             future = reception.decoding.pop((name, frame))
-            decoded = _result(future)
-            entry = reception.job.request.input(name)
+            request = reception.job.request
+            entry = request.input(name)
             assert entry is not None, name
+            try:
+                decoded = _result(future)
+            except GencompError as error:
+                raise ingest.named_by_knob(
+                    reception.system, request, entry, frame, error
+                ) from error
             kind = ingest.input_kind(reception.system, name)
             ingest.check_picture(kind, entry, frame, decoded)
             reception.decoded.setdefault(name, {})[frame] = decoded

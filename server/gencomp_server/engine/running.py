@@ -36,6 +36,7 @@ from gencomp_server.contract import (
 from gencomp_server.cost import place
 from gencomp_server.engine import machine as machines
 from gencomp_server.engine import residency
+from gencomp_server.engine.carried import carried_inputs, check_carried
 from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.encode import Encoder, Written
 from gencomp_server.engine.ingest import check_ingest
@@ -53,8 +54,6 @@ from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget
 from gencomp_server.engine.stages import StageStore
 from gencomp_server.exr.decode import Decoded, DecodePool
 from gencomp_server.exr.pixels import limit_library
-from gencomp_server.exr.rest import Rest, left_out_sentences
-from gencomp_server.finishing import FinishParams
 from gencomp_server.footprint import Placement
 from gencomp_server.gate import load_registry, plan_on
 from gencomp_server.logs import configure, job_named
@@ -382,41 +381,6 @@ def pictures_of(
         "in tiles, which changes tone a little from tile to tile."
     )
     yield from system.run(shot, params, ctx)
-
-
-def carried_inputs(system: System, request: Request, params: Any) -> dict[str, str]:
-    """Return, by layer, the input whose other channels go along; none where it is not asked for."""
-    if not (isinstance(params, FinishParams) and params.other_channels):
-        return {}
-    return {
-        spec.name: spec.carries
-        for spec in system.layers(request)
-        if spec.carries and request.input(spec.carries) is not None
-    }
-
-
-def check_carried(shot: SpoolShot, carried: Mapping[str, str], ctx: JobContext) -> None:
-    """Decode everything that will be carried along, so that a damaged part is found at once.
-
-    What is found goes into the manifest; what cannot be carried is said.
-
-    Raises:
-        BadPicture: A channel or part of a picture is damaged.
-        Cancelled: The artist has cancelled.
-    """
-    for name in sorted(set(carried.values())):
-        found: dict[int, Rest] = {}
-        frames = shot.frames_of(name)
-        for step, n in enumerate(frames):
-            ctx.check_cancelled()
-            mapped = shot.rest(name, n)
-            if mapped is not None:
-                found[n] = mapped.rest
-            ctx.progress(f"other channels of {name}", step + 1, len(frames))
-        for sentence in left_out_sentences(name, found):
-            ctx.warn(sentence)
-        names = sorted({channel for rest in found.values() for channel in rest.names})
-        ctx.report(f"other_channels_of_{name}", names)
 
 
 def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:

@@ -112,6 +112,24 @@ def parse_exr(path: Path, label: str) -> tuple[ExrPart, ...]:
     return parts
 
 
+def text_attribute(path: Path, name: str, label: str) -> str:
+    """Return a text of the first header of a file; empty where it has none of that name.
+
+    Args:
+        path: File; must exist.
+        name: The attribute.
+        label: What a sentence calls the file.
+
+    Raises:
+        BadPicture: As :func:`parse_exr`.
+    """
+    parse_exr(path, label)
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        found, _ = _attributes(data, 8)
+        is_text = name in found and found[name][0] == "string"
+        return _string(data, found[name]) if is_text else ""
+
+
 def is_whole(path: Path) -> bool:
     """Tell whether a file that we wrote ourselves holds every chunk that its header promises."""
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
@@ -182,13 +200,38 @@ def choose_data(
 ) -> tuple[int, tuple[str, ...]]:
     """Choose the channel of data: the named one, else the first depth, else the first channel.
 
+    A picture is no data: where a file holds R, G and B and no depth, the channel must be named.
+
     Returns:
         Number of the part and the one channel to read.
 
     Raises:
-        BadPicture: There is no such channel, or it holds no half or float.
+        BadPicture: There is no such channel, none is named of a picture, or it holds no half or
+            float.
     """
+    names = [entry.name for part in parts if not part.deep for entry in part.channels]
+    if not channel:
+        check_is_data(names, label)
     return _choose_one(parts, channel, DEPTH_NAMES, label)
+
+
+def check_is_data(names: Sequence[str], label: str) -> None:
+    """Refuse a picture where data is wanted and no channel is named.
+
+    Args:
+        names: Its channels.
+        label: What a sentence calls it.
+
+    Raises:
+        BadPicture: It holds R, G and B, and no channel is called as depth is.
+    """
+    depth = any(find_channel(names, usual) for usual in DEPTH_NAMES)
+    if set(RGB) <= set(names) and not depth:
+        raise refuse(
+            label,
+            f"has no depth channel but {_listed(names)}",
+            f"Name the channel after ':', as FILE:{names[0]}.",
+        )
 
 
 def _choose_one(

@@ -22,6 +22,7 @@ from gencomp_server.exr.header import (
     MAX_PICTURE_BYTES,
     RENDER_AGAIN,
     RGB,
+    check_is_data,
     find_channel,
     first_channel,
     no_channel,
@@ -136,6 +137,8 @@ def _image_channels(held: list[str], role: str, channel: str | None, label: str)
         name = find_channel(held, wanted) if wanted else None
         if name is None and channel:
             raise no_channel(channel, held, label)
+        if role == "data" and name is None:
+            check_is_data(held, label)
         return (name or first_channel(held),)
     if not set(RGB) <= set(held):
         what = f"has no R, G and B channels but {', '.join(held)}"

@@ -6,14 +6,13 @@ somebody sent.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gencomp_server.contract import PictureHeader
-from gencomp_server.exr.decode import Decoded, read_decoded
+from gencomp_server.exr.decode import Decoded
 from gencomp_server.exr.rest import Rest, plane_bytes
 
 _TYPES = {"half": np.float16, "float": np.float32, "uint": np.uint32}
@@ -31,12 +30,6 @@ class MappedPicture:
 
     header: PictureHeader
     pixels: NDArray[Any]
-
-
-def map_decoded(target: Path) -> MappedPicture | None:
-    """Map what was decoded to ``target`` (a path without suffix), or None where it is not there."""
-    found = read_decoded(target)
-    return None if found is None else map_picture(found)
 
 
 def map_picture(found: Decoded) -> MappedPicture | None:

@@ -6,8 +6,9 @@ makes a delivery that left most of the plate alone quick to measure.
 
 ``linear`` is the samples as they are, peak 1: an error counts in full whether it lies in a shadow
 or in a lamp of 8.0, which by itself can make the figure negative. ``display`` is the codes of
-``colour/modelrange.py``, peak 1: the sRGB curve up to 0.5, above it a logarithm that has 1.0 at
-0.836 and 16.0 at 1, negative values mirrored. So no highlight is cut and none rules the figure.
+``colour/modelrange.py``, peak 1, of light in Linear Rec.709: the sRGB curve up to 0.5, above it a
+logarithm that has 1.0 at 0.836 and 16.0 at 1, negative values mirrored. So no highlight is cut and
+none rules the figure.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gencomp_protocol.frames import Box
-from gencomp_server.colour.modelrange import encode
+from gencomp_server.colour.modelrange import ModelRange
 from gencomp_server.metrics.overlap import Bools, Overlap
 from gencomp_server.metrics.ssim import REACH, ssim_map
 
@@ -151,8 +152,8 @@ def _add_tile(made: Measured, seen: Overlap, inner: Slices, outer: Slices) -> No
         sums.ssim_display += likeness
         return
     made.touched[inner] = chosen & ~same[within]
-    _add_errors(made, (a, b), valid, (inner, within), seen.colours)
-    _add_likeness(sums, (a, b), finite, windows, seen.colours)
+    _add_errors(made, (a, b), valid, (inner, within), seen)
+    _add_likeness(sums, (a, b), finite, windows, seen)
 
 
 def _add_errors(
@@ -160,10 +161,11 @@ def _add_errors(
     pair: tuple[NDArray[Any], NDArray[Any]],
     valid: Bools,
     places: tuple[Slices, Slices],
-    colours: int,
+    seen: Overlap,
 ) -> None:
     """Add squared errors and distances in ULP of a tile's pixels, and keep the difference."""
     inner, within = places
+    colours = seen.colours
     sums = made.sums
     a, b = (one[within][valid] for one in pair)  # [n,C]
     if sums.ulp is not None and a.size:
@@ -176,7 +178,7 @@ def _add_errors(
     sums.alpha += float(np.square(light[:, colours:]).sum())
     coded = light
     if colours == 3:
-        coded = encode(a[:, :3]).astype(np.float64) - encode(b[:, :3])
+        coded = _codes(a, seen.light).astype(np.float64) - _codes(b, seen.light)
         sums.display += float(np.square(coded).sum())
     kept = np.zeros((*valid.shape, colours), np.float32)
     kept[valid] = coded[:, :colours]
@@ -188,16 +190,22 @@ def _add_likeness(
     pair: tuple[NDArray[Any], NDArray[Any]],
     finite: Bools,
     windows: Bools,
-    colours: int,
+    seen: Overlap,
 ) -> None:
     if not windows.any():
         return
+    colours = seen.colours
     a, b = (np.where(finite[..., None], one[..., :colours], 0).astype(np.float32) for one in pair)
     found = ssim_map(a.astype(np.float64), b.astype(np.float64))
     sums.ssim_linear += float(found[windows].sum())
     if colours == 3:
-        found = ssim_map(encode(a).astype(np.float64), encode(b).astype(np.float64))
-        sums.ssim_display += float(found[windows].sum())
+        codes = (_codes(one, seen.light).astype(np.float64) for one in (a, b))
+        sums.ssim_display += float(ssim_map(*codes)[windows].sum())
+
+
+def _codes(samples: Floats, light: ModelRange) -> Floats:
+    """Return display codes of a working space's samples. [...,3] float32, unclipped."""
+    return light.code(samples[..., :3])
 
 
 def _whole_windows(usable: Bools, counted: Bools) -> Bools:

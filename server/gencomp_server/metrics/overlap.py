@@ -23,8 +23,10 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.errors import FormatMismatch
 from gencomp_protocol.frames import Box
+from gencomp_server.colour.modelrange import ModelRange
 from gencomp_server.exr.decode import picture_label
 from gencomp_server.exr.read import MappedPicture
+from gencomp_server.metrics.display import REC709_LIGHT
 
 Bools = NDArray[np.bool_]
 
@@ -43,6 +45,7 @@ class Overlap:
         there: Pixels that both pictures have. [H,W] bool; holds all of ``counted``.
         box: Where the arrays lie; (0, 0) is the corner of the display window.
         colours: How many of the channels are colour: 3, or 1 for coverage; a fourth is alpha.
+        light: What light of these samples' working space is in Linear Rec.709.
     """
 
     a: NDArray[Any]
@@ -51,6 +54,7 @@ class Overlap:
     there: Bools
     box: Box
     colours: int
+    light: ModelRange = REC709_LIGHT
 
     @property
     def same_type(self) -> bool:
@@ -59,7 +63,11 @@ class Overlap:
 
 
 def overlap(
-    a: MappedPicture, b: MappedPicture, mask: MappedPicture | None, frame: int | None = None
+    a: MappedPicture,
+    b: MappedPicture,
+    mask: MappedPicture | None,
+    frame: int | None = None,
+    light: ModelRange = REC709_LIGHT,
 ) -> Overlap:
     """Lay two pictures over one another.
 
@@ -68,6 +76,7 @@ def overlap(
         b: As ``a``.
         mask: One channel; a pixel counts where it is 0.5 or more. None counts every pixel.
         frame: Their frame, for sentences.
+        light: How their light is brought to Linear Rec.709.
 
     Raises:
         FormatMismatch: Display windows differ in size, or one picture has colour, the other not.
@@ -98,6 +107,7 @@ def overlap(
         there,
         box,
         min(channels, 3),
+        light,
     )
 
 

@@ -20,6 +20,9 @@ EVERY_FRAME, KEYFRAMES_ONLY, NO_MASK = "every frame", "keyframes only", "no mask
 BINARY_CONVENTIONS = frozenset({"fun_inpaint"})
 """Conventions with no value for UNKNOWN: such a model keeps there. Named here again beside
 ``parts.trimask``, because a plan is made where no picture library is loaded."""
+HELD_INSIDE, HELD_OUTSIDE = (LIMIT,), (PROTECT, KEEP)
+HOLDING = (*HELD_INSIDE, *HELD_OUTSIDE)
+"""The inputs that hold a change back: inside the first, outside the others."""
 NAME_A_PLACE = (
     "Connect effect_mask with mask_frames set to 'every frame' or 'keyframes only', or choose "
     "another backbone."
@@ -157,17 +160,17 @@ def unmasked_sentence(request: Request, marked: Annotation, params: EffectParams
         subject = "No frame has a mask;"
     if is_bounded(marked, params.unknown_bound):
         where = f"a change may be within {_as_interpolated(params)}"
-        return f"{subject} {where}{held_out(request)}."
+        return f"{subject} {where}{holding_words(request)}."
     where = _anywhere(marked, params)
     if not _bounding(request):
         cure = "(limit, protect, keep or a mask on every frame bounds it)"
         return f"{subject} {where} may change {cure}."
-    return f"{subject} {where} may change{held_out(request)}."
+    return f"{subject} {where} may change{holding_words(request)}."
 
 
 def bounds_sentence(request: Request, marked: Annotation, params: EffectParams) -> str:
     """Say where a change may be delivered, on which frames."""
-    unknown, held = unmasked_frames(request, marked), held_out(request)
+    unknown, held = unmasked_frames(request, marked), holding_words(request)
     said = []
     if marked.frames:
         within = f"within effect_mask grown by {params.mask_grow} model pixels"
@@ -179,6 +182,8 @@ def bounds_sentence(request: Request, marked: Annotation, params: EffectParams) 
         if is_bounded(marked, params.unknown_bound):
             where = f"within {_as_interpolated(params)}"
         said.append(f"On {spell_frames(unknown)}, without a mask, a change may be {where}{held}.")
+    if marked.frames and params.region == AROUND_MASK:
+        said.append("Nothing changes outside the region that the model sees.")
     return " ".join(said)
 
 
@@ -196,13 +201,14 @@ def _as_interpolated(params: EffectParams) -> str:
 
 
 def _bounding(request: Request) -> list[str]:
-    return [name for name in (LIMIT, PROTECT, KEEP) if request.input(name) is not None]
+    return [name for name in HOLDING if request.input(name) is not None]
 
 
-def held_out(request: Request) -> str:
+def holding_words(request: Request) -> str:
     """Say what else bounds a change, as the end of a sentence: ``, inside limit, outside keep``."""
-    words = {LIMIT: "inside limit", PROTECT: "outside protect", KEEP: "outside keep"}
-    return "".join(f", {words[name]}" for name in _bounding(request))
+    sides = ("outside" if name in HELD_OUTSIDE else "inside" for name in HOLDING)
+    words = zip(HOLDING, sides, strict=True)
+    return "".join(f", {side} {name}" for name, side in words if name in _bounding(request))
 
 
 def keeps_unknown(title: str) -> str:

@@ -81,18 +81,21 @@ def check_trimask(
         BadMatte: Nothing is asked for.
     """
     if not (trimask != classes.KEEP).any():
+        cure = "Cut back keep, or invert it if it is inverted."
         if not marked.frames:
             words = "Input 'keep' covers the whole picture on every frame"
         elif KEEP in shot.names:
             words = "Outside keep, effect_mask asks for no effect on any frame"
+            cure = "Cut back keep, or widen the mask."
         else:
+            cure = "Widen the mask, or lower mask_threshold."
             words = (
                 f"Input 'effect_mask' nowhere reaches the threshold {threshold:g} at the model's "
                 "size"
             )
         raise BadMatte(
             f"{words}, so there is nothing to do.",
-            hint="Widen the mask, or lower mask_threshold.",
+            hint=cure,
             input=EFFECT_MASK if marked.frames else KEEP,
         )
     if marked.frames and (trimask == classes.EDIT).all():

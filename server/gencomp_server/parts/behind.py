@@ -21,22 +21,21 @@ import numpy as np
 from gencomp_protocol.layers import (
     CLEAN_PLATE,
     KEEP,
-    LIMIT,
     MATTE_PREFIX,
     PLATE,
-    PROTECT,
     SOLO_PREFIX,
 )
-from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
+from gencomp_protocol.request import SEQUENCE, STILL
 from gencomp_server.colour.modelrange import range_of
 from gencomp_server.parts.background import CleanPlateSettings
+from gencomp_server.parts.bounds import let_through
 from gencomp_server.parts.cleanfit import FittedClean, fit_clean
 from gencomp_server.parts.cleanplate import plan_clean_plate
 from gencomp_server.parts.fit import from_model_frame, to_model_frame
 from gencomp_server.parts.gather import gather_frame, gather_sources
 from gencomp_server.parts.generated import fit_of, place_frame
-from gencomp_server.parts.grain import field, grained
-from gencomp_server.parts.grainmeter import frames_to_measure, measure_grain
+from gencomp_server.parts.grain import fill_grain
+from gencomp_server.parts.passes import is_gathered
 from gencomp_server.parts.pictures import coverage_of, in_type, linear, row_reader
 
 if TYPE_CHECKING:
@@ -203,12 +202,6 @@ def clean_frame_as_made(
     return FittedClean(in_type(picture, shot.header(PLATE, n).pixel_type), fit, 0.0)
 
 
-def is_gathered(request: Request, register: bool) -> bool:
-    """Tell whether the clean plate is gathered over time, wholly or around stills."""
-    entry = request.input(CLEAN_PLATE)
-    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
-
-
 def _painted_frames(shot: Shot) -> dict[int, int]:
     """Return at which frames the artist's clean frames lie, and their own numbers."""
     entry = shot.request.input(CLEAN_PLATE)
@@ -255,25 +248,7 @@ def bound_of(shot: Shot, n: int) -> Floats | None:
 
     [H,W,1] float32, 0..1: 0 where ``keep`` or ``protect`` is 1, or ``limit`` is 0.
     """
-    bound = None
-    for name in (KEEP, PROTECT, LIMIT):
-        if name in shot.names:
-            found = coverage_of(shot, name, n)
-            part = found if name == LIMIT else 1 - found
-            bound = part if bound is None else bound * part
-    return bound
-
-
-def grain_of(behind: Behind) -> Grain | None:
-    """Measure the plate's grain; None where nothing is regrained.
-
-    What the artist connected keeps the grain that it has.
-    """
-    if behind.gathered is None and behind.made is None:
-        return None
-    frames = tuple(behind.shot.frames)
-    at = [frames[i] for i in frames_to_measure(len(frames))]
-    return measure_grain(linear(behind.shot, PLATE, n) for n in at)
+    return let_through(shot, n)
 
 
 def regrained(
@@ -293,13 +268,6 @@ def regrained(
         generator: What the grain is made from.
     """
     found, (height, width) = clean.copy(), clean.shape[:2]
-    index = np.flatnonzero(seen & (sources.foreign > 0))
-    if grain.is_none or not index.size:
-        return found
-    first, last = int(index[0]) // width, int(index[-1]) // width + 1
-    noise = field((height, width), grain, generator, (first, last)).reshape(-1, 3)
-    flat, share = found.reshape(-1, 3), sources.foreign.reshape(-1)[index]
-    left = from_model_frame(sources.grain, (width, height)).reshape(-1)[index]
-    had = left[:, None] * grain.sigma_at(flat[index])
-    flat[index] = grained(flat[index], share, had, grain, noise[index - first * width])
+    had = from_model_frame(sources.grain, (width, height))
+    fill_grain(found, sources.foreign * seen, grain, had, generator)
     return found

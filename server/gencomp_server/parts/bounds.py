@@ -15,6 +15,7 @@ Frames are [H,W,1] float32, 0..1, over the box of the plate that the model sees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ import cv2
 import numpy as np
 
 from gencomp_protocol.frames import Box
-from gencomp_protocol.layers import EFFECT_MASK, EFFECT_UNKNOWN, KEEP, LIMIT, PROTECT
+from gencomp_protocol.layers import EFFECT_MASK, EFFECT_UNKNOWN, FG
+from gencomp_server.parts.annotation import HELD_OUTSIDE, HOLDING
 from gencomp_server.parts.change import LEAST_WEIGHT
 from gencomp_server.parts.fit import from_model_frame, to_model_frame
 from gencomp_server.parts.pictures import has_picture, native
@@ -36,12 +38,13 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float32]
     Bools = NDArray[np.bool_]
 
-BOUNDING = (EFFECT_MASK, EFFECT_UNKNOWN, LIMIT, PROTECT, KEEP)
+BOUNDING = (EFFECT_MASK, EFFECT_UNKNOWN, *HOLDING)
 """The inputs that bound a delivery."""
-# Bringing coverage to model size and back spreads it by less than this many model pixels.
-_SPREAD_PX = 2
-# A disc is as good as several smaller ones in turn, which are much faster.
-_DISC_PX = 7
+EASE_FRAMES = 8
+"""Frames over which a bound opens, away from a frame whose mask counts."""
+# A disc is as good as several smaller ones in turn, which are much faster; of small ones that of 5
+# is the roundest, for 3, 4 and 5 make a right angle.
+_DISC_PX = 5
 # What an interpolated mask was grown by fades out over this share of it.
 _FADE = 0.25
 
@@ -71,37 +74,60 @@ def reach_of(
     annotated: tuple[int, ...],
     grow_px: int,
     unknown_px: float | None,
+    locked: bool = False,
 ) -> Reach:
     """Find how far a change may reach on every frame; the body of a stage.
 
     Args:
         ctx: The run's context.
-        shot: With those of ``BOUNDING`` that there are.
+        shot: With those of ``BOUNDING`` that there are, and ``fg`` where it is locked.
         box: What of the plate the model sees: inclusive pixels of the display window.
         size: The model's width and height.
         annotated: The frames whose mask counts.
         grow_px: How far the mask is grown on those, in model pixels.
         unknown_px: How far the interpolated mask is grown on the others; None: anywhere.
+        locked: True where opaque ``fg`` keeps its samples.
     """
     frames, part = tuple(shot.frames), Box(*box)
-    shape = (len(frames), size[1], size[0])
+    shape, lost = (len(frames), size[1], size[0]), margin_px(size, (part.width, part.height))
     grown, allowed = np.ones(shape, np.float16), np.ones(shape, bool)
     drawn = None if unknown_px is None else _Drawn(shot, part, size, annotated)
     for i, n in enumerate(frames):
         ctx.progress("bounds", i, len(frames))
         if n in annotated:
             mask = to_model_frame(_coverage(shot, EFFECT_MASK, n, part), size)[..., 0]
-            grown[i] = spread(mask, grow_px - _SPREAD_PX) if grow_px >= _SPREAD_PX else 0
+            grown[i] = spread(mask, grow_px - lost) if grow_px >= lost else 0
             allowed[i] = (grown[i] > 0) | (mask > 0)
             if _says(shot, EFFECT_UNKNOWN, n):
                 unknown = _coverage(shot, EFFECT_UNKNOWN, n, part)
                 allowed[i] |= to_model_frame(unknown, size)[..., 0] > 0
         elif drawn is not None and unknown_px is not None:
-            grown[i] = reached(drawn.at(n), unknown_px)
+            reach_px = eased(unknown_px, grow_px, min(abs(n - one) for one in annotated))
+            grown[i] = reached(drawn.at(n), reach_px - lost)
             allowed[i] = grown[i] > 0
-        for held in _held(shot, n, part):
+        held = let_through(shot, n, part)
+        if held is not None:
             allowed[i] &= to_model_frame(held, size)[..., 0] > 0
+        if locked:
+            clear = crop(native(shot, FG, n), part)[..., 3:] < 1
+            allowed[i] &= to_model_frame(clear.astype(np.uint8), size)[..., 0] > 0
     return Reach(grown, allowed)
+
+
+def eased(reach_px: float, grow_px: float, away: int) -> float:
+    """Return how far a mask is grown on a frame where it does not count.
+
+    Beside a frame where it counts, where it is grown less, a bound that jumped would be seen: the
+    reach is come to over ``EASE_FRAMES``.
+
+    Args:
+        reach_px: How far at most.
+        grow_px: How far on frames where it counts.
+        away: Frames to the nearest of those.
+    """
+    if reach_px <= grow_px:
+        return reach_px
+    return grow_px + (reach_px - grow_px) * min(1.0, away / EASE_FRAMES)
 
 
 def bound_at(
@@ -119,30 +145,53 @@ def bound_at(
     Returns:
         [H,W,1] float32, 0..1, over the box.
     """
-    bound = from_model_frame(grown, (box.width, box.height))[..., None]
+    bound = np.minimum(from_model_frame(grown, (box.width, box.height))[..., None], 1)
     if is_annotated:
         for name in (EFFECT_MASK, EFFECT_UNKNOWN):
             if _says(shot, name, n):
                 np.maximum(bound, _coverage(shot, name, n, box), out=bound)
-    for held in _held(shot, n, box):
-        bound *= held
-    return bound
+    held = let_through(shot, n, box)
+    return bound if held is None else bound * held
+
+
+def let_through(shot: Shot, n: int, box: Box | None = None) -> Floats | None:
+    """Return how much of a change limit, protect and keep let through on one frame.
+
+    Args:
+        shot: The shot.
+        n: The frame.
+        box: Over what of the display window; None: all of it.
+
+    Returns:
+        limit x (1 - protect) x (1 - keep), of those that there are. [H,W,1] float32, 0..1: 0 where
+        the plate stays. None where nothing is held out.
+    """
+    found = None
+    for name in HOLDING:
+        if _says(shot, name, n):
+            part = _coverage(shot, name, n, box)
+            part = np.float32(1) - part if name in HELD_OUTSIDE else part
+            found = part if found is None else found * part
+    return found
+
+
+def held_out(shot: Shot, n: int) -> Bools | None:
+    """Return where limit, protect or keep let nothing in at all, over the display window. [H,W].
+
+    None where none of them says anything on the frame.
+    """
+    through = let_through(shot, n)
+    return None if through is None else np.asarray(through[..., 0] <= 0, bool)
 
 
 def _says(shot: Shot, name: str, n: int) -> bool:
     return name in shot.names and has_picture(shot, name, n)
 
 
-def _coverage(shot: Shot, name: str, n: int, box: Box) -> Floats:
+def _coverage(shot: Shot, name: str, n: int, box: Box | None) -> Floats:
     # Cropped first: the whole of a large matte would be converted for a part of it.
-    return np.clip(crop(native(shot, name, n), box).astype(np.float32), 0, 1)
-
-
-def _held(shot: Shot, n: int, box: Box) -> list[Floats]:
-    """Return what each of limit, protect and keep lets through, over a box."""
-    found = [_coverage(shot, LIMIT, n, box)] if _says(shot, LIMIT, n) else []
-    out = (name for name in (PROTECT, KEEP) if _says(shot, name, n))
-    return found + [np.float32(1) - _coverage(shot, name, n, box) for name in out]
+    whole = native(shot, name, n)
+    return np.clip((whole if box is None else crop(whole, box)).astype(np.float32), 0, 1)
 
 
 class _Drawn:
@@ -185,11 +234,31 @@ class _Drawn:
 # --- one picture, at the model's size ------------------------------------------------------------
 
 
-def spread(plane: Floats, radius: int) -> Floats:
-    """Take the greatest value within a disc. [h,w] float32."""
-    while radius > 0:
+def margin_px(size: tuple[int, int], seen: tuple[int, int]) -> float:
+    """Return how far coverage may spread on its way to model size and back, in model pixels.
+
+    On a side that shrinks, a plate pixel reaches half of itself and half a model pixel far on the
+    way down, and one model pixel on the way up; on a side that grows the ways are the other way
+    round, and it is one plate pixel. A side that stays spreads nothing.
+
+    Args:
+        size: The model's width and height.
+        seen: Of what it sees, in plate pixels.
+    """
+
+    def side(model: int, plate: int) -> float:
+        scale = model / plate
+        return 0.0 if model == plate else 0.5 + scale / 2 + max(1.0, scale)
+
+    return math.hypot(side(size[0], seen[0]), side(size[1], seen[1]))
+
+
+def spread(plane: Floats, radius: float) -> Floats:
+    """Take the greatest value within a disc, and nothing from outside it. [h,w] float32."""
+    while radius >= 1:
         step = min(radius, _DISC_PX)
-        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * step + 1, 2 * step + 1))
+        offset = np.arange(-int(step), int(step) + 1)
+        disc = (offset[:, None] ** 2 + offset**2 <= step**2).astype(np.uint8)
         plane, radius = np.asarray(cv2.dilate(plane, disc), np.float32), radius - step
     return plane
 
@@ -199,15 +268,14 @@ def reached(shape: Bools, reach_px: float) -> Floats:
 
     Args:
         shape: [h,w] bool.
-        reach_px: How far, in model pixels; less than 2 changes nothing.
+        reach_px: How far, in pixels; nothing below 1 changes it.
 
     Returns:
-        1 in the shape and around it, 0 further from it than ``reach_px``, once brought to plate
-        size. [h,w] float32.
+        1 in the shape and around it, 0 from ``reach_px`` on. [h,w] float32.
     """
     if not shape.any():
         return np.zeros(shape.shape, np.float32)
-    reach = max(0.0, reach_px - _SPREAD_PX)
+    reach = max(0.0, reach_px)
     far = cv2.distanceTransform((~shape).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     left = (reach - far) / max(1.0, _FADE * reach)
     return np.asarray(np.where(shape, 1, np.clip(left, 0, 1)), np.float32)

@@ -33,12 +33,12 @@ from gencomp_protocol.layers import (
 from gencomp_server.contract import LayerFrame
 from gencomp_server.finishing import GROWN_MASK, MATCH_GRAIN, NATURAL
 from gencomp_server.parts.body import bodies
-from gencomp_server.parts.bounds import BOUNDING, bound_at, reach_of
+from gencomp_server.parts.bounds import BOUNDING, bound_at, held_out, reach_of
 from gencomp_server.parts.change import Changed, apply_change, find_change, gates
 from gencomp_server.parts.effect import EffectFrame, effect_frame
 from gencomp_server.parts.fit import from_model_frame
 from gencomp_server.parts.grain import grain_change
-from gencomp_server.parts.lead import format_of, grain_of, lead, native, on_display
+from gencomp_server.parts.lead import composite, format_of, grain_of, lead, on_display
 from gencomp_server.parts.origin import origin_of_change
 from gencomp_server.parts.pictures import over_data_window, some
 from gencomp_server.parts.region import crop, in_plate, sides
@@ -120,7 +120,7 @@ class Finished:
     def origin(self) -> Floats:
         """Return where each pixel comes from. [H,W,5] float32."""
         matte = self.layers.matte
-        return origin_of_change(matte.shape[:2], self.changed, matte > 0)
+        return origin_of_change(matte.shape[:2], self.changed, touched=matte > 0)
 
     @property
     def touched(self) -> NDArray[np.intp]:
@@ -140,6 +140,7 @@ def reach(
     annotated: tuple[int, ...],
     box: Box,
     size: tuple[int, int],
+    locked: bool = False,
 ) -> Reach:
     """Find where a change may be delivered; before a model runs, which would run for nothing.
 
@@ -150,6 +151,7 @@ def reach(
         annotated: The frames whose mask counts.
         box: What of the plate the model sees: pixels of the display window.
         size: The model's width and height.
+        locked: True where opaque ``fg`` keeps its samples.
 
     Raises:
         BadMatte: Nowhere.
@@ -161,23 +163,34 @@ def reach(
     found = ctx.stage(
         "bounds",
         reach_of,
-        some(shot, *BOUNDING),
+        some(shot, *BOUNDING, *((FG,) if locked else ())),
         box=sides(box),
         size=size,
         annotated=annotated,
         grow_px=params.mask_grow,
         unknown_px=unknown_px,
+        locked=locked,
     )
     if not found.allowed.any():
-        names = [name for name in (LIMIT, PROTECT, KEEP) if name in shot.names] or [EFFECT_MASK]
-        verb = "leaves" if len(names) == 1 else "leave"
-        raise BadMatte(
-            f"{' and '.join(names)} {verb} no place on any frame in which the effect may be "
-            "delivered, so there is nothing to do.",
-            hint="Widen limit or the mask, or cut back protect or keep.",
-            input=names[0],
-        )
+        raise _no_place(shot, locked)
     return found
+
+
+def _no_place(shot: Shot, locked: bool) -> BadMatte:
+    """Return why nothing may change: what leaves no place, and what to do about it."""
+    names = [name for name in (LIMIT, PROTECT, KEEP) if name in shot.names]
+    cure = "Widen limit or the mask, or cut back protect or keep."
+    if locked:
+        names.append("the opaque fg")
+        cure = "Render fg with the alpha of its subject alone, or switch fg_locked off."
+    names = names or [EFFECT_MASK]
+    verb = "leaves" if len(names) == 1 else "leave"
+    return BadMatte(
+        f"{' and '.join(names)} {verb} no place on any frame in which the effect may be "
+        "delivered, so there is nothing to do.",
+        hint=cure,
+        input=FG if locked else names[0],
+    )
 
 
 def judge(
@@ -225,19 +238,27 @@ def deliver(
     """
     names, untouched, forced = [spec.name for spec in specs], [], 0
     for i, n in enumerate(shot.frames):
-        plate, header = native(shot, n)
+        plate, header = composite(shot, n)
         own = onto_display(plate, header.data_window, header.display_window)
-        bound = _bound(shot, judged, i, n, locked=locked)
+        bound = _bound(shot, judged, i, n, header, locked=locked)
         done = finish_frame(judged, i, own, bound, ctx.generator(f"grain {n}"))
         told = done.layers
-        untouched.append(round(1 - told.touched / (own.shape[0] * own.shape[1]), 6))
+        untouched.append(round(1 - told.touched / (plate.shape[0] * plate.shape[1]), 6))
         pictures = dict(
             zip(_EFFECT, (told.result, told.effect, told.difference, told.matte), strict=True)
         )
         if EFFECT_UNDER in names:
             fg, bg = on_display(shot, FG, n), on_display(shot, BG, n)
-            kind, at = told.result.dtype, done.touched
-            split = under_over(fg, bg, told.result, at, kind, locked=locked, effect=told.effect)
+            split = under_over(
+                fg,
+                bg,
+                told.result,
+                done.touched,
+                told.result.dtype,
+                locked=locked,
+                effect=told.effect,
+                held=held_out(shot, n),
+            )
             pictures[EFFECT_UNDER], pictures[EFFECT_OVER] = split.under, split.over
             forced += split.forced
         if ORIGIN in names:
@@ -252,10 +273,18 @@ def deliver(
         )
 
 
-def _bound(shot: Shot, judged: Judged, i: int, n: int, *, locked: bool) -> Floats:
-    """Return how much of a change may be delivered, over the box. [H',W',1] float32, 0..1."""
+def _bound(
+    shot: Shot, judged: Judged, i: int, n: int, header: PictureHeader, *, locked: bool
+) -> Floats:
+    """Return how much of a change may be delivered, over the box. [H',W',1] float32, 0..1.
+
+    Nothing outside the plate's data window: there it has no samples, and none are delivered.
+    """
     box, annotated = judged.of.box, judged.of.annotated
     bound = bound_at(shot, n, judged.reach.grown[i], box, is_annotated=n in annotated)
+    if header.data_window != header.display_window:
+        sampled = np.ones((header.data_window.height, header.data_window.width, 1), bool)
+        bound *= crop(onto_display(sampled, header.data_window, header.display_window), box)
     if locked:
         bound[~(crop(on_display(shot, FG, n), box)[..., 3] < 1)] = 0
     return bound

@@ -86,18 +86,6 @@ class Placed:
     made: Floats
 
 
-def as_plate(
-    plate: Floats,
-    made: Generated,
-    i: int,
-    keep: Floats | None = None,
-    *,
-    colour: ModelRange,
-) -> Floats:
-    """Return the picture of :func:`place_frame`. [H,W,3] float32, scene-linear."""
-    return place_frame(plate, made, i, keep, colour=colour).picture
-
-
 def place_frame(
     plate: Floats,
     made: Generated,

@@ -224,7 +224,7 @@ def fill_grain(
     picture: Floats,
     foreign: NDArray[np.floating],
     grain: Grain,
-    own: Grain | None,
+    had: NDArray[np.floating] | None,
     generator: np.random.Generator,
 ) -> None:
     """Give what is not a frame's own the plate's grain, in place.
@@ -233,7 +233,7 @@ def fill_grain(
         picture: [H,W,3] float32, scene-linear, finite; changed where ``foreign`` is above 0.
         foreign: Share that was generated or taken from another frame. [H,W] or [H,W,1], 0..1.
         grain: The plate's.
-        own: The grain that the foreign part has already, measured on it; None: none.
+        had: Share of the plate's grain that the foreign part has already. [H,W], 0..1; None: none.
         generator: Of this frame.
     """
     share = np.asarray(foreign, np.float32).reshape(-1)
@@ -242,9 +242,11 @@ def fill_grain(
         return
     flat = picture.reshape(-1, 3)
     colours, share = flat[index], share[index]
-    had = np.zeros_like(colours) if own is None else own.sigma_at(colours)
+    own = np.zeros_like(colours)
+    if had is not None:
+        own = np.asarray(had, np.float32).reshape(-1)[index, None] * grain.sigma_at(colours)
     noise = _at_pixels(picture.shape, index, grain, generator)
-    flat[index] = grained(colours, share, had, grain, noise)
+    flat[index] = grained(colours, share, own, grain, noise)
 
 
 def _at_pixels(

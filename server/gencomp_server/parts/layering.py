@@ -37,7 +37,7 @@ from gencomp_server.parts.fit import to_model_frame, upsample_steered
 from gencomp_server.parts.noise import coverage
 from gencomp_server.parts.origin import origin_of_removal
 from gencomp_server.parts.ownership import object_alphas, shares_at, split_bodies
-from gencomp_server.parts.patch import patch_frame
+from gencomp_server.parts.patch import patch_frame, touched
 from gencomp_server.parts.pictures import coverage_of, linear, native, over_data_window
 from gencomp_server.parts.recompose import APART, FOLDED, LEAST_ALPHA, recompose_frame
 from gencomp_server.parts.split import split_effects
@@ -253,8 +253,7 @@ def _origin(
     foreign, gained = (1 - lifted) * sources.foreign, np.maximum(lifted, sources.gained)
     if bound is not None:
         foreign, gained = foreign * bound[..., 0], gained * bound[..., 0]
-    channels = own.shape[2]
-    differs = (clean[..., :channels] != own).any(axis=2) & np.isfinite(own).all(axis=2)
+    differs = touched(own, clean)
     # What rounding alone has moved comes from nowhere else, and yet is not the plate's sample.
     foreign = np.where(foreign + gained > 0, foreign, np.float32(_TOUCHED))
     amount, lit = (np.where(differs, share, np.float32(0)) for share in (foreign, gained))

@@ -18,7 +18,7 @@ from gencomp_protocol.request import STILL
 from gencomp_server.colour.modelrange import range_of
 from gencomp_server.parts.fit import to_model_frame
 from gencomp_server.parts.grainmeter import frames_to_measure, measure_grain
-from gencomp_server.parts.pictures import in_type
+from gencomp_server.parts.pictures import in_type, to_model_range
 from gencomp_server.parts.region import crop
 from gencomp_server.parts.stack import over
 from gencomp_server.parts.window import finite, onto_display
@@ -44,7 +44,7 @@ def format_of(shot: Shot) -> Format:
     return Format(window.width, window.height, header.pixel_aspect)
 
 
-def native(shot: Shot, n: int) -> tuple[NDArray[Any], PictureHeader]:
+def composite(shot: Shot, n: int) -> tuple[NDArray[Any], PictureHeader]:
     """Return the picture's own samples over its data window, or fg over bg in bg's type.
 
     The window of the latter holds bg's and what of fg lies inside the picture.
@@ -88,9 +88,9 @@ def on_display(shot: Shot, name: str, n: int) -> NDArray[Any]:
     return onto_display(shot.frame(name, n), shot.header(name, n).data_window, window)
 
 
-def linear(shot: Shot, n: int) -> Floats:
+def composite_linear(shot: Shot, n: int) -> Floats:
     """Return the picture's colour over its display window, finite. [H,W,3] float32."""
-    pixels, header = native(shot, n)
+    pixels, header = composite(shot, n)
     return finite(onto_display(pixels, header.data_window, header.display_window)[..., :3])
 
 
@@ -123,12 +123,12 @@ def prepare(
     video = np.empty((len(shot.frames), size[1], size[0], 3), np.float32)
     for i, n in enumerate(shot.frames):
         ctx.progress("prepare", i, len(shot.frames))
-        light = to_model_frame(crop(linear(shot, n), Box(*box)), size)
-        video[i] = np.clip(seen.code(light), 0, 1) * 2 - 1
+        light = to_model_frame(crop(composite_linear(shot, n), Box(*box)), size)
+        video[i] = to_model_range(light, seen)
     return video
 
 
 def grain_of(ctx: Context, shot: Shot) -> Grain:
     """Measure the picture's grain on a few frames."""
     frames = tuple(shot.frames)
-    return measure_grain(linear(shot, frames[i]) for i in frames_to_measure(len(frames)))
+    return measure_grain(composite_linear(shot, frames[i]) for i in frames_to_measure(len(frames)))

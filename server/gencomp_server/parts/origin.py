@@ -33,25 +33,24 @@ _PLATE, _OTHER, _GENERATED = 0, 2, 3
 
 
 def origin_of_change(
-    shape: tuple[int, int], changed: Changed, amount: NDArray[np.floating] | None = None
+    shape: tuple[int, int], changed: Changed, touched: NDArray[np.bool_] | None = None
 ) -> Floats:
     """Say of a changed plate how much of each pixel is the plate, a gain of it, or generated.
 
     Args:
         shape: (H, W) of the plate.
-        changed: Its changed pixels, by their flat indices in that plate.
-        amount: How much of the change is in the delivered picture; 0 where that is the plate bit
-            for bit, as where the change was rounded away. [H,W] or [H,W,1], 0..1. None: all of it.
+        changed: Its changed pixels, by their flat indices in that plate, and what share of the
+            delivered pixel is what: a bound is in that already.
+        touched: False where the delivered pixel is the plate's bit for bit, as where a change was
+            rounded away. [H,W] or [H,W,1] bool. None: all that changed was touched.
 
     Returns:
         The mattes and a frame number of 0. [H,W,5] float32.
     """
     index, gained, made = changed.index, changed.gained, changed.made
-    if amount is not None:
-        share = np.asarray(amount, np.float32).reshape(-1)[index]
-        kept = share > 0
-        index, share = index[kept], share[kept]
-        gained, made = gained[kept] * share, made[kept] * share
+    if touched is not None:
+        left = touched.reshape(-1)[index]
+        index, gained, made = index[left], gained[left], made[left]
     return _mattes(shape, index, (gained, np.zeros_like(gained), made), None)
 
 

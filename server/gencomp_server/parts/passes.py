@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gencomp_protocol.errors import BadKnob
-from gencomp_protocol.layers import BACKGROUND
+from gencomp_protocol.layers import BACKGROUND, CLEAN_PLATE
+from gencomp_protocol.request import STILL, STILLS, Request
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +66,12 @@ class Pass:
     def title(self) -> str:
         """What an artist reads."""
         return f"solo of {self.keeps}" if self.keeps else "clean plate"
+
+
+def is_gathered(request: Request, register: bool) -> bool:
+    """Tell whether the clean plate is gathered over time, wholly or around stills."""
+    entry = request.input(CLEAN_PLATE)
+    return entry is None or entry.cover == STILLS or (entry.cover == STILL and register)
 
 
 def plan_passes(

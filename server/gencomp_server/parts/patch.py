@@ -76,6 +76,18 @@ def patch_frame(plate: Pixels, behind: Pixels, coverage: Floats) -> Patched:
     return Patched(clean, patch, touched)
 
 
+def touched(plate: Pixels, clean: Pixels) -> NDArray[np.bool_]:
+    """Tell where a picture differs from the plate in any bit: -0.0 is not 0.0. [H,W] bool.
+
+    Args:
+        plate: [H,W,3] or [H,W,4].
+        clean: [H,W,4] of the plate's type; alpha counts where the plate has one.
+    """
+    word = f"u{plate.dtype.itemsize}"
+    same = clean[..., : plate.shape[2]].view(word) == plate.view(word)
+    return np.asarray(~same.all(axis=2))
+
+
 def _solved(plate: Floats, wanted: Floats, body: Floats, kind: np.dtype[Any]) -> Floats:
     """Return the patch of some pixels, with the alpha wished for or the least that there can be.
 

@@ -17,6 +17,7 @@ from gencomp_server.parts.window import fill_from_display, finite, onto_display
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gencomp_server.colour.modelrange import ModelRange
     from gencomp_server.contract import PictureHeader, Shot
 
     Floats = NDArray[np.float32]
@@ -39,6 +40,12 @@ def linear(shot: Shot, name: str, n: int) -> Floats:
 def coverage_of(shot: Shot, name: str, n: int) -> Floats:
     """Return a matte. [H,W,1] float32, 0..1."""
     return np.clip(native(shot, name, n).astype(np.float32), 0.0, 1.0)
+
+
+def to_model_range(light: Floats, seen: ModelRange) -> Floats:
+    """Return a plate as a model sees it. [...,3] float32, working space to [-1,1], clipped."""
+    code = np.clip(seen.code(light), 0, 1)
+    return np.asarray(code * np.float32(2) - np.float32(1), np.float32)
 
 
 def some(shot: Shot, *names: str) -> Shot:

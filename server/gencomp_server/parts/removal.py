@@ -7,12 +7,13 @@
           └─────────► encode_plate (once) ─────────┴─► sample (a group) ─► decode (one per pass)
           └─────────► there_and_back (once): what the VAE alone does to the plate
 
-Every function here with a ``ctx`` is the body of a stage; those that any system with a video model
-has are in ``denoising.py``. Sequences are [T,h,w,C] at the model's size.
+:func:`generate` runs them all. Stages that any system with a video model has are in
+``denoising.py``. Sequences are [T,h,w,C] at the model's size.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -26,39 +27,44 @@ from gencomp_protocol.layers import (
     TRIMASK,
     TRIMASK_PREFIX,
 )
-from gencomp_server.colour.modelrange import ModelRange, range_of
-from gencomp_server.parts.denoising import (
-    Words,
-    decode,
-    embed,
-    encode_plate,
-    sample,
-    there_and_back,
-)
+from gencomp_server.backbones import model_size
+from gencomp_server.colour.modelrange import range_of
+from gencomp_server.parts import denoising
 from gencomp_server.parts.fit import to_model_frame
-from gencomp_server.parts.passes import ask, ask_as_drawn
-from gencomp_server.parts.pictures import coverage_of, linear
+from gencomp_server.parts.generated import Generated, floor_of
+from gencomp_server.parts.latents import backbone_of
+from gencomp_server.parts.lead import format_of
+from gencomp_server.parts.passes import ask, ask_as_drawn, side_by_side
+from gencomp_server.parts.pictures import coverage_of, linear, to_model_range
+from gencomp_server.parts.remarks import report_model
+from gencomp_server.parts.trimask import CONVENTIONS
+from gencomp_server.parts.windows import count_forwards, job_windows
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from gencomp_server.contract import Context, Shot
-    from gencomp_server.parts.passes import Asked
+    from gencomp_server.parts.change import Floor
+    from gencomp_server.parts.passes import Asked, Pass
 
-    Floats = NDArray[np.float32]
 
-__all__ = [
-    "Seen",
-    "Words",
-    "bring_to_model",
-    "decode",
-    "embed",
-    "encode_plate",
-    "make_trimask",
-    "sample",
-    "there_and_back",
-    "to_model_range",
-]
+@dataclass(frozen=True)
+class Asking:
+    """What is asked of the video model.
+
+    Attributes:
+        model_size: The knob; empty for the size that it was trained at.
+        exposure: Stops by which it sees the plate brighter.
+        prompt: The scene without the objects, in words.
+        guidance: How far the prompt pulls; 1 as trained.
+        steps: Denoising steps.
+        grow_px: Pixels by which mattes grow, at the model's size.
+    """
+
+    model_size: str
+    exposure: float
+    prompt: str
+    guidance: float
+    steps: int
+    grow_px: int
 
 
 @dataclass(frozen=True)
@@ -74,10 +80,84 @@ class Seen:
     coverage: dict[str, Any]
 
 
-def to_model_range(light: Floats, seen: ModelRange) -> Floats:
-    """Return a plate as a model sees it. Working space to [-1,1], clipped."""
-    code = np.clip(seen.code(light), 0, 1)
-    return np.asarray(code * np.float32(2) - np.float32(1), np.float32)
+# --- all of it -----------------------------------------------------------------------------------
+
+
+def generate(
+    shot: Shot, passes: Sequence[Pass], asking: Asking, ctx: Context
+) -> dict[str, Generated]:
+    """Let the video model make the clean plate ("") and the solos that nobody gave, by name.
+
+    Args:
+        shot: The shot.
+        passes: What it makes; at least one.
+        asking: What is asked of it.
+        ctx: The run's context, with a backbone.
+    """
+    backbone, count = backbone_of(ctx), len(shot.frames)
+    spec, vae = backbone.spec, backbone.vae_identity
+    size = model_size(spec, format_of(shot), asking.model_size)
+    drawn = shot.only(PLATE, *(name for name in shot.names if _is_drawn(name)))
+    seen = ctx.stage("model_scene", bring_to_model, drawn, size=size, exposure=asking.exposure)
+    identity, null = backbone.identity, None if asking.guidance == 1 else ""
+    text = ctx.stage("text", denoising.embed, backbone=identity, prompt=asking.prompt, null=null)
+    ctx.report("model_size", list(size))
+    windows = job_windows(spec, count)
+    forwards = count_forwards(len(passes), windows, asking.steps, asking.guidance)
+    report_model(spec, passes, count, forwards, text.cut, ctx)
+    blanks = CONVENTIONS[spec.convention].zero_edit
+    asked, plates = _encoded(seen, passes, asking.grow_px, ctx, blanks=blanks)
+    if spec.pixel_noise == 0 and not blanks:  # The model sees the plate itself: it is encoded.
+        shown = plates[passes[0].keeps]
+        reference = ctx.stage("reference", denoising.decode, shown, backbone=vae, frames=count)
+    else:
+        reference = ctx.stage("reference", denoising.there_and_back, seen.plate, backbone=vae)
+    found = {}
+    for group in side_by_side(passes, backbone.batch):
+        made = ctx.stage(
+            "sample",
+            denoising.sample,
+            tuple(plates[one.keeps] for one in group),
+            tuple(asked[one.keeps].trimask for one in group),
+            (text.prompt, text.null),
+            seed=group[0].seed,
+            backbone=identity,
+            steps=asking.steps,
+            guidance=asking.guidance,
+        )
+        for one, latents in zip(group, made, strict=True):
+            sample = ctx.stage("decode", denoising.decode, latents, backbone=vae, frames=count)
+            floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
+            found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
+    return found
+
+
+def _encoded(
+    seen: Seen, passes: Sequence[Pass], grow_px: int, ctx: Context, *, blanks: bool
+) -> tuple[dict[str, Asked], dict[str, Any]]:
+    """Return each pass's trimask, and the plate as the model gets it, by what the pass keeps.
+
+    Args:
+        seen: The shot at the model's size.
+        passes: The passes.
+        grow_px: Pixels by which mattes grow.
+        ctx: The run's context, with a backbone.
+        blanks: Whether the model gets a plate that is blank where it is to be edited.
+    """
+    identity = backbone_of(ctx).encode_identity
+    asked, plates = {}, {}
+    for keeps in (one.keeps for one in passes):
+        asked[keeps] = ctx.stage("trimask", make_trimask, seen, keeps=keeps, grow_px=grow_px)
+        blanked = asked[keeps].trimask if blanks else None
+        given = (seen.plate, blanked)
+        plates[keeps] = ctx.stage("encode", denoising.encode_plate, *given, backbone=identity)
+    return asked, plates
+
+
+def _is_drawn(name: str) -> bool:
+    """Tell whether an input says something to the video model beside the plate."""
+    prefixes = (MATTE_PREFIX, EFFECTS_PREFIX, TRIMASK_PREFIX)
+    return name in (KEEP, TRIMASK) or name.startswith(prefixes)
 
 
 # --- stages --------------------------------------------------------------------------------------
@@ -117,3 +197,8 @@ def make_trimask(ctx: Context, seen: Seen, *, keeps: str, grow_px: int) -> Asked
     }
     place = names.index(keeps) if keeps else None
     return ask(place, mattes, grow_px=grow_px, effects=effects, keep=keep)
+
+
+def measure_change(ctx: Context, reference: Any, sample: Any) -> Floor:
+    """Measure what the model changes where nothing is to change."""
+    return floor_of(reference, sample)

@@ -11,6 +11,9 @@ soft edge, where the background hardly shows, the sample says little of it and i
 the filled-in value stands, moved only as far as the result demands. ``result`` is given and never
 redefined; a pixel that no other way reaches becomes opaque in ``over``, and is counted.
 
+Bounds hold for both layers. What lies beneath goes on behind the foreground beyond where the effect
+was let in, but only as far as none of it shows; where something is held out there is nothing.
+
 Frames are [H,W,C]; pixels are columns, [C,n]. All colours are scene-linear, premultiplied and
 unbounded.
 """
@@ -24,7 +27,7 @@ import cv2
 import numpy as np
 
 from gencomp_server.parts.effect import solve_columns
-from gencomp_server.parts.stack import is_beyond, round_to
+from gencomp_server.parts.stack import is_beyond, round_to, round_up
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,6 +43,9 @@ REACH_PX = 64
 """How far beneath the foreground the effect goes on, in plate pixels; the last half fades out."""
 _TRUST = 0.25
 _ROUNDS = 4
+_STEPS_UP = (1, 2, 4, 8)
+# Less than this no alpha need be raised by: it would be lost in one minus alpha.
+_LEAST_STEP = np.float32(2.0**-24)
 _SMOOTHINGS = 4
 
 
@@ -67,6 +73,7 @@ def under_over(
     *,
     locked: bool,
     effect: Pixels | None = None,
+    held: Bools | None = None,
 ) -> UnderOver:
     """Split an effect into what lies beneath a foreground and what lies on it.
 
@@ -79,22 +86,31 @@ def under_over(
         locked: True where nothing may lie on opaque foreground; the result is fg there.
         effect: The effect in one layer, as solved for fg over bg: it is taken as it is where there
             is no foreground, and its alpha is wished for everywhere. [H,W,4] of ``kind``.
+        held: Where nothing may be delivered, not even behind the foreground. [H,W].
 
     Returns:
-        Both layers; zero where there is nothing to do.
+        Both layers; zero where there is nothing to do. Beyond ``index`` nothing lies on top, and
+        what lies beneath does not show: the stack rounds to ``result``, not 1 ULP beside it.
 
     Raises:
-        ValueError: Locked, and the result differs from an opaque foreground.
+        ValueError: Locked, and the result differs from an opaque foreground; or it differs from
+            fg over bg where it is held out.
     """
     height, width = fg.shape[:2]
     under, over = np.zeros((height, width, 4), kind), np.zeros((height, width, 4), kind)
     if index.size == 0:
         return UnderOver(under, over, 0)
+    if held is not None and held.reshape(-1)[index].any():
+        raise ValueError("the result differs from fg over bg where it is held out")
     crop = _around(index, (height, width))
     local = _moved(index, width, crop)
     views = [x[crop] for x in (fg, bg, result)]
     told = None if effect is None else effect[crop]
-    forced = _split(views, local, (under[crop], over[crop]), told, locked=locked)
+    shut = None if held is None else held[crop]
+    # Arrays of their own: of a part of a larger one, a flat view would be a copy.
+    made = (np.zeros(views[0].shape, kind), np.zeros(views[0].shape, kind))
+    forced = _split(views, local, made, told, shut, locked=locked)
+    under[crop], over[crop] = made
     return UnderOver(under, over, forced)
 
 
@@ -125,12 +141,18 @@ class _Pixels:
     back: Floats
     goal: Floats
 
+    def only(self, which: Indices) -> _Pixels:
+        """Return some of them."""
+        columns = (self.back[:, which], self.goal[:, which])
+        return _Pixels(self.at[which], self.front[:, which], self.open[which], *columns)
+
 
 def _split(
     views: list[Any],
     index: Indices,
     layers: tuple[Any, Any],
     effect: Any | None,
+    held: Bools | None,
     *,
     locked: bool,
 ) -> int:
@@ -147,15 +169,20 @@ def _split(
     low.reshape(-1, 4)[seen.at] = _solve_under(seen, kind, wish, on_top).T
     filled = extended(low, np.where(through >= SEEN, through * through, np.float32(0)))
     hidden = (through < SEEN) & (through >= 0) & filled.any(axis=2)
-    flat, deep = filled.reshape(-1, 4), np.flatnonzero(hidden & (through == 0))
+    if held is not None:
+        hidden &= ~held
+    flat, clear = filled.reshape(-1, 4), through.reshape(-1)
+    deep = np.flatnonzero(hidden & (through == 0))
     low.reshape(-1, 4)[deep] = round_to(flat[deep], kind)
-    part = np.flatnonzero(hidden & (through > 0))
-    part = np.union1d(part, index[(through.reshape(-1)[index] < SEEN)])
-    edge = _read(views, part[through.reshape(-1)[part] > 0], through)
+    dim = index[(clear[index] < SEEN) & (clear[index] > 0)]
+    edge = _read(views, dim, through)
     low.reshape(-1, 4)[edge.at] = _solve_edge(edge, flat[edge.at].T, kind, on_top).T
+    beyond = hidden & (through > 0)
+    beyond.reshape(-1)[index] = False
+    rest = _read(views, np.flatnonzero(beyond), through)
+    low.reshape(-1, 4)[rest.at] = _solve_unseen(rest, flat[rest.at].T, kind).T
     layers[0][:] = low
-    every = _read(views, np.union1d(index, edge.at), through)
-    return _solve_over(every, layers, on_top, locked=locked)
+    return _solve_over(_read(views, index, through), layers, on_top, locked=locked)
 
 
 def _read(views: list[Any], at: Indices, through: Floats) -> _Pixels:
@@ -180,10 +207,11 @@ def _solve_on_top(
     if solid.at.size == 0:
         return None
     top = np.zeros((*through.shape, 4), np.float32)
+    clear, soft = through.reshape(-1)[index], np.zeros(through.shape, bool)
+    soft.reshape(-1)[index] = (clear > 0) & (clear < 1)
     wish = None if effect is None else effect.reshape(-1, 4)[solid.at, 3].astype(np.float32)
     layer = solve_columns(solid.front, solid.goal, layers[1].dtype, wish)
     top.reshape(-1, 4)[solid.at] = layer.T
-    soft = (through > 0) & (through < 1)
     wide = extended(top, (through == 0).astype(np.float32))
     top[soft] = wide[soft] * (1 - through[soft])[:, None]
     return top
@@ -211,7 +239,7 @@ def _solve_under(
     if effect is not None:
         free = ~pixels.front.any(axis=0) & (pixels.open == 1)
         layer[:, free] = effect[pixels.at[free]].T
-    return _refined(layer, pixels, goal, kind)
+    return _closed(layer, pixels, goal, kind)
 
 
 def _solve_edge(pixels: _Pixels, filled: Floats, kind: np.dtype[Any], top: Floats | None) -> Floats:
@@ -239,6 +267,13 @@ def _solve_edge(pixels: _Pixels, filled: Floats, kind: np.dtype[Any], top: Float
     return np.where((moved <= room).all(axis=0), near, layer)
 
 
+def _solve_unseen(pixels: _Pixels, filled: Floats, kind: np.dtype[Any]) -> Floats:
+    """Return the layer beneath where the result is fg over bg; nothing where it would show."""
+    layer = _solve_edge(pixels, filled, kind, None)
+    shows = (round_to(_seen(layer, pixels), kind) != pixels.goal).any(axis=0)
+    return np.where(shows, np.float32(0), layer)
+
+
 def _refined(layer: Floats, pixels: _Pixels, goal: Floats, kind: np.dtype[Any]) -> Floats:
     """Return a layer beneath whose colours are moved until the stack is the goal, where it can."""
     layer = layer.copy()
@@ -250,6 +285,30 @@ def _refined(layer: Floats, pixels: _Pixels, goal: Floats, kind: np.dtype[Any]) 
         off = (goal[:, bad].astype(np.float64) - seen[:, bad]) / pixels.open[bad]
         colour = np.maximum(layer[:3, bad] + off, 0)
         layer[:3, bad] = round_to(colour.astype(np.float32), kind)
+    return layer
+
+
+def _closed(layer: Floats, pixels: _Pixels, goal: Floats, kind: np.dtype[Any]) -> Floats:
+    """Do what :func:`_refined` does, and raise alpha by a few steps where colours alone fall short.
+
+    A least alpha that its own rounding left a step too low lets more through than the goal has,
+    and no colour takes that away again.
+    """
+    layer = _refined(layer, pixels, goal, kind)
+    bad = np.flatnonzero(is_beyond(_seen(layer, pixels), goal, kind) & (layer[3] < 1))
+    for steps in _STEPS_UP:
+        if bad.size == 0:
+            break
+        part = pixels.only(bad)
+        tried = layer[:, bad]
+        step = np.maximum(np.spacing(tried[3].astype(kind)).astype(np.float32), _LEAST_STEP)
+        tried[3] = np.minimum(round_up(tried[3] + steps * step, kind), 1)
+        beneath = (goal[:, bad] - part.front) / part.open - part.back * (1 - tried[3])
+        tried[:3] = round_to(np.maximum(beneath, 0), kind)
+        tried = _refined(tried, part, goal[:, bad], kind)
+        fails = is_beyond(_seen(tried, part), goal[:, bad], kind)
+        layer[:, bad[~fails]] = tried[:, ~fails]
+        bad = bad[fails]
     return layer
 
 
@@ -280,7 +339,7 @@ def _solve_over(
     layer = solve_columns(base, goal, kind, None if wish is None else wish[which])
     plain = np.zeros((3, which.size), np.float32)
     alone = _Pixels(which, plain, np.ones(which.size, np.float32), base, goal)
-    layer = _refined(layer, alone, goal, kind)
+    layer = _closed(layer, alone, goal, kind)
     bad = is_beyond(_seen(layer, alone), goal, kind)
     layer[:3, bad], layer[3, bad] = goal[:, bad], 1
     layers[1].reshape(-1, 4)[pixels.at[which]] = layer.T.astype(kind)

@@ -18,7 +18,7 @@ video model where there is one. Stage 2 makes the layers.  Differs from the pape
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -88,16 +88,15 @@ from gencomp_server.parts.passes import (
     MODEL,
     TEMPORAL,
     Pass,
+    is_gathered,
     parse_seeds,
     plan_passes,
-    side_by_side,
 )
-from gencomp_server.parts.windows import count_forwards, job_length, job_windows
+from gencomp_server.parts.windows import job_length
 
 if TYPE_CHECKING:
-    from gencomp_server.parts.change import Floor
-    from gencomp_server.parts.generated import Generated
     from gencomp_server.parts.layering import Material
+    from gencomp_server.parts.removal import Asking
 
 MOST_OBJECTS = 8
 NOISE_FRAMES = 3
@@ -365,7 +364,8 @@ def plan(request: Request, machine: Machine) -> Plan:
         return Plan(backbone=name, notes=(note,))
     figures = _plain_figures(request, params, size)
     if spec is None or not passes:
-        return Plan(**figures, notes=(_without_model(request, params, machine),))
+        notes = (_without_model(request, params, machine), *_idle_grain(request, params))
+        return Plan(**figures, notes=notes)
     from gencomp_server.cost import estimate
 
     inside = model_size(spec, size, params.model_size)
@@ -392,6 +392,7 @@ def plan(request: Request, machine: Machine) -> Plan:
         notes=(
             f"Passes of the video model: {titles}.",
             f"Mattes are grown by {params.matte_grow} model pixels, {grown:.0f} of the plate.",
+            *_idle_grain(request, params),
         ),
     )
 
@@ -436,18 +437,31 @@ def _without_model(request: Request, params: Params, machine: Machine) -> str:
     return f"{said}. {whys[0]}" if whys else f"{said}, since no video model is installed."
 
 
+def _idle_grain(request: Request, params: Params) -> tuple[str, ...]:
+    """Say that grain is matched to nothing where the artist's own clean plate stands; or nothing.
+
+    What the artist connected keeps the grain that it has.
+    """
+    if params.grain != MATCH_GRAIN or is_gathered(request, params.register_clean_plate):
+        return ()
+    return (
+        "Knob 'grain' does nothing here: the connected clean plate keeps the grain that it has, so "
+        "give it the plate's before you connect it.",
+    )
+
+
 # --- the run -------------------------------------------------------------------------------------
 
 
 def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     """Yield the layers of every frame: make what is missing, solve, share out, deliver."""
-    from gencomp_server.parts import behind, remarks, solving
+    from gencomp_server.parts import behind, lead, remarks, removal, solving
     from gencomp_server.parts.layering import Material
 
     names = shot.request.named(MATTE_PREFIX)
     mattes = tuple(MATTE_PREFIX + name for name in names)
     passes = passes_of(shot.request, params, has_model=ctx.backbone is not None)
-    made = generate(shot, passes, params, ctx) if passes else {}
+    made = removal.generate(shot, passes, asked_of(params), ctx) if passes else {}
     remarks.report_sources(shot.request, passes, ctx)
     remarks.warn_of_idle_seeds(shot.request, passes, params.passes, ctx)
 
@@ -477,9 +491,28 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     solo = None
     if solos.names:
         solo = partial(behind.solo_frame, shot, made, exposure=exposure)
-    grain = behind.grain_of(found) if params.grain == MATCH_GRAIN else None
+    idle = _idle_grain(shot.request, params)
+    for sentence in idle:
+        ctx.warn(sentence)
+    grain = None
+    if params.grain == MATCH_GRAIN and not idle:
+        grain = ctx.stage("grain", lead.grain_of, shot.only(PLATE))
     material = Material(shot, scene, order, found, solo, solved, noise, owned, grain)
     yield from deliver(material, params, ctx)
+
+
+def asked_of(params: Params) -> Asking:
+    """Return what the knobs ask of the video model."""
+    from gencomp_server.parts.removal import Asking
+
+    return Asking(
+        params.model_size,
+        params.exposure,
+        params.scene_prompt,
+        params.guidance,
+        steps_of(params),
+        params.matte_grow,
+    )
 
 
 def order_of(shot: Shot, params: Params, ctx: Context) -> Callable[[int], tuple[str, ...]]:
@@ -518,106 +551,6 @@ def deliver(material: Material, params: Params, ctx: Context) -> Iterator[LayerF
         for spec in specs:
             yield layer_frame(material.shot, n, spec.name, made.pictures[spec.name])
     tally.report(ctx)
-
-
-# --- stage 1: what the video model makes ---------------------------------------------------------
-
-
-def generate(
-    shot: Shot, passes: Sequence[Pass], params: Params, ctx: Context
-) -> dict[str, Generated]:
-    """Let the video model make the clean plate ("") and the solos that nobody gave, by name."""
-    from gencomp_server.parts import removal
-    from gencomp_server.parts.generated import Generated
-    from gencomp_server.parts.latents import backbone_of
-    from gencomp_server.parts.remarks import report_model
-
-    backbone = backbone_of(ctx)
-    identity, spec = backbone.identity, backbone.spec
-    size = model_size(spec, _format(shot), params.model_size)
-    drawn = shot.only(PLATE, *(name for name in shot.names if _is_drawn(name)))
-    bright = params.exposure
-    seen = ctx.stage("model_scene", removal.bring_to_model, drawn, size=size, exposure=bright)
-    null = None if params.guidance == 1 else ""
-    text = ctx.stage(
-        "text", removal.embed, backbone=identity, prompt=params.scene_prompt, null=null
-    )
-    ctx.report("model_size", list(size))
-    windows = job_windows(spec, len(shot.frames))
-    forwards = count_forwards(len(passes), windows, steps_of(params), params.guidance)
-    report_model(spec, passes, len(shot.frames), forwards, text.cut, ctx)
-    blanks = _blanks_edit(spec.convention)
-    asked, plates = {}, {}
-    for one in passes:
-        grow = params.matte_grow
-        asked[one.keeps] = ctx.stage(
-            "trimask", removal.make_trimask, seen, keeps=one.keeps, grow_px=grow
-        )
-        blanked = asked[one.keeps].trimask if blanks else None
-        plates[one.keeps] = ctx.stage(
-            "encode", removal.encode_plate, seen.plate, blanked, backbone=backbone.encode_identity
-        )
-    if spec.pixel_noise == 0 and not blanks:  # The model sees the plate itself: it is encoded.
-        reference = ctx.stage(
-            "reference",
-            removal.decode,
-            plates[passes[0].keeps],
-            backbone=backbone.vae_identity,
-            frames=len(shot.frames),
-        )
-    else:
-        reference = ctx.stage(
-            "reference", removal.there_and_back, seen.plate, backbone=backbone.vae_identity
-        )
-    found = {}
-    for group in side_by_side(passes, backbone.batch):
-        made = ctx.stage(
-            "sample",
-            removal.sample,
-            tuple(plates[one.keeps] for one in group),
-            tuple(asked[one.keeps].trimask for one in group),
-            (text.prompt, text.null),
-            seed=group[0].seed,
-            backbone=identity,
-            steps=steps_of(params),
-            guidance=params.guidance,
-        )
-        for one, latents in zip(group, made, strict=True):
-            sample = ctx.stage(
-                "decode",
-                removal.decode,
-                latents,
-                backbone=backbone.vae_identity,
-                frames=len(shot.frames),
-            )
-            floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
-            found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
-    return found
-
-
-def measure_change(ctx: Context, reference: Any, sample: Any) -> Floor:
-    """Measure what the model changes where nothing is to change."""
-    from gencomp_server.parts.generated import floor_of
-
-    return floor_of(reference, sample)
-
-
-def _is_drawn(name: str) -> bool:
-    """Tell whether an input says something to the video model beside the plate."""
-    prefixes = (MATTE_PREFIX, EFFECTS_PREFIX, TRIMASK_PREFIX)
-    return name in (KEEP, TRIMASK) or name.startswith(prefixes)
-
-
-def _format(shot: Shot) -> Format:
-    header = shot.header(PLATE)
-    window = header.display_window
-    return Format(window.width, window.height, header.pixel_aspect)
-
-
-def _blanks_edit(convention: str) -> bool:
-    from gencomp_server.parts.trimask import CONVENTIONS
-
-    return CONVENTIONS[convention].zero_edit
 
 
 SYSTEM = System(

@@ -352,7 +352,10 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     asking.check_trimask(trimask, marked, shot, params.mask_threshold, ctx)
     if spec.convention in BINARY_CONVENTIONS:
         asking.check_binary(trimask, spec.title, ctx)
-    reach = finish.reach(ctx, shot, params, annotated=marked.frames, box=box, size=size)
+    locked = params.fg_locked and PLATE not in shot.names
+    reach = finish.reach(
+        ctx, shot, params, annotated=marked.frames, box=box, size=size, locked=locked
+    )
     known = clean = ctx.stage(
         "encode", denoising.encode_clean, video, backbone=backbone.encode_identity
     )
@@ -382,7 +385,6 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     _report_floor(floor, shot, params, marked, ctx)
     made_of = finish.Decoded(reference, made, floor, marked.frames, box, colour)
     judged = finish.judge(ctx, shot, params, made_of, reach)
-    locked = params.fg_locked and PLATE not in shot.names
     yield from finish.deliver(ctx, shot, layers(shot.request), judged, locked=locked)
 
 

@@ -14,6 +14,8 @@ from gencomp_server.engine import encode
 from gencomp_server.engine.encode import Encoder, box_of_content, cropped
 from gencomp_server.engine.spool import Spool
 from gencomp_server.exr.header import parse_exr
+from gencomp_server.exr.read import MappedRest
+from gencomp_server.exr.rest import Rest, RestChannel, RestPart
 
 
 def layer(n, width=4, name="boy"):
@@ -89,6 +91,29 @@ def test_a_layer_larger_than_the_budget_goes_through_alone(spool):
     encoder.finish()
     encoder.close()
     assert len(told) == 3
+
+
+def test_what_goes_along_counts_as_waiting(spool, monkeypatch):
+    gate = threading.Semaphore(0)
+
+    def slow(path, picture, metadata, rest):
+        gate.acquire()
+        path.write_bytes(b"x")
+
+    monkeypatch.setattr(encode, "write_layer", slow)
+    depth = RestPart("", Box(0, 0, 99, 9), (RestChannel("depth.Z", "float"),))
+    rest = MappedRest(Rest((depth,), 0), ())  # 4000 bytes
+    room = 4000 + 2 * layer(1).pixels.nbytes
+    encoder = Encoder(spool, "j1", lambda one: None, waiting_bytes=room)
+    encoder.put(layer(1), rest)
+    second = threading.Thread(target=encoder.put, args=(layer(2), rest))
+    second.start()
+    second.join(0.3)
+    assert second.is_alive()
+    gate.release(2)
+    second.join()
+    encoder.finish()
+    encoder.close()
 
 
 def test_a_failed_layer_fails_the_job(spool, monkeypatch):

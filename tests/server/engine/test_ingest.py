@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The second gate: what decoded pictures are refused for, in which words, and what only warns."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -8,17 +9,19 @@ import pytest
 from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch
 from gencomp_protocol.frames import Box, Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
-from gencomp_server.contract import PictureHeader
+from gencomp_server.contract import CommonParams, Input, PictureHeader, knob
 from gencomp_server.engine.ingest import (
     check_ingest,
     check_input,
     check_picture,
     decode_task,
     input_kind,
+    named_by_knob,
     variant,
 )
 from gencomp_server.engine.spool import Spool
 from gencomp_server.exr.decode import Decoded, PictureStats
+from gencomp_server.exr.header import no_channel
 
 from .conftest import SYSTEM
 
@@ -47,8 +50,16 @@ def test_a_matte_with_nan_is_refused_naming_input_frame_and_cure():
 
 
 def test_a_plate_with_nan_is_taken_with_a_warning_that_counts():
-    assert check_picture("rgb", PLATE, 1001, picture(nan=1)) == (
+    assert check_input("rgb", PLATE, {1001: picture(nan=1), 1002: picture()}) == (
         "Input 'plate' frame 1001 has 1 bad sample (NaN or infinite); "
+        "it is left out of the computation.",
+    )
+
+
+def test_bad_samples_on_every_frame_are_one_warning_for_the_whole_input():
+    far = {frame: depth(inf=2) for frame in range(1001, 1049)}
+    assert check_input("data", DEPTH, far) == (
+        "Input 'depth' has 96 bad samples (NaN or infinite) in frames 1001-1048; "
         "they are left out of the computation.",
     )
 
@@ -92,6 +103,39 @@ def test_a_matte_that_is_empty_on_every_frame_is_refused():
         check_input("matte", MATTE, {1001: empty, 1002: empty})
 
 
+def test_an_empty_still_is_not_told_of_frames():
+    with pytest.raises(BadMatte, match=r"'matte\.a' is empty: it covers nothing\. "):
+        check_input("matte", MATTE, {1001: matte(maximum=0.0, nonzero=0)})
+
+
+@dataclass(frozen=True)
+class ChannelParams(CommonParams):
+    """A knob that names a channel."""
+
+    second: str = knob("", doc="Channel.")
+
+
+def test_a_channel_that_a_knob_names_and_no_file_has_is_refused_by_knob_and_file():
+    system = replace(
+        SYSTEM,
+        inputs=(
+            Input("mask", "matte", "Mask."),
+            Input("other", "matte", "Other.", files_of="mask", channel_knob="second"),
+        ),
+        params=ChannelParams,
+    )
+    entry = InputHeader("other", (1001,), channel="mask.green")
+    asked = Request("nothing", FrameRange(1001, 1001), (entry,), {"second": "mask.green"})
+    error = no_channel("mask.green", ("A",), "Input 'other' frame 1001")
+    said = named_by_knob(system, asked, entry, 1001, error)
+    assert str(said) == (
+        "Input 'mask' frame 1001 has no channel 'mask.green', which knob 'second' names. It has A."
+    )
+    assert said.details == {"knob": "second", "input": "mask", "frame": 1001}
+    connected = replace(asked, knobs={})
+    assert named_by_knob(system, connected, entry, 1001, error) is error
+
+
 def test_a_matte_may_be_empty_on_some_frames():
     assert check_input("matte", MATTE, {1001: matte(maximum=0.0), 1002: matte()}) == ()
 
@@ -122,13 +166,12 @@ def test_a_whole_job_is_measured_by_its_plate():
 
 def test_a_whole_job_that_fits_gives_its_warnings_in_order():
     pictures = {
-        "plate": {1001: picture(inf=2), 1002: picture(nan=1)},
+        "plate": {1001: picture(inf=2), 1002: picture()},
         "matte.a": {1001: matte(maximum=2.0), 1002: matte()},
     }
     said = check_ingest(SYSTEM, request(PLATE, MATTE), pictures)
     assert [sentence.split(" has ")[0].split(" leaves ")[0] for sentence in said] == [
         "Input 'plate' frame 1001",
-        "Input 'plate' frame 1002",
         "Input 'matte.a'",
     ]
 
@@ -169,12 +212,11 @@ def depth(**stats):
 
 def test_data_may_be_any_value_and_is_not_told_of_clamping():
     far = {1001: depth(minimum=-3.0, maximum=1e9), 1002: depth(minimum=0.0, maximum=0.0, nonzero=0)}
-    assert check_picture("data", DEPTH, 1001, far[1001]) == ()
     assert check_input("data", DEPTH, far) == ()
 
 
 def test_samples_of_data_that_are_not_finite_are_counted():
-    assert check_picture("data", DEPTH, 1001, depth(inf=2)) == (
+    assert check_input("data", DEPTH, {1001: depth(inf=2)}) == (
         "Input 'depth' frame 1001 has 2 bad samples (NaN or infinite); "
         "they are left out of the computation.",
     )

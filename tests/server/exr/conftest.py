@@ -97,7 +97,8 @@ def png_bytes(codes):
 def decode(tmp_path):
     """Return a function that decodes bytes: to (pixels, answer), or raises what it was refused."""
     from gencomp_protocol.errors import error_from_wire
-    from gencomp_server.exr.read import map_decoded
+    from gencomp_server.exr.decode import read_decoded
+    from gencomp_server.exr.read import map_picture
 
     def run(data, kind="exr", **wanted):
         source, target = tmp_path / "picture", tmp_path / "decoded"
@@ -105,7 +106,7 @@ def decode(tmp_path):
         said = answer(DecodeTask(source, target, kind, name="plate", frame=1001, **wanted))
         if "error" in said:
             raise error_from_wire(said["error"])
-        found = map_decoded(target)
+        found = map_picture(read_decoded(target))
         return np.array(found.pixels), found.header
 
     return run

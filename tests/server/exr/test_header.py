@@ -195,7 +195,7 @@ def test_whatever_is_in_the_header_it_is_read_or_refused(handmade, parse, data):
         (("A", "B", "G", "R", "depth.Z"), None, "depth.Z"),
         (("A", "depth.Z"), "A", "A"),
         (("A", "Y"), None, "Y"),
-        (("A", "B", "G", "R"), None, "R"),
+        (("A", "B", "G", "R"), "R", "R"),
     ],
 )
 def test_data_is_the_named_channel_else_the_depth_else_the_first(
@@ -203,6 +203,15 @@ def test_data_is_the_named_channel_else_the_depth_else_the_first(
 ):
     parts = parse(handmade.exr(dict.fromkeys(names, HALF)))
     assert choose_data(parts, wanted, LABEL) == (0, (found,))
+
+
+def test_a_picture_is_no_data_until_its_channel_is_named(handmade, parse):
+    parts = parse(handmade.exr(dict.fromkeys("ABGR", HALF)))
+    with pytest.raises(BadPicture) as caught:
+        choose_data(parts, None, LABEL)
+    assert str(caught.value) == (
+        f"{LABEL} has no depth channel but A, B, G, R. Name the channel after ':', as FILE:A."
+    )
 
 
 def test_depth_is_found_in_a_part_of_its_own(handmade, parse):

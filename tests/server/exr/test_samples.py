@@ -10,7 +10,7 @@ import pytest
 from gencomp_protocol.errors import BadPicture
 from gencomp_protocol.frames import Box
 from gencomp_server.exr.decode import DecodePool, DecodeTask
-from gencomp_server.exr.read import map_decoded
+from gencomp_server.exr.read import map_picture
 
 # File, data window, display window, pixel type, R, G, B of the first pixel by value.
 READ = {
@@ -68,16 +68,16 @@ def test_a_good_sample_is_read_with_its_windows(ask, name):
 
 
 def test_all_65536_half_values_are_read_bit_for_bit(ask):
-    found = map_decoded(ask("openexr-images/TestImages/AllHalfValues.exr").path)
+    found = map_picture(ask("openexr-images/TestImages/AllHalfValues.exr"))
     bits = np.sort(np.array(found.pixels[..., 0]).view(np.uint16), axis=None)
     assert bits.tolist() == list(range(65536))
     assert found.header.nan_count == 3 * 2048
 
 
 def test_a_stereo_file_and_its_single_part_twin_agree(ask):
-    many = map_decoded(ask("openexr-images/Beachball/multipart.0001.exr").path)
+    many = map_picture(ask("openexr-images/Beachball/multipart.0001.exr"))
     both = np.array(many.pixels, np.float32)
-    one = map_decoded(ask("openexr-images/Beachball/singlepart.0001.exr").path)
+    one = map_picture(ask("openexr-images/Beachball/singlepart.0001.exr"))
     # The single part's window is wider by the other view; its first view is the same picture.
     twin = np.array(one.pixels[: both.shape[0], :, :], np.float32)
     assert twin.sum() == pytest.approx(both.sum(), rel=1e-3)

@@ -10,7 +10,7 @@ from gencomp_server.parts.annotation import (
     Annotation,
     beyond_noise_sentence,
     bounds_sentence,
-    held_out,
+    holding_words,
     inverted_sentence,
     unmasked_frames,
 )
@@ -26,16 +26,19 @@ def request(*names):
 
 
 def test_what_holds_out_is_named_in_one_order():
-    assert held_out(request("plate")) == ""
+    assert holding_words(request("plate")) == ""
     said = ", inside limit, outside protect, outside keep"
-    assert held_out(request("keep", "plate", "limit", "protect")) == said
+    assert holding_words(request("keep", "plate", "limit", "protect")) == said
 
 
 def test_when_every_frame_has_a_mask_then_the_bounds_are_one_sentence():
     said = bounds_sentence(request("plate", "effect_mask", "limit"), ALL, EffectParams())
     assert said == (
-        "On 1001-1003 a change may be within effect_mask grown by 16 model pixels, inside limit."
+        "On 1001-1003 a change may be within effect_mask grown by 16 model pixels, inside limit. "
+        "Nothing changes outside the region that the model sees."
     )
+    whole = EffectParams(region="whole frame")
+    assert bounds_sentence(request("plate", "effect_mask"), ALL, whole).endswith("model pixels.")
 
 
 def test_when_some_frames_have_none_then_the_bounds_say_what_holds_there():
@@ -43,7 +46,8 @@ def test_when_some_frames_have_none_then_the_bounds_say_what_holds_there():
     said = bounds_sentence(asked, KEYED, EffectParams(unknown_reach=7.5))
     assert said.endswith(
         "On 1001, 1003, without a mask, a change may be within the mask as it is interpolated "
-        "there, grown by 7.5 % of the height."
+        "there, grown by 7.5 % of the height. Nothing changes outside the region that the model "
+        "sees."
     )
     free = EffectParams(unknown_bound="whole frame")
     assert "may be in the whole region around the masks." in bounds_sentence(asked, KEYED, free)

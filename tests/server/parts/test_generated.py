@@ -6,7 +6,7 @@ import pytest
 
 from gencomp_server.colour.modelrange import ModelRange
 from gencomp_server.parts.change import FLOOR_FRAMES, Floor
-from gencomp_server.parts.generated import Generated, as_plate, floor_of
+from gencomp_server.parts.generated import Generated, floor_of, place_frame
 from gencomp_server.parts.passes import Asked
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
 
@@ -35,7 +35,9 @@ def test_what_a_trimask_keeps_is_the_plate_bit_for_bit(floor, other, scale):
     trimask = np.full((24, 40), other, np.uint8)
     trimask[:, 30:] = KEEP
     plate, edge = grainy(24 * scale, 40 * scale), 30 * scale
-    result = as_plate(plate, made_of(trimask, floor, float(other == EDIT)), 0, colour=PLAIN)
+    result = place_frame(
+        plate, made_of(trimask, floor, float(other == EDIT)), 0, colour=PLAIN
+    ).picture
     assert result[:, edge:].tobytes() == plate[:, edge:].tobytes()
     assert (result[:, : edge - scale] < plate[:, : edge - scale]).all()
 
@@ -44,7 +46,7 @@ def test_where_sizes_do_not_divide_the_model_pixel_under_a_plate_pixels_centre_d
     trimask = np.full((8, 10), UNKNOWN, np.uint8)
     trimask[:, 5:] = KEEP
     plate = grainy(8, 15)  # Column 7 is half of either: its centre is where KEEP begins.
-    result = as_plate(plate, made_of(trimask, QUIET), 0, colour=PLAIN)
+    result = place_frame(plate, made_of(trimask, QUIET), 0, colour=PLAIN).picture
     assert (result != plate).any(axis=(0, 2)).tolist() == [True] * 7 + [False] * 8
 
 
@@ -53,8 +55,8 @@ def test_a_soft_keep_and_a_trimask_both_hold_a_change_back():
     trimask[:, :20] = KEEP
     plate = np.full((24, 40, 3), 0.25, np.float32)
     keep = np.full((24, 40, 1), 0.5, np.float32)
-    free = as_plate(plate, made_of(trimask, NOISY), 0, colour=PLAIN)
-    held = as_plate(plate, made_of(trimask, NOISY), 0, keep, colour=PLAIN)
+    free = place_frame(plate, made_of(trimask, NOISY), 0, colour=PLAIN).picture
+    held = place_frame(plate, made_of(trimask, NOISY), 0, keep, colour=PLAIN).picture
     assert (held[:, :20] == 0.25).all()
     assert held[12, 30, 0] == pytest.approx((0.25 + free[12, 30, 0]) / 2, abs=1e-6)
 

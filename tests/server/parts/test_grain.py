@@ -285,9 +285,10 @@ def test_a_fill_gets_the_plates_grain_and_the_frames_own_pixels_keep_every_bit()
 
 def test_a_fill_that_has_grain_of_its_own_gets_only_the_rest():
     rng = np.random.default_rng(6)
-    own, plate = plain_grain(0.06), plain_grain(0.1)
+    had = np.full((200, 200), 0.6, np.float32)
     picture = (1 + 0.06 * rng.standard_normal((200, 200, 3))).astype(np.float32)
 
-    parts.fill_grain(picture, np.ones((200, 200)), plate, own, np.random.default_rng(2))
+    grain, generator = plain_grain(0.1), np.random.default_rng(2)
+    parts.fill_grain(picture, np.ones((200, 200)), grain, had, generator)
 
     assert picture.std() == pytest.approx(0.1, rel=0.02)

@@ -10,8 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from gencomp_server.colour.modelrange import ModelRange, encode
+from gencomp_server.parts.change import Change, Floor, apply_change
+from gencomp_server.parts.effect import effect_frame
+from gencomp_server.parts.finish import Finished
 from gencomp_server.parts.origin import origin_of_change, origin_of_removal
 
+SILENT = Floor(np.zeros(3, np.float32), True)
 SHARES = st.floats(0, 1, width=32)
 
 
@@ -50,12 +55,28 @@ def test_a_shadow_is_the_plate_under_a_gain_and_a_splash_is_generated():
 
 
 def test_where_the_change_was_rounded_away_the_pixel_is_the_plate():
-    amount = np.float32([[1, 0, 0.5]])
+    touched = np.array([[True, False, True]])
 
-    origin = origin_of_change((1, 3), changed([0, 1, 2], [0, 1, 0], [1, 0, 1]), amount)
+    origin = origin_of_change((1, 3), changed([0, 1, 2], [0, 1, 0], [1, 0, 0.25]), touched)
 
-    assert origin[0, :, 0].tolist() == [0, 1, 0.5]
-    assert origin[0, :, 3].tolist() == [1, 0, 0.5]
+    assert origin[0, :, 0].tolist() == [0, 1, 0.75]
+    assert origin[0, :, 3].tolist() == [1, 0, 0.25]
+
+
+def test_of_light_as_bright_as_the_plate_a_bound_is_taken_off_once():
+    bound = np.float32([1, 0.5, 0.1, 0]).repeat(16).reshape(1, 64, 1).repeat(32, axis=0)
+    plate, code = np.full((32, 64, 3), 0.5, np.float32), encode(np.float32([0.5, 1.0]))
+    before, after = np.full((2, 32, 64, 3), code[:, None, None, None], np.float32)
+    whole = np.ones((32, 64, 1), np.float32)
+    change = Change(before, after, whole, SILENT.single, 0.0)
+
+    made = apply_change(plate, change, bound, SILENT, colour=ModelRange())
+    layers = effect_frame(plate, made.index, made.colours, made.weights)
+    origin = Finished(layers, made).origin[16, 8::16]
+
+    assert layers.result[16, 8::16, 0] == pytest.approx([1, 0.75, 0.55, 0.5], abs=1e-3)
+    assert origin[:, 3] == pytest.approx([1 / 2, 1 / 3, 1 / 11, 0], abs=1e-3)
+    assert origin[:, 0] == pytest.approx([1 / 2, 2 / 3, 10 / 11, 1], abs=1e-3)
 
 
 @pytest.mark.parametrize(("gained", "made", "channel"), [(1e-6, 0, 1), (0, 1e-6, 3), (0, 0, 3)])

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from gencomp_server.parts.patch import patch_frame
+from gencomp_server.parts.patch import patch_frame, touched
 
 KINDS = pytest.mark.parametrize("kind", [np.float16, np.float32], ids=["half", "float"])
 
@@ -90,3 +90,22 @@ def test_a_plate_without_alpha_has_one_in_the_clean_picture():
     )
     assert (made.clean == np.array([0, 0, 0, 1], np.float16)).all()
     assert made.touched == 0
+
+
+@KINDS
+@pytest.mark.parametrize("channels", [3, 4])
+def test_a_zero_that_lost_its_sign_was_touched_and_a_nan_with_its_bits_was_not(kind, channels):
+    plate = np.full((1, 4, channels), 0.5, kind)
+    plate[0, 0, 1], plate[0, 1, 2], plate[0, 2, 0] = -0.0, np.nan, np.inf
+    clean = np.ones((1, 4, 4), kind)
+    clean[..., :channels] = plate
+    assert touched(plate, clean).tolist() == [[False, False, False, False]]
+    clean[0, 0, 1], clean[0, 3, 2] = 0.0, 0.25
+    assert touched(plate, clean).tolist() == [[True, False, False, True]]
+
+
+@KINDS
+def test_alpha_counts_as_touched_only_where_the_plate_has_one(kind):
+    clean = np.full((1, 1, 4), 0.5, kind)
+    assert not touched(clean[..., :3], clean).any()
+    assert touched(np.concatenate([clean[..., :3], clean[..., 3:] / 2], axis=2), clean).all()

@@ -19,9 +19,9 @@ LOCKED = pytest.mark.parametrize("locked", [True, False], ids=["locked", "free"]
 HALO = 0.02
 
 
-def whole(fg, bg, result, index, kind, locked, effect=None):
+def whole(fg, bg, result, index, kind, locked, effect=None, held=None):
     """Split, and return the layers with the stack they give."""
-    split = under_over(fg, bg, result, index, kind, locked=locked, effect=effect)
+    split = under_over(fg, bg, result, index, kind, locked=locked, effect=effect, held=held)
     return split, over(split.over, over(fg, over(split.under, bg)))
 
 
@@ -58,6 +58,28 @@ def test_when_anything_is_over_anything_then_the_stack_is_the_result(
     assert (split.under >= 0).all()
     assert (split.under[..., 3] <= 1).all()
     assert not (locked and split.over[alpha[..., 0] == 1].any())
+
+
+@KINDS
+@pytest.mark.parametrize("told", [True, False])
+def test_when_all_light_is_positive_then_no_pixel_is_forced_and_the_stack_is_the_result(kind, told):
+    forced = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        shape = (96, 128)
+        alpha = np.clip(rng.uniform(-0.5, 1.5, (*shape, 1)), 0, 1)
+        colour = 2.0 ** rng.uniform(-9, 4, (*shape, 3)) * alpha
+        fg = np.concatenate([colour, alpha], axis=2).astype(kind)
+        bg, wanted = (2.0 ** rng.uniform(-9, 4, (2, *shape, 3))).astype(kind)
+        index = np.arange(shape[0] * shape[1])
+        light = wanted.reshape(-1, 3).astype(np.float32)
+        made = effect_frame(over(fg, bg).astype(kind), index, light, np.ones(index.size))
+        effect = made.effect if told else None
+        split, stacked = whole(fg, bg, made.result, index, kind, False, effect)
+        assert int(ulp_distance(stacked.astype(kind), made.result[..., :3]).max()) <= 1
+        assert (split.over >= 0).all()
+        forced.append(split.forced)
+    assert forced == [0] * 6
 
 
 def scene(kind, edge):
@@ -162,6 +184,44 @@ def test_when_the_fg_is_locked_and_the_result_differs_there_then_it_is_refused()
         whole(fg, fg[..., :3], fg[..., :3] / 2, np.array([0]), HALF, True)
 
 
+def test_when_the_result_differs_where_it_is_held_out_then_it_is_refused():
+    fg = np.zeros((1, 2, 4), HALF)
+    bg = np.full((1, 2, 3), 0.5, HALF)
+    with pytest.raises(ValueError, match="held out"):
+        whole(fg, bg, bg / 2, np.array([0]), HALF, True, held=np.array([[True, False]]))
+
+
+@KINDS
+@LOCKED
+@pytest.mark.parametrize("edge", [0, 2, 8, 30, 60])
+def test_when_half_is_held_out_then_both_layers_are_empty_there_and_go_on_beneath_elsewhere(
+    kind, locked, edge
+):
+    bg, fg, shadow = scene(kind, edge)
+    front, held = fg(0), np.zeros((160, 240), bool)
+    held[:, 120:] = True
+    # Cut off at row 120 too, as by a mask: what the mask leaves out is not held out.
+    may = ~held & (np.arange(160) < 120)[:, None]
+    plate = over(front, bg).astype(kind)
+    truth = over(front, bg.astype(np.float32) * (1 - shadow)).astype(kind)
+    if not locked:
+        truth = (truth * np.float32(0.8)).astype(kind)
+    index = np.flatnonzero((plate != truth).any(axis=2) & may)
+    colours = truth.reshape(-1, 3)[index].astype(np.float32)
+    made = effect_frame(plate, index, colours, np.ones(index.size, np.float32))
+    args = (front, bg, made.result, index, kind, locked, made.effect)
+    split, stacked = whole(*args, held=held)
+    assert not split.under[held].any()
+    assert not split.over[~may].any()
+    assert (stacked.astype(kind)[~may] == plate[~may]).all()
+    assert int(ulp_distance(stacked.astype(kind), made.result[..., :3]).max()) <= 1
+    assert split.under[may & (front[..., 3] == 1)].any()
+    # Nothing held out: the same, but for what lies beneath the fg.
+    free, _ = whole(*args)
+    assert (free.under[~held] == split.under[~held]).all()
+    assert free.under[held & (front[..., 3] == 1)].any()
+
+
 def test_when_a_pixel_is_not_finite_then_no_layer_touches_it():
     bg = np.full((1, 2, 3), [[np.nan] * 3, [0.5] * 3], HALF)
     fg = np.zeros((1, 2, 4), HALF)
@@ -198,3 +258,21 @@ def test_when_a_layer_is_extended_then_it_is_level_near_by_and_gone_at_its_reach
     assert np.allclose(filled[:, REACH_PX : REACH_PX + 30, 3], 0.5, atol=1e-4)
     assert not filled[:, 2 * REACH_PX + 1 :].any()
     assert not filled[..., :3].any()
+
+
+@pytest.mark.parametrize("pad", [0, 60, 200])
+def test_a_picture_much_larger_than_the_effect_stacks_as_exactly(pad):
+    rng, side = np.random.default_rng(0), 60 + 2 * pad
+    fg = np.zeros((side, side, 4), np.float16)
+    fg[pad + 15 : pad + 45, pad + 15 : pad + 45] = [0.2, 0.1, 0.3, 0.7]
+    fg[pad + 25 : pad + 35, pad + 25 : pad + 35] = [0.2, 0.3, 0.4, 1]
+    bg = np.full((side, side, 3), 0.4, np.float16)
+    comp = over(fg, bg)
+    result = comp.copy()
+    result[pad + 5 : pad + 55, pad + 5 : pad + 55] *= rng.uniform(0.3, 3, (50, 50, 1))
+    result = result.astype(np.float16)
+    index = np.flatnonzero((result != comp.astype(np.float16)).any(axis=2))
+    made = under_over(fg, bg, result, index, np.dtype(np.float16), locked=False)
+    stacked = over(made.over, over(fg, over(made.under, bg))).astype(np.float16)
+    assert ulp_distance(stacked, result).max() <= 1
+    assert made.over.any()

@@ -261,6 +261,23 @@ def test_the_same_seed_gives_the_same_grain_and_another_seed_another(grainy):
     assert first == again != other
 
 
+def test_a_connected_clean_plate_keeps_its_grain_and_the_artist_is_told(new_job):
+    job, _ = new_job(frames=1)
+    kept, matched = job.run(), job.run(grain="match")
+    assert kept.layer("clean")[1001].tobytes() == matched.layer("clean")[1001].tobytes()
+    assert [one for one in matched.ctx.warnings if "'grain'" in one] == [
+        "Knob 'grain' does nothing here: the connected clean plate keeps the grain that it has, so "
+        "give it the plate's before you connect it."
+    ]
+    assert not [one for one in kept.ctx.warnings if "'grain'" in one]
+
+
+def test_the_plates_grain_is_a_stage_that_is_found_again(grainy):
+    names = [row.name for row in grainy.run(grain="match").ctx.rows]
+    assert names.count("grain") == 1
+    assert "grain" not in [row.name for row in grainy.run().ctx.rows]
+
+
 def test_origin_says_which_frame_showed_what_lies_behind_and_sums_to_one(grainy):
     made = grainy.run(origin=True)
     for n in grainy.frames:

@@ -8,8 +8,8 @@ import pytest
 from gencomp_protocol.errors import BadName, WeightsMissing
 from gencomp_protocol.frames import FrameRange
 from gencomp_server.backbones import spec_named
-from gencomp_server.contract import Machine
 from gencomp_server.colour.modelrange import encode
+from gencomp_server.contract import Machine
 from gencomp_server.parts.stack import stack_error
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
 from gencomp_server.systems.omnimatte import SYSTEM

@@ -98,3 +98,23 @@ def test_when_the_plate_grows_then_the_plan_does():
     large = replace(small, inputs=entries)
     assert plan(large, Machine()).bytes_in > 8 * plan(small, Machine()).bytes_in
     assert plan(large, Machine()).memory_bytes > plan(small, Machine()).memory_bytes
+
+
+def with_clean(cover: str, frames: tuple[int, ...], **knobs: object) -> Request:
+    asked = request("matte.a", **knobs)
+    return replace(asked, inputs=(*asked.inputs, InputHeader("clean_plate", frames, cover)))
+
+
+IDLE = "Knob 'grain' does nothing here"
+
+
+def test_when_grain_is_to_match_and_the_clean_plate_is_connected_then_the_plan_says_it_is_idle():
+    def idle(asked: Request) -> bool:
+        return plan(asked, Machine()).notes[-1].startswith(IDLE)
+
+    assert idle(with_clean("sequence", FRAMES, grain="match"))
+    assert idle(with_clean("still", (1001,), grain="match", register_clean_plate=False))
+    assert not idle(with_clean("sequence", FRAMES))
+    assert not idle(with_clean("still", (1001,), grain="match"))
+    assert not idle(with_clean("stills", (1001,), grain="match"))
+    assert not idle(request("matte.a", grain="match"))

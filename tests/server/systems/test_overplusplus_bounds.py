@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gencomp_protocol.errors import BadMatte
-from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.frames import Box, FrameRange
+from gencomp_server.parts.stack import over
 
 MODES = ("every frame", "keyframes only", "no mask")
 SIZES = [
@@ -112,9 +113,111 @@ def test_when_a_model_paints_noise_then_no_bit_changes_outside_the_bounds(bounde
         assert not same[~outside].all()
         finite = np.isfinite(job.sent["plate", n]).all(axis=2)
         assert (~same & finite).sum() > 0.2 * (~outside & finite).sum()
-        assert share == pytest.approx(same.mean(), abs=0.02)
+        assert share == pytest.approx(same.mean(), abs=1e-6)
         for name in ("effect", "difference", "effect_matte"):
             assert not made.layer(name)[n][outside].any()
+
+
+def soft_disc(size, kind):
+    """Return a foreground with a wide soft edge across limit, protect and mask. [H,W,4]."""
+    y, x = np.mgrid[: size[1], : size[0]].astype(np.float32)
+    away = np.hypot(x / size[0] - 0.48, (y / size[1] - 0.65) * size[1] / size[0])
+    alpha = np.clip((0.22 - away) / 0.1, 0, 1)[..., None]
+    return np.concatenate([alpha * [0.3, 0.4, 0.2], alpha], axis=2).astype(kind)
+
+
+@pytest.mark.parametrize("locked", [True, False], ids=["locked", "free"])
+@pytest.mark.parametrize("kind", [np.float16, np.float32], ids=["half", "float"])
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("paint", [noise, darken])
+def test_when_fg_and_bg_come_apart_then_neither_layer_shows_outside_the_bounds(
+    bounded, paint, mode, kind, locked
+):
+    size = (320, 192)
+    job, fg = bounded(size, kind), soft_disc(size, kind)
+    bg = job.sent["plate", 1001][..., :3].copy()
+    bg[np.isinf(bg)] = 0
+    job.remove("plate")
+    job.add("fg", 1001, fg, cover="still")
+    job.add("bg", 1001, bg, cover="still")
+    job.backbone.paint = paint
+    keyframes = "1001" if mode == "keyframes only" else ""
+    made = job.run(
+        steps=1,
+        mask_frames=mode,
+        keyframes=keyframes,
+        model_size="160x96",
+        mask_grow=8,
+        fg_locked=locked,
+    )
+    held = (job.sent["limit", 1001] == 0) | (job.sent["protect", 1001] == 1)
+    held = (held | (job.sent["keep", 1001] == 1))[..., 0]
+    for n, reach in ((1001, 17), (1002, 20 if keyframes else 17)):
+        outside = held.copy()
+        if mode != "no mask":
+            outside |= ~near(job.sent["effect_mask", n], reach)
+        under, top = made.layer("effect_under")[n], made.layer("effect_over")[n]
+        assert not under[held].any()
+        assert not top[outside].any()
+        with np.errstate(invalid="ignore"):
+            plate = over(fg, bg).astype(kind)
+            stacked = over(top, over(fg, over(under, bg))).astype(kind)
+        assert np.array_equal(stacked[outside], plate[outside], equal_nan=True)
+        # Behind what is opaque there the effect goes on: nothing of it shows.
+        assert mode == "no mask" or under[outside & ~held & (fg[..., 3] == 1)].any()
+        assert under[~outside & (fg[..., 3] < 1)].any()
+
+
+@pytest.mark.parametrize("model_size", ["80x48", "144x64", "320x192", "640x384"])
+def test_whatever_the_models_size_a_change_stays_within_what_the_mask_is_grown_by(
+    bounded, model_size
+):
+    job, grow = bounded((320, 192)), 12
+    for name in ("limit", "protect", "keep"):
+        job.remove(name)
+    made = job.run(steps=1, model_size=model_size, mask_grow=grow, region="whole frame")
+    wide, high = (int(side) for side in model_size.split("x"))
+    ys, xs = np.mgrid[:192, :320]
+    for n in job.frames:
+        rows, columns = (np.flatnonzero(job.sent["effect_mask", n].any(axis=k)) for k in (1, 0))
+        across = np.maximum(np.maximum(columns[0] - xs, xs - columns[-1]), 0) * wide / 320
+        down = np.maximum(np.maximum(rows[0] - ys, ys - rows[-1]), 0) * high / 192
+        far = np.hypot(across, down)
+        matte = made.layer("effect_matte")[n][..., 0]
+        assert same_bits(made, job, n)[far > grow + 1e-6].all()
+        assert not matte[far > grow + 1e-6].any()
+        assert matte[(far > 0) & (far <= grow)].any()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Box(0, 0, 99, 59), Box(40, 30, 139, 89), Box(-20, -12, 179, 107), Box(60, -8, 199, 50)],
+    ids=["cropped", "cropped inside", "overscan", "both"],
+)
+@pytest.mark.parametrize("name", ["plate", "bg"])
+def test_when_the_plate_has_a_data_window_then_what_changes_lies_in_it_and_is_counted_by_it(
+    bounded, data, name
+):
+    job = bounded((160, 96))
+    for one in ("limit", "protect", "keep", "effect_mask", "plate"):
+        job.remove(one)
+    sent = np.full((data.height, data.width, 3), 0.5, np.float16)
+    lies = {"display_window": Box(0, 0, 159, 95), "data_window": data}
+    for n in job.frames:
+        job.add(name, n, sent, **lies)
+    if name == "bg":
+        empty = {"display_window": Box(0, 0, 159, 95), "data_window": Box(70, 40, 71, 41)}
+        job.add("fg", 1001, np.zeros((2, 2, 4), np.float16), cover="still", **empty)
+    job.backbone.paint = darken
+    made = job.run(steps=1, origin=True)
+    seen = data.intersect(Box(0, 0, 159, 95))
+    for n, share in zip(job.frames, made.ctx.figures["untouched_share_per_frame"], strict=True):
+        assert made.pictures["result", n].data_window == data
+        touched = (made.layer("result")[n][..., :3] != sent).any(axis=2)
+        assert touched.sum() == seen.width * seen.height  # all that is seen of the plate is darker
+        assert share == pytest.approx(1 - touched.mean(), abs=1e-6)
+        own = made.layer("origin")[n][..., 0] == 1
+        assert (own == ~touched).all()
 
 
 @pytest.mark.parametrize("mode", MODES)

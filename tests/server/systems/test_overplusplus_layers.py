@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from gencomp_protocol.errors import BadMatte
 from gencomp_server.parts.stack import over, ulp_distance
 
 BOUND_STAGES = {"bounds", "gate", "body", "grain"}
@@ -68,7 +69,7 @@ def test_when_a_foreground_is_locked_then_it_is_so_in_the_delivery_alone(apart):
     job.run(steps=1)
     again = job.run(steps=1, fg_locked=False)
     assert again.forwards == 0
-    assert all(row.reused for row in again.ctx.rows)
+    assert {row.name for row in again.ctx.rows if not row.reused} <= BOUND_STAGES
 
 
 def test_when_the_model_changes_nothing_then_all_layers_but_the_result_are_empty(apart):
@@ -182,3 +183,14 @@ def test_when_a_delivery_knob_turns_then_no_model_runs(shadowed, knobs):
     assert again.forwards == 0
     assert (shadowed.backbone.encoded, len(shadowed.backbone.prompts)) == (encoded, prompts)
     assert {row.name for row in again.ctx.rows if not row.reused} <= BOUND_STAGES
+
+
+def test_when_a_locked_fg_is_opaque_everywhere_then_no_model_runs_for_nothing(apart):
+    job = apart()
+    solid = np.full((96, 160, 4), [0.2, 0.2, 0.2, 1], np.float16)
+    for n in job.frames:
+        job.add("fg", n, solid)
+    with pytest.raises(BadMatte, match="the opaque fg leaves no place") as refused:
+        job.run(steps=1)
+    assert "fg_locked" in refused.value.hint
+    assert job.backbone.forwards == job.backbone.encoded == 0
