@@ -45,6 +45,7 @@ MANIFEST = "manifest.json"
 CONTACT_SHEET = "contact_sheet.png"
 SPOOL = ".gencomp"
 _TAKE = "take"
+_PICTURES = "pictures"
 _EARLIER, _MIXED = "earlier", "mixed"
 _SYSTEM = re.compile(r"[a-z0-9_+-]{1,64}")
 _DIGEST_THREADS = 4  # Reading is the disk's work and hashing leaves the interpreter free.
@@ -101,7 +102,7 @@ class OutputFolder:
         """Let other runs in; an empty spool is not left behind."""
         if self._lock is not None:
             self._lock.close()
-        if self.spool.is_dir() and not self._keeps_spool:
+        if self.spool.is_dir() and {entry.name for entry in self.spool.iterdir()} <= {"lock"}:
             self.drop_spool()
 
     @property
@@ -165,15 +166,10 @@ class OutputFolder:
         return f"{now}; there is no manifest until the job is finished."
 
     def left_over(self) -> str | None:
-        """Return what has to be known of a spool that stays behind; None of an empty one."""
-        if not self._keeps_spool:
+        """Return what has to be known of a spool with pictures that stays; None of another."""
+        if not any((self.spool / _PICTURES).glob("*/*")):
             return None
         return f"{self.spool} stays: it holds what was sent, for the next try; it may be deleted."
-
-    @property
-    def _keeps_spool(self) -> bool:
-        names = {entry.name for entry in self.spool.iterdir()} if self.spool.is_dir() else set()
-        return not names <= {"lock"}
 
     @property
     def _take(self) -> Path:

@@ -107,6 +107,8 @@ def test_bad_input_is_refused_by_input_frame_and_cure(shot, gencomp, case):
         assert word in ended.err
     assert "manifest.json" not in os.listdir(shot.out)
     assert not list(shot.out.glob("*/*.exr"))
+    left = (shot.out / ".gencomp").is_dir() and any((shot.out / ".gencomp/pictures").glob("*/*"))
+    assert left == ("holds what was sent, for the next try" in ended.out)
 
 
 @pytest.mark.parametrize(

@@ -259,3 +259,14 @@ def test_a_run_that_dies_while_its_spool_goes_leaves_no_half_a_spool(tmp_path, m
     with OutputFolder(tmp_path) as folder:
         assert [path.name for path in folder.spool.iterdir()] == ["lock"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_stays_with_what_was_sent_is_told_of(tmp_path):
+    with OutputFolder(tmp_path / "out") as folder:
+        assert folder.left_over() is None
+        (folder.spool / "pictures" / "ab").mkdir(parents=True)
+        assert folder.left_over() is None
+        (folder.spool / "pictures" / "ab" / "abcd").write_bytes(b"x")
+        assert folder.left_over() == (
+            f"{folder.spool} stays: it holds what was sent, for the next try; it may be deleted."
+        )

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from gencomp_protocol.errors import UnwritableOutput
-from gencomp_protocol.frames import Box
+from gencomp_protocol.frames import Box, FrameRange
 from gencomp_protocol.layers import ORIGIN_CHANNELS
+from gencomp_protocol.request import InputHeader
+from gencomp_server.cli import _compared
 from gencomp_server.contract import LayerFrame
 from gencomp_server.exr.write import write_layer
 from gencomp_server.sheet import (
@@ -30,6 +32,7 @@ from gencomp_server.sheet import (
     thumbnails,
     write_sheet,
 )
+from gencomp_server.sources import Gathered, Source
 
 WINDOW = Box(0, 0, 63, 31)
 # sRGB of mid grey 0.18, IEC 61966-2-1: 0.4613561; an 8-bit step is 0.0039.
@@ -291,3 +294,16 @@ def test_an_origin_layer_is_shown_in_false_colour(tmp_path):
     line = sheet[74 + 168 + 10 + 84]
     seen = [tuple(map(int, line[198 + 84 * column + 42])) for column in range(4)]
     assert seen == [(0, 0, 0), (64, 112, 255), (64, 200, 64), (255, 48, 32)]
+
+
+def test_a_result_is_compared_with_the_plate_or_with_the_foreground_over_the_background(tmp_path):
+    def named(*names):
+        headers = [InputHeader(name, (1001,)) for name in names]
+        sources = [Source(one, {1001: tmp_path / f"{one.name}.exr"}, "exr") for one in headers]
+        return Gathered(FrameRange(1001, 1001), tuple(sources), ())
+
+    label, files = _compared(named("fg", "bg", "keep"))
+    assert (label, files.paths[1001].name) == ("fg over bg", "fg.exr")
+    assert files.under.paths[1001].name == "bg.exr"
+    label, files = _compared(named("fg", "bg", "plate"))
+    assert (label, files.paths[1001].name, files.under) == ("plate", "plate.exr", None)
