@@ -106,7 +106,7 @@ def test_a_ramp_on_the_way_down_holds_the_places_of_the_model_pixels(sizes):
 
     there = fit.to_model_frame(ramp(*plate), model)
 
-    assert is_near(there, centres(model, plate), SQUARES_PX)
+    assert is_near(there, centres(model, plate), SQUARES_PX + max(plate) * 1e-6)
 
 
 @CASES
