@@ -78,3 +78,25 @@ def test_the_pages_name_no_machine_of_ours():
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
         assert not re.search(r"/(root|home)/", text), page
+
+
+_SHOWN = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+
+
+def rows_of_papers():
+    """Return the rows of the papers' tables: what is in the paper, what is here, what shows it."""
+    for line in text_of("docs", "papers.md").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 3 and cells[0] not in ("in the paper", "---"):
+            yield cells
+
+
+def test_every_line_of_a_paper_is_shown_by_a_test_that_there_is_or_says_why_not():
+    rows = list(rows_of_papers())
+    assert len(rows) > 60
+    for claim, here, shown in rows:
+        found = _SHOWN.findall(shown)
+        assert found or here.startswith("not built: "), claim
+        assert shown == ", ".join(f"`{file}::{name}`" for file, name in found), claim
+        for file, name in found:
+            assert re.search(rf"^def {name}\(", text_of(file), re.MULTILINE), f"{file}::{name}"

@@ -14,7 +14,7 @@
 import logging
 from typing import Any
 
-from gencomp_nuke import logs, node, prefs
+from gencomp_nuke import asking, logs, node, prefs
 from gencomp_nuke.session import MainThread, Pump, Run, Session
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def generate(gizmo: Any) -> None:
     logs.setup()
     settings = prefs.load()
     node.identify(gizmo)
-    ask = node.ask(gizmo)
+    ask = asking.ask(gizmo)
     run = Run(gizmo, ask, node.cache_folder(gizmo, settings), node.server_address(gizmo))
     pump = Pump()
     session = Session(MainThread(pump.send), settings)

@@ -18,6 +18,9 @@ import nuke
 
 log = logging.getLogger(__name__)
 
+# Nuke gives the last two itself: a panel that opens, and a connection that changes.
+_FOLLOWED = ("gc_range", "gc_clean_cover", "showPanel", "inputChange")
+
 
 def guarded(action: "Callable[[Any], None]") -> "Callable[[Any], None]":
     """Let a button's action end in a sentence for the artist, whatever happens."""
@@ -45,13 +48,13 @@ def generate(gizmo: Any) -> None:
 
         batch.generate(gizmo)
         return
-    from gencomp_nuke import node, prefs
+    from gencomp_nuke import asking, node, prefs
     from gencomp_nuke.session import Run
 
     settings = prefs.load()
     if _session().run_of(node.identify(gizmo)) is not None:
         return
-    ask = node.ask(gizmo)
+    ask = asking.ask(gizmo)
     cache = node.cache_folder(gizmo, settings)
     _session().start(Run(gizmo, ask, cache, node.server_address(gizmo)))
 
@@ -67,10 +70,10 @@ def cancel(gizmo: Any) -> None:
 @guarded
 def reveal(gizmo: Any) -> None:
     """Open the folder of the result in the file browser."""
-    from gencomp_nuke import node
+    from gencomp_nuke import playing
     from gencomp_protocol.errors import MissingFrame
 
-    folder = node.result_folder(gizmo)
+    folder = playing.result_folder(gizmo)
     if folder is None or not folder.is_dir():
         raise MissingFrame("There is no result on disk yet.", hint="Press Generate.")
     if sys.platform == "win32":
@@ -90,23 +93,24 @@ def created(gizmo: Any) -> None:
         return
     with node.quietly():
         node.identify(gizmo)
+    node.follow_inputs(gizmo)
     node.show_range_knobs(gizmo)
     node.show_result(gizmo)
 
 
 def knob_changed(gizmo: Any, knob: Any) -> None:
     """Follow a turned knob; runs for every knob, so it asks for the name first."""
-    if knob is None or knob.name() not in ("gc_range", "gc_clean_cover", "showPanel"):
-        return
-    _follow_range(gizmo)
+    if knob is not None and knob.name() in _FOLLOWED:
+        _follow(gizmo)
 
 
 @guarded
-def _follow_range(gizmo: Any) -> None:
+def _follow(gizmo: Any) -> None:
     try:
         from gencomp_nuke import node
     except ImportError:  # As in created: the knobs stay as they are.
         return
+    node.follow_inputs(gizmo)
     node.show_range_knobs(gizmo)
 
 

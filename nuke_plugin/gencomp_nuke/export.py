@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import nuke
-from gencomp_nuke.node import Ask, Pipe, rendering
+from gencomp_nuke.asking import Ask, Pipe
+from gencomp_nuke.node import rendering
 from gencomp_protocol.errors import BadPicture, Cancelled, GencompError, MissingFrame
 from gencomp_protocol.frames import spell_frames
 

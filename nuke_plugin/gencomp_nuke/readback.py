@@ -4,8 +4,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gencomp_nuke import jobs, node
-from gencomp_nuke.node import Ask, Result
+from gencomp_nuke import jobs, node, playing
+from gencomp_nuke.asking import Ask
+from gencomp_nuke.playing import Result
 
 
 def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Result:
@@ -54,5 +55,5 @@ def front_to_back(ask: Ask, manifest: "Mapping[str, Any]") -> "tuple[str, ...]":
 
 def show(gizmo: Any, result: Result) -> None:
     """Let a node play a result and say so. Main thread only."""
-    node.play(gizmo, result)
+    playing.play(gizmo, result)
     node.show_result(gizmo)

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 import nuke
-from gencomp_nuke import __version__, export, jobs, node, readback, serverstart
+from gencomp_nuke import __version__, asking, export, jobs, node, readback, serverstart
+from gencomp_nuke.playing import Result
 from gencomp_nuke.prefs import Prefs
 from gencomp_protocol import (
     Client,
@@ -102,7 +103,7 @@ class Run:
         address: Address typed on the node; empty for none.
     """
 
-    def __init__(self, gizmo: Any, ask: node.Ask, cache: Path, address: str = "") -> None:
+    def __init__(self, gizmo: Any, ask: asking.Ask, cache: Path, address: str = "") -> None:
         self.gizmo, self.ask, self.cache, self.address = gizmo, ask, cache, address
         self.identity = str(gizmo["gc_id"].value())
         self.error: Optional[GencompError] = None
@@ -207,7 +208,7 @@ class Session:
             log.exception("the node could not be told")
             run.finish()
 
-    def _generate(self, run: Run) -> node.Result:
+    def _generate(self, run: Run) -> Result:
         """Do everything that a press of Generate means; return the result, in its place."""
         _check_cancelled(run)
         server = serverstart.ensure(
@@ -330,7 +331,7 @@ def _check_cancelled(run: Run) -> None:
         raise Cancelled("The job was cancelled.")
 
 
-def _end_well(run: Run, result: node.Result) -> None:
+def _end_well(run: Run, result: Result) -> None:
     """Let the node play its result. Main thread."""
     run.finish()
     if not is_attached(run.gizmo):

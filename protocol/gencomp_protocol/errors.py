@@ -24,6 +24,7 @@
     ├── ResourceError               the machine is not enough, or not ready
     │   ├── DiskFull                disk-full
     │   ├── OutOfMemory             out-of-memory       needed, free, the knob that lowers it
+    │   ├── ToolFailed              tool-failed         which segmenter or endpoint, what it said
     │   ├── WeightsMissing          weights-missing     name, expected path, how to get them
     │   └── WorkerLost              worker-lost         the process that ran the job went away
     ├── Cancelled                   cancelled           not a failure
@@ -187,6 +188,12 @@ class OutOfMemory(ResourceError):
     """The job needs more memory than there is."""
 
     code = "out-of-memory"
+
+
+class ToolFailed(ResourceError):
+    """A program or an endpoint that somebody set up beside gencomp failed, or spoke nonsense."""
+
+    code = "tool-failed"
 
 
 class WeightsMissing(ResourceError):

@@ -33,6 +33,14 @@ EFFECT_MASK = "effect_mask"
 EFFECT_UNKNOWN = "effect_unknown"
 CLEAN_PLATE = "clean_plate"
 KEEP = "keep"
+FG_PREFIX = "fg."
+FG_MATTE = "fg_matte"
+FG_MATTE_PREFIX = "fg_matte."
+HOLDOUT = "holdout"
+REMOVE = "remove"
+SOURCE_MATTE = "source_matte"
+TARGET_MATTE = "target_matte"
+CONTINUE_MATTE = "continue_matte"
 MATTE_PREFIX = "matte."
 SOLO_PREFIX = "solo."
 EFFECTS_PREFIX = "effects."
@@ -54,8 +62,8 @@ ORIGIN_CHANNELS: tuple[str, ...] = (
 _WORDS = """
 background residual plate clean_plate keep clean patch result effect difference effect_matte
 effect_under effect_over element interaction origin fg bg matte solo effects limit protect
-effect_mask effect_unknown trimask holdout depth rgb rgba alpha red green blue forward backward mask
-other all none
+effect_mask effect_unknown trimask holdout depth remove fg_matte source_matte target_matte
+continue_matte rgb rgba alpha red green blue forward backward mask other all none
 """
 RESERVED = frozenset(_WORDS.split())
 _LEGAL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}\Z")

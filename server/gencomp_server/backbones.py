@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gencomp_protocol.errors import BadKnob, WeightsMissing, WeightsRefused
@@ -56,6 +56,9 @@ class Architecture:
         vae_parameters: Parameters of the VAE.
         text_parameters: Parameters of the text encoder.
         vae_width: Channels of the VAE's last decoder block, which hold most of its memory.
+        streams: Videos whose tokens are attended to together: two where an element of its own
+            stands beside the plate.
+        branch_blocks: Blocks of a branch beside them, which sees one of these videos.
     """
 
     width: int
@@ -72,6 +75,8 @@ class Architecture:
     vae_parameters: int = 215_583_907
     text_parameters: int = 4_762_310_656
     vae_width: int = 128
+    streams: int = 1
+    branch_blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,12 +86,13 @@ class BackboneSpec:
     Attributes:
         name: What the knob ``backbone`` takes.
         title: What an artist reads.
-        family: ``cogvideox`` or ``wan``: which loader takes it.
-        weights: Its set in ``weights.toml``; empty for ``tiny``, which is made, not loaded.
+        family: ``cogvideox``, ``gencompositor`` or ``wan``: which loader takes it.
+        weights: Its set in ``weights.toml``; empty for the tiny ones, which are made, not loaded.
         base: The set that VAE, text encoder and configuration come from; its own where whole.
         systems: Systems it serves.
         trained_for: Systems it was trained for; for the others it stands in, which is said.
-        convention: How its trimask is spelt: a key of ``parts.trimask.CONVENTIONS``.
+        convention: How its trimask is spelt: a key of ``parts.trimask.CONVENTIONS``; empty for one
+            that takes none.
         model_size: Width and height in pixels it was trained at.
         window_frames: Frames it sees at once.
         overlap_frames: Frames two windows share.
@@ -95,6 +101,9 @@ class BackboneSpec:
         proven: How its loading is proven: ``vector``, ``keys`` or ``no``.
         architecture: What decides cost.
         flow_shift: Shift of the flow-matching schedule (Wan).
+        layers: Names of the latents that it is given beside the noise, in the order of their
+            channels, where it takes layers and no trimask.
+        fixed_size: True where it works at ``model_size`` alone: its positions are learned.
     """
 
     name: str
@@ -116,6 +125,13 @@ class BackboneSpec:
     size_multiple: int = 16
     vae_spatial: int = 8
     vae_temporal: int = 4
+    layers: tuple[str, ...] = ()
+    fixed_size: bool = False
+
+    @property
+    def is_tiny(self) -> bool:
+        """Tell whether it is made of random numbers, for tests of a pipeline."""
+        return not self.weights
 
     def latent_frames(self, frames: int) -> int:
         """Return how many latent frames a sequence of ``4k + 1`` frames has."""
@@ -124,6 +140,18 @@ class BackboneSpec:
 
 _V15 = Architecture(width=3072, blocks=42, heads=48, parameters=5_571_094_144, patch_t=2)
 _V11 = Architecture(width=3072, blocks=42, heads=48, parameters=5_570_491_968)
+_V10 = Architecture(width=3072, blocks=42, heads=48, parameters=5_570_283_072, condition_channels=0)
+_TINY = Architecture(
+    width=32,
+    blocks=2,
+    heads=2,
+    parameters=0,
+    patch_t=2,
+    text_tokens=226,
+    vae_parameters=0,
+    text_parameters=0,
+    vae_width=8,
+)
 # Counted on diffusers' and transformers' own classes (tests/server/models/test_wan.py). The widths
 # of Wan 2.1 are unverified until a published folder is loaded, which is strict about them.
 _WAN_VAE = 126_892_531
@@ -259,6 +287,86 @@ SPECS: tuple[BackboneSpec, ...] = (
         architecture=_V11,
     ),
     BackboneSpec(
+        name="gencompositor",
+        title="GenCompositor on CogVideoX 5B I2V",
+        family="gencompositor",
+        weights="gencompositor",
+        base="cogvideox-5b-i2v",
+        systems=("gencomposite",),
+        trained_for=("gencomposite",),
+        convention="",
+        model_size=(720, 480),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="vector",
+        architecture=replace(
+            _V10,
+            parameters=5_570_679_360 + 301_568_576,
+            condition_channels=33,
+            streams=2,
+            branch_blocks=2,
+        ),
+        layers=("masked", "mask", "fg"),
+        fixed_size=True,
+    ),
+    BackboneSpec(
+        name="splitthenmerge",
+        title="Split-then-Merge on CogVideoX 5B I2V, weights of your own",
+        family="cogvideox",
+        weights="splitthenmerge",
+        base="cogvideox-5b-i2v",
+        systems=("splitthenmerge",),
+        trained_for=("splitthenmerge",),
+        convention="",
+        model_size=(720, 480),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="keys",
+        architecture=replace(_V10, parameters=5_570_676_288, condition_channels=32),
+        layers=("fg", "bg"),
+        fixed_size=True,
+    ),
+    BackboneSpec(
+        name="cogvideox-5b-i2v",
+        title="CogVideoX 5B, image to video",
+        family="cogvideox",
+        weights="cogvideox-5b-i2v",
+        base="cogvideox-5b-i2v",
+        systems=("splitthenmerge",),
+        trained_for=(),
+        convention="",
+        model_size=(720, 480),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="keys",
+        architecture=replace(_V10, parameters=5_570_676_288, condition_channels=32),
+        layers=("fg", "bg"),
+        fixed_size=True,
+    ),
+    BackboneSpec(
+        name="cogvideox-5b",
+        title="CogVideoX 5B, text to video",
+        family="cogvideox",
+        weights="cogvideox-5b",
+        base="cogvideox-5b",
+        systems=("dynvfx",),
+        trained_for=("dynvfx",),
+        convention="",
+        model_size=(720, 480),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="keys",
+        architecture=_V10,
+    ),
+    BackboneSpec(
         name=TINY,
         title="Tiny, untrained: for tests of a pipeline, its pictures mean nothing",
         family="cogvideox",
@@ -273,17 +381,64 @@ SPECS: tuple[BackboneSpec, ...] = (
         even_latents=True,
         pixel_noise=0.0563,
         proven="vector",
-        architecture=Architecture(
-            width=32,
-            blocks=2,
-            heads=2,
-            parameters=0,
-            patch_t=2,
-            text_tokens=226,
-            vae_parameters=0,
-            text_parameters=0,
-            vae_width=8,
+        architecture=_TINY,
+    ),
+    BackboneSpec(
+        name="tiny-gencompositor",
+        title="Tiny of GenCompositor's kind, untrained: its pictures mean nothing",
+        family="gencompositor",
+        weights="",
+        base="",
+        systems=("gencomposite",),
+        trained_for=(),
+        convention="",
+        model_size=(48, 32),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="vector",
+        architecture=replace(
+            _TINY, blocks=4, patch_t=1, condition_channels=33, streams=2, branch_blocks=2
         ),
+        layers=("masked", "mask", "fg"),
+        fixed_size=True,
+    ),
+    BackboneSpec(
+        name="tiny-splitthenmerge",
+        title="Tiny of Split-then-Merge's kind, untrained: its pictures mean nothing",
+        family="cogvideox",
+        weights="",
+        base="",
+        systems=("splitthenmerge",),
+        trained_for=(),
+        convention="",
+        model_size=(48, 32),
+        window_frames=49,
+        overlap_frames=16,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="vector",
+        architecture=replace(_TINY, patch_t=1, condition_channels=32),
+        layers=("fg", "bg"),
+        fixed_size=True,
+    ),
+    BackboneSpec(
+        name="tiny-text-to-video",
+        title="Tiny, text to video, untrained: its pictures mean nothing",
+        family="cogvideox",
+        weights="",
+        base="",
+        systems=("dynvfx",),
+        trained_for=(),
+        convention="",
+        model_size=(80, 48),
+        window_frames=17,
+        overlap_frames=8,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="vector",
+        architecture=replace(_TINY, patch_t=1, condition_channels=0),
     ),
 )
 
@@ -405,7 +560,7 @@ def choose(system: System, params: Any, machine: Machine) -> BackboneSpec | None
     if system.backbone == NO_BACKBONE:
         return None
     if params.backbone != AUTO:
-        return _named(system, spec_named(params.backbone), machine)
+        return _named(system, _meant(system, params.backbone), machine)
     installed = _installed(system, machine)
     for spec in installed:
         if feasible(spec, machine) is None:
@@ -423,7 +578,7 @@ def passed_over(system: System, machine: Machine) -> tuple[str, ...]:
 
 def _installed(system: System, machine: Machine) -> list[BackboneSpec]:
     """Return the backbones that ``auto`` looks at: trained for the system first, then the rest."""
-    usable = [one for one in SPECS if one.name != TINY and one.name in machine.backbones]
+    usable = [one for one in SPECS if not one.is_tiny and one.name in machine.backbones]
     fitting = [one for one in usable if system.name in one.systems]
     return sorted(fitting, key=lambda one: system.name not in one.trained_for)
 
@@ -451,6 +606,12 @@ def _none_practical(
     )
 
 
+def _meant(system: System, name: str) -> BackboneSpec:
+    """Return the backbone that a name stands for: ``tiny`` is every system's own tiny one."""
+    own = [spec for spec in SPECS if spec.is_tiny and system.name in spec.systems]
+    return own[0] if name == TINY and own else spec_named(name)
+
+
 def _named(system: System, spec: BackboneSpec, machine: Machine) -> BackboneSpec:
     if system.name not in spec.systems:
         fitting = [one.name for one in SPECS if system.name in one.systems]
@@ -459,7 +620,7 @@ def _named(system: System, spec: BackboneSpec, machine: Machine) -> BackboneSpec
             hint=f"Choose one of: {', '.join([AUTO, *fitting])}.",
             knob="backbone",
         )
-    if spec.name == TINY or spec.name in machine.backbones:
+    if spec.is_tiny or spec.name in machine.backbones:
         return spec
     why = _refusal(spec, machine)
     kind = WeightsRefused if why.by_licence else WeightsMissing
@@ -479,7 +640,7 @@ def _none_usable(system: System, machine: Machine) -> WeightsMissing | WeightsRe
 
     Weights that are there and not allowed come before weights that are not there.
     """
-    fitting = [spec for spec in SPECS if system.name in spec.systems and spec.name != TINY]
+    fitting = [spec for spec in SPECS if system.name in spec.systems and not spec.is_tiny]
     whys = [(spec, _refusal(spec, machine)) for spec in fitting]
     spec, why = next((pair for pair in whys if pair[1].by_licence), whys[0])
     kind = WeightsRefused if why.by_licence else WeightsMissing
@@ -493,8 +654,9 @@ def _none_usable(system: System, machine: Machine) -> WeightsMissing | WeightsRe
 def model_size(spec: BackboneSpec, plate: Format, asked: str = "") -> tuple[int, int]:
     """Return the width and height in pixels that a backbone works at.
 
-    Without a wish, the plate's own shape (pixel aspect counted) at the area the backbone was
-    trained on, both sides rounded to its multiple; a smaller plate is not enlarged.
+    A backbone of one size works at that. Without a wish, the plate's own shape (pixel aspect
+    counted) at the area the backbone was trained on, both sides rounded to its multiple; a smaller
+    plate is not enlarged.
 
     Args:
         spec: The backbone.
@@ -506,6 +668,13 @@ def model_size(spec: BackboneSpec, plate: Format, asked: str = "") -> tuple[int,
     """
     multiple = spec.size_multiple
     if asked.strip():
+        own = f"{spec.model_size[0]}x{spec.model_size[1]}"
+        if spec.fixed_size and asked.strip().lower() != own:
+            raise BadKnob(
+                f"{spec.title} works at {own} only, not at {asked.strip()}.",
+                hint="Leave model_size empty; any plate is fitted.",
+                knob="model_size",
+            )
         width, times, height = asked.strip().lower().partition("x")
         if not (times and width.isdigit() and height.isdigit()):
             raise BadKnob(
@@ -522,6 +691,8 @@ def model_size(spec: BackboneSpec, plate: Format, asked: str = "") -> tuple[int,
                 knob="model_size",
             )
         return size
+    if spec.fixed_size:
+        return spec.model_size
     wide, high = plate.width * plate.pixel_aspect, float(plate.height)
     area = min(float(spec.model_size[0] * spec.model_size[1]), wide * high)
     scale = (area / (wide * high)) ** 0.5
@@ -539,5 +710,5 @@ def describe(spec: BackboneSpec, licence: Mapping[str, str]) -> dict[str, str]:
         "title": spec.title,
         "licence": licence.get("licence", "none: made by the program"),
         "licence_class": licence.get("class", "none"),
-        "proven": "no" if spec.name == TINY else spec.proven,
+        "proven": "no" if spec.is_tiny else spec.proven,
     }

@@ -35,11 +35,15 @@ from gencomp_protocol.errors import (
     UnknownJob,
 )
 from gencomp_protocol.frames import FrameRange
-from gencomp_protocol.layers import BG, FG, ORIGIN_CHANNELS, PLATE
+from gencomp_protocol.layers import BG, EFFECT_UNDER, FG, ORIGIN_CHANNELS, PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
 from gencomp_protocol.request import STILL
+from gencomp_server.assist_cli import add_assist
+from gencomp_server.decompose_cli import add_decompose
 from gencomp_server.measure_cli import add_measure
+from gencomp_server.preview_cli import add_preview
 from gencomp_server.progress import narrator_for, spell_error
+from gencomp_server.train_cli import add_train
 from gencomp_server.weights_cli import add_weights
 
 if TYPE_CHECKING:
@@ -159,7 +163,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_serve(commands)
     _add_small(commands)
+    add_assist(commands)
+    add_decompose(commands, _deliver)
     add_measure(commands)
+    add_preview(commands)
+    add_train(commands)
     add_weights(commands)
     return parser
 
@@ -418,7 +426,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
     from gencomp_server.delivery import layer_paths
     from gencomp_server.sheet import Files, caution_of, draw_delivery
 
-    label, plate = _compared(gathered)
+    label, plate = _compared(gathered, laid_over=EFFECT_UNDER in manifest["layers"])
     draw_delivery(
         path,
         f"{manifest['system']}   {gathered.frames}",
@@ -451,8 +459,13 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
     )
 
 
-def _compared(gathered: "Gathered") -> tuple[str, "Files"]:
-    """Return name and files of what a result is compared with: the plate, or fg over bg."""
+def _compared(gathered: "Gathered", *, laid_over: bool = True) -> tuple[str, "Files"]:
+    """Return name and files of what a result is compared with: the plate, bg, or fg over bg.
+
+    Args:
+        gathered: The inputs.
+        laid_over: True where fg lies over bg as it is; else a model says where.
+    """
     from gencomp_server.sheet import Files
 
     files = {
@@ -460,7 +473,9 @@ def _compared(gathered: "Gathered") -> tuple[str, "Files"]:
         for source in gathered.sources
     }
     if PLATE not in files and {FG, BG} <= set(files):
-        return f"{FG} over {BG}", replace(files[FG], under=files[BG])
+        if laid_over:
+            return f"{FG} over {BG}", replace(files[FG], under=files[BG])
+        return BG, files[BG]
     name = PLATE if PLATE in files else gathered.sources[0].header.name
     return name, files[name]
 

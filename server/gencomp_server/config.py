@@ -22,6 +22,7 @@ from gencomp_protocol.messages import CHUNK_BYTES, CREDIT_BYTES
 from gencomp_protocol.sockets import is_loopback
 from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.spool import DEFAULT_BUDGET
+from gencomp_server.segmenting import Segmenter, check_command
 from gencomp_server.weights import DEFAULT_ALLOWED, check_classes
 
 if sys.version_info >= (3, 11):
@@ -60,6 +61,14 @@ class ServerConfig:
         weights_lock: Where their digests are recorded.
         allowed_licences: Licence classes of weights that may be used; text has commas between.
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        segmenter: Command that draws mattes of what words name; empty for none.
+            ``my-tool {frames} {words} {out}``: see ``segmenting.py``.
+        segmenter_timeout_s: How long it may take for a shot.
+        allow_network: Whether the assistant may be asked at all.
+        assistant_url: Base address of an OpenAI-compatible endpoint: ``https://host/v1``.
+        assistant_model: Which of its models.
+        assistant_key_file: File whose first line is the key; empty for an endpoint without one.
+        assistant_timeout_s: How long an answer may take.
     """
 
     host: str = "127.0.0.1"
@@ -81,6 +90,13 @@ class ServerConfig:
     weights_lock: Path = field(default_factory=lambda: home_folder() / WEIGHTS_LOCK)
     allowed_licences: tuple[str, ...] = DEFAULT_ALLOWED
     log_level: str = "info"
+    segmenter: str = ""
+    segmenter_timeout_s: float = 900.0
+    allow_network: bool = False
+    assistant_url: str = ""
+    assistant_model: str = ""
+    assistant_key_file: str = ""
+    assistant_timeout_s: float = 120.0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot be, naming the field.
@@ -104,12 +120,22 @@ class ServerConfig:
         _within("keep_days", self.keep_days, 0.0, 1e5)
         _within("decoded_bytes", self.decoded_bytes, 0, 2**50)
         _within("stages_bytes", self.stages_bytes, 0, 2**50)
+        _within("segmenter_timeout_s", self.segmenter_timeout_s, 0.1, 1e6)
+        _within("assistant_timeout_s", self.assistant_timeout_s, 0.1, 3600.0)
         check_classes(self.allowed_licences)
+        if self.segmenter.strip():
+            check_command(self.segmenter)
         if self.log_level not in _LEVELS:
             raise BadKnob(
                 f"Setting 'log_level' cannot be '{self.log_level}'.",
                 hint=f"Choose one of: {', '.join(_LEVELS)}.",
             )
+
+    def segmenter_tool(self) -> Segmenter | None:
+        """Return the segmenter; None where none is set."""
+        if not self.segmenter.strip():
+            return None
+        return Segmenter(self.segmenter, self.segmenter_timeout_s)
 
     def weights_place(self) -> WeightsPlace:
         """Return where weights lie and which may be used."""
@@ -188,8 +214,11 @@ def _as_kind(name: str, value: Any) -> Any:
         str: "text",
         Path: "a path",
         tuple: "texts with commas between",
+        bool: "on or off",
     }
     try:
+        if kind is bool:
+            return _as_switch(value)
         if kind is tuple:
             return _as_texts(value)
         if isinstance(value, bool) or (kind in (str, Path) and not isinstance(value, (str, Path))):
@@ -200,6 +229,16 @@ def _as_kind(name: str, value: Any) -> Any:
     except (ValueError, TypeError) as error:
         raise BadKnob(f"Setting '{name}' takes {words[kind]}, not {value!r}.") from error
     return made.expanduser() if isinstance(made, Path) else made
+
+
+def _as_switch(value: Any) -> bool:
+    """Return a switch; a file has true and false, the environment has words."""
+    words = {"true": True, "on": True, "yes": True, "1": True}
+    words |= {"false": False, "off": False, "no": False, "0": False}
+    found = value if isinstance(value, bool) else words.get(str(value).strip().lower())
+    if found is None or not isinstance(value, (bool, str)):
+        raise ValueError
+    return found
 
 
 def _as_texts(value: Any) -> tuple[str, ...]:
@@ -240,4 +279,11 @@ _KINDS: Mapping[str, type[Any]] = {
     "weights_lock": Path,
     "allowed_licences": tuple,
     "log_level": str,
+    "segmenter": str,
+    "segmenter_timeout_s": float,
+    "allow_network": bool,
+    "assistant_url": str,
+    "assistant_model": str,
+    "assistant_key_file": str,
+    "assistant_timeout_s": float,
 }

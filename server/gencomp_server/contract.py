@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from gencomp_server.models.backbone import Backbone
+    from gencomp_server.segmenting import Segmenter
 
     Pixels = NDArray[np.float16] | NDArray[np.float32]
 
@@ -194,6 +195,9 @@ class Input:
         channel_knob: The knob that names the channel.
         gaps_are_stills: A numbered pattern that lacks frames of the range is single pictures at
             the frames it has; the system's own ``check`` says whether those are enough.
+        own_frames: A clip with a time of its own: its frame numbers need not be those of the range,
+            and every frame that it has is sent. The system says which plays when.
+        own_format: Its size need not be that of the other inputs.
     """
 
     name: str
@@ -205,6 +209,8 @@ class Input:
     files_of: str = ""
     channel_knob: str = ""
     gaps_are_stills: bool = False
+    own_frames: bool = False
+    own_format: bool = False
 
     def matches(self, name: str) -> bool:
         """Tell whether an input of a request belongs to this declaration."""
@@ -253,7 +259,7 @@ def check_inputs(system: System, request: Request) -> None:
         _check_presence(system, rule, request)
     for entry in request.inputs:
         _check_cover(next(spec for spec in declared if spec.matches(entry.name)), entry, request)
-    _check_formats(request)
+    _check_formats(declared, request)
 
 
 def _present(spec: Input, request: Request) -> list[InputHeader]:
@@ -291,7 +297,7 @@ def _check_cover(spec: Input, entry: InputHeader, request: Request) -> None:
         )
     if not entry.frames:
         raise MissingFrame(f"Input '{entry.name}' has no pictures.", hint="Check its path.")
-    if entry.cover == STILL:
+    if entry.cover == STILL or spec.own_frames:
         return
     have, want = set(entry.frames), set(request.frames)
     if entry.cover == STILLS:
@@ -317,8 +323,9 @@ def _check_cover(spec: Input, entry: InputHeader, request: Request) -> None:
         )
 
 
-def _check_formats(request: Request) -> None:
-    known = [entry for entry in request.inputs if entry.format is not None]
+def _check_formats(declared: tuple[Input, ...], request: Request) -> None:
+    free = {e.name for e in request.inputs for s in declared if s.own_format and s.matches(e.name)}
+    known = [e for e in request.inputs if e.format is not None and e.name not in free]
     for entry in known[1:]:
         at = entry.frames[0] if entry.frames else None
         check_same_format(known[0].name, known[0].format, entry.name, entry.format, at)
@@ -538,10 +545,12 @@ class Context(Protocol):
     """What a run may use besides its inputs.
 
     ``backbone`` is what the job's knob ``backbone`` came to, None where there is none; its weights
-    are loaded at its first use inside a stage, not before.
+    are loaded at its first use inside a stage, not before. ``segmenter`` draws mattes of what words
+    name, None where the server has none.
     """
 
     backbone: Backbone | None
+    segmenter: Segmenter | None
     log: logging.Logger
     seed: int
 
@@ -566,12 +575,19 @@ class Context(Protocol):
         ...
 
     def stage(
-        self, name: str, fn: Callable[..., T], *inputs: Any, version: int = 1, **settings: Any
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *inputs: Any,
+        version: int = 1,
+        seeded: bool = True,
+        **settings: Any,
     ) -> T:
         """Return ``fn(ctx, *inputs, **settings)``, kept on disk by content.
 
-        The key is a BLAKE2b digest of name, version, settings, seed, device plan and the inputs'
-        digests; where it is on disk already, nothing is called. ``fn`` returns plain data: frozen
+        The key is a BLAKE2b digest of name, version, settings, seed (unless ``seeded`` is False:
+        then there are no random numbers either), device plan and the inputs' digests; where it is
+        on disk already, nothing is called. ``fn`` returns plain data: frozen
         dataclasses, tuples, dicts, str, numbers, None and numpy arrays (which come back
         memory-mapped, read-only).
         """

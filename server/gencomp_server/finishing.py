@@ -77,8 +77,22 @@ class FinishParams(ModelParams):
 
 
 @dataclass(frozen=True)
-class EffectParams(FinishParams):
-    """Knobs of every system that delivers an effect on a plate."""
+class ChangeParams(FinishParams):
+    """Knobs of every system that delivers a change of a plate as a layer, wherever it is."""
+
+    alpha_style: str = knob(
+        LEAST,
+        choices=(LEAST, NATURAL),
+        tab="Delivery",
+        doc="Alpha of the effect. least: as little as gives the result, shadows black and glow "
+        "without alpha. natural: smoke and dust get a body. Both give the same result.",
+        delivery=True,
+    )
+
+
+@dataclass(frozen=True)
+class BoundParams(ChangeParams):
+    """Knobs of every system that delivers a change around what the model was asked to change."""
 
     mask_grow: int = knob(
         16,
@@ -88,6 +102,19 @@ class EffectParams(FinishParams):
         doc="How far beyond the mask a change may be delivered, in model pixels.",
         delivery=True,
     )
+    region: str = knob(
+        AROUND_MASK,
+        choices=(AROUND_MASK, WHOLE_FRAME),
+        tab="Model",
+        doc="What of the plate the model sees, over the whole shot. around the mask: where all "
+        "masks are, with room around, so that a small effect gets the model's full resolution.",
+    )
+
+
+@dataclass(frozen=True)
+class EffectParams(BoundParams):
+    """Knobs of every system that delivers an effect where a mask asks for it."""
+
     unknown_bound: str = knob(
         GROWN_MASK,
         choices=(GROWN_MASK, WHOLE_FRAME),
@@ -103,19 +130,4 @@ class EffectParams(FinishParams):
         tab="Delivery",
         doc="How far the interpolated mask is grown there, in per cent of the plate's height.",
         delivery=True,
-    )
-    alpha_style: str = knob(
-        LEAST,
-        choices=(LEAST, NATURAL),
-        tab="Delivery",
-        doc="Alpha of the effect. least: as little as gives the result, shadows black and glow "
-        "without alpha. natural: smoke and dust get a body. Both give the same result.",
-        delivery=True,
-    )
-    region: str = knob(
-        AROUND_MASK,
-        choices=(AROUND_MASK, WHOLE_FRAME),
-        tab="Model",
-        doc="What of the plate the model sees, over the whole shot. around the mask: where all "
-        "masks are, with room around, so that a small effect gets the model's full resolution.",
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from gencomp_server.contract import Machine
 
 if TYPE_CHECKING:
-    from gencomp_server.backbones import BackboneSpec
+    from gencomp_server.backbones import Architecture, BackboneSpec
 
 CPU = "cpu"
 OFFLOADS = ("none", "model", "group")
@@ -66,13 +66,18 @@ class Placement:
 
 
 def video_tokens(spec: BackboneSpec, size: tuple[int, int], latent_frames: int) -> int:
-    """Return the tokens that a window of a video becomes.
+    """Return the tokens that a window of a video becomes, those of an element beside it included.
 
     Args:
         spec: The backbone.
         size: Width and height the model works at, in pixels.
         latent_frames: Latent frames of the window.
     """
+    return spec.architecture.streams * _stream_tokens(spec, size, latent_frames)
+
+
+def _stream_tokens(spec: BackboneSpec, size: tuple[int, int], latent_frames: int) -> int:
+    """Return the tokens of one of the videos that are attended to together."""
     kind = spec.architecture
     side = spec.vae_spatial * kind.patch
     return -(-latent_frames // kind.patch_t) * (size[0] // side) * (size[1] // side)
@@ -89,7 +94,8 @@ def forward_teraflops(spec: BackboneSpec, size: tuple[int, int], latent_frames: 
     With text among the tokens (CogVideoX), ``2 P L + 4 L² d n`` with ``P = (4 + 2 r) d² n``: four
     projections of the attention and the feed-forward layer of ratio r, over n blocks of width d.
     With text by cross-attention (Wan) the video's tokens attend to themselves and to the text:
-    two projections more for each of both.
+    two projections more for each of both. A branch costs the same of its own blocks and tokens,
+    and a projection ``2 d²`` of each of the video's.
 
     Source: counted from the published block structure; agrees with the FLOP table of
         docs/td/performance.md.
@@ -98,10 +104,18 @@ def forward_teraflops(spec: BackboneSpec, size: tuple[int, int], latent_frames: 
     d, n, r = kind.width, kind.blocks, kind.ff_ratio
     video, text = video_tokens(spec, size, latent_frames), kind.text_tokens
     if not kind.cross_attention:
-        every = video + text
-        return (2 * (4 + 2 * r) * d * d * n * every + 4 * every**2 * d * n) / 1e12
+        one = _stream_tokens(spec, size, latent_frames)
+        branch = _blocks_operations(kind, one + text, kind.branch_blocks)
+        branch += 2 * d * d * one * kind.branch_blocks
+        return (_blocks_operations(kind, video + text, n) + branch) / 1e12
     linear = 2 * (6 + 2 * r) * d * d * n * video + 2 * 2 * d * d * n * text
     return (linear + 4 * video**2 * d * n + 4 * video * text * d * n) / 1e12
+
+
+def _blocks_operations(kind: Architecture, every: int, blocks: int) -> float:
+    """Return the operations of so many blocks over text and video together."""
+    d, r = kind.width, kind.ff_ratio
+    return 2 * (4 + 2 * r) * d * d * blocks * every + 4 * every**2 * d * blocks
 
 
 def number_bytes(device: str) -> int:
@@ -117,8 +131,14 @@ def transformer_bytes(spec: BackboneSpec, device: str, placement: Placement) -> 
         # The blocks' matrices alone are kept in 8 bits; what follows a norm stays as it is.
         whole -= _packed_numbers(spec) * (number - 1)
     if placement.offload == "group":
-        return min(whole, whole * _BLOCKS_AT_HAND // kind.blocks)
+        lists = 2 if kind.branch_blocks else 1
+        return min(whole, whole * lists * _BLOCKS_AT_HAND // _all_blocks(spec))
     return whole
+
+
+def _all_blocks(spec: BackboneSpec) -> int:
+    """Return how many blocks have weights: the transformer's and a branch's."""
+    return spec.architecture.blocks + spec.architecture.branch_blocks
 
 
 def _packed_numbers(spec: BackboneSpec) -> int:
@@ -131,7 +151,7 @@ def _packed_numbers(spec: BackboneSpec) -> int:
     kind = spec.architecture
     d, r, projections = kind.width, kind.ff_ratio, 10 if kind.cross_attention else 4
     each = (projections + 2 * r) * d * d + (projections + r + 1) * d
-    return min(round(each * kind.blocks), kind.parameters)
+    return min(round(each * _all_blocks(spec)), kind.parameters)
 
 
 def kept_bytes(spec: BackboneSpec, size: tuple[int, int], latent_frames: int, device: str) -> int:
@@ -152,11 +172,13 @@ def working_bytes(
     """Return the bytes of activations of one element of a forward.
 
     Residual stream, normed copy, query, key and value with their float32 rotations, and the
-    feed-forward layer before and after its activation; attention keeps no square of tokens.
+    feed-forward layer before and after its activation; attention keeps no square of tokens. What a
+    branch made lies there until the last block has it.
     """
     kind = spec.architecture
-    alive = 8 + 2 * kind.ff_ratio
-    return int(tokens(spec, size, latent_frames) * kind.width * alive * number_bytes(device))
+    alive = (8 + 2 * kind.ff_ratio) * tokens(spec, size, latent_frames)
+    alive += kind.branch_blocks * _stream_tokens(spec, size, latent_frames)
+    return int(alive * kind.width * number_bytes(device))
 
 
 def vae_number_bytes(spec: BackboneSpec, device: str) -> int:
@@ -183,7 +205,7 @@ def vae_bytes(spec: BackboneSpec, size: tuple[int, int], device: str, *, tiling:
         width = min(width, int(spec.model_size[0] * _TILE_SHARE))
         height = min(height, int(spec.model_size[1] * _TILE_SHARE))
     # CogVideoX takes latent frames in pairs, Wan one at a time.
-    frames = spec.vae_temporal * (2 if spec.family == "cogvideox" else 1)
+    frames = spec.vae_temporal * (1 if spec.family == "wan" else 2)
     each = frames * width * height * kind.vae_width * vae_number_bytes(spec, device)
     return each * _VAE_TENSORS
 
@@ -228,7 +250,7 @@ def stage_bytes(
     if reuses:
         sample += elements * kept_bytes(spec, size, latent_frames, device)
     if placement.precision == "fp8":  # The block that runs is widened.
-        sample += _packed_numbers(spec) // spec.architecture.blocks * (number - 1)
+        sample += _packed_numbers(spec) // _all_blocks(spec) * (number - 1)
     spare = 0 if device == CPU else SPARE_BYTES
     return {
         "text": spare + text + beside,

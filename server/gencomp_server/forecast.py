@@ -17,7 +17,7 @@ from gencomp_protocol.errors import (
     WeightsRefused,
 )
 from gencomp_protocol.request import Request
-from gencomp_server.backbones import AUTO, SPECS, TINY
+from gencomp_server.backbones import AUTO, SPECS
 from gencomp_server.contract import Machine, Plan, System
 from gencomp_server.footprint import CPU
 from gencomp_server.gate import plan_on
@@ -52,7 +52,7 @@ def _backbone_of(
 ) -> str | None:
     """Return the backbone that a refused job is planned with; None where none would help."""
     asked = str(request.knobs.get("backbone", AUTO))
-    fitting = [one for one in SPECS if one.name != TINY and system.name in one.systems]
+    fitting = [one for one in SPECS if not one.is_tiny and system.name in one.systems]
     if asked != AUTO:
         names = [one.name for one in SPECS if system.name in one.systems]
         return asked if asked in names else None

@@ -162,6 +162,7 @@ class Service:
             log_level=self._config.log_level,
             budget=self._budget,
             weights=self._config.weights_place(),
+            segmenter=self._config.segmenter_tool(),
         )
         self._supervisor = Supervisor(worker, request_to_plain, clock=self._clock)
         self._supervisor.start()

@@ -306,7 +306,7 @@ _SHOW = {
 }
 
 
-def _draw_text(
+def draw_text(
     sheet: Picture8, text: str, x: int, y: int, height_px: int, ink: tuple[int, int, int]
 ) -> None:
     """Draw a line of text into the sheet; ``y`` is the middle of its capitals."""
@@ -355,20 +355,20 @@ def compose_sheet(
     height = head + sum(strip.height + _GAP_PX for strip in strips) + _MARGIN_PX
     width = 2 * _MARGIN_PX + _LABEL_PX + len(columns) * (size[0] + _GAP_PX) - _GAP_PX
     sheet: Picture8 = np.full((height, width, 3), _FIELD, np.uint8)
-    _draw_text(sheet, title, _MARGIN_PX, 26, 15, _INK)
+    draw_text(sheet, title, _MARGIN_PX, 26, 15, _INK)
     if caution:
-        _draw_text(sheet, caution, _MARGIN_PX, 26 + _CAUTION_PX, 13, _CAUTION_INK)
+        draw_text(sheet, caution, _MARGIN_PX, 26 + _CAUTION_PX, 13, _CAUTION_INK)
     left = _MARGIN_PX + _LABEL_PX
     for index, frame in enumerate(columns):
-        _draw_text(sheet, str(frame), left + index * (size[0] + _GAP_PX), head - 16, 11, _DIM_INK)
+        draw_text(sheet, str(frame), left + index * (size[0] + _GAP_PX), head - 16, 11, _DIM_INK)
     y = head
     for strip in strips:
         ink = _DIM_INK if strip.is_small else _INK
         label_px, indent = (10, 16) if strip.is_small else (13, 0)
         middle = y + (strip.height // 2 if strip.is_small else label_px)
-        _draw_text(sheet, strip.label, _MARGIN_PX + indent, middle, label_px, ink)
+        draw_text(sheet, strip.label, _MARGIN_PX + indent, middle, label_px, ink)
         for line, (word, own_ink) in enumerate(strip.legend, 1):
-            _draw_text(sheet, word, _MARGIN_PX, middle + 6 + line * _LEGEND_PX, 10, own_ink)
+            draw_text(sheet, word, _MARGIN_PX, middle + 6 + line * _LEGEND_PX, 10, own_ink)
         for index, picture in enumerate(strip.pictures):
             if picture is not None:
                 x = left + index * (size[0] + _GAP_PX)
@@ -376,7 +376,7 @@ def compose_sheet(
                 remark = strip.remarks[index] if strip.remarks else ""
                 if remark:
                     beside = x + picture.shape[1] + _GAP_PX
-                    _draw_text(sheet, remark, beside, middle, 10, _DIM_INK)
+                    draw_text(sheet, remark, beside, middle, 10, _DIM_INK)
         y += strip.height + _GAP_PX
     return sheet
 

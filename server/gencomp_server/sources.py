@@ -327,8 +327,9 @@ def _one_file(entry: Given) -> Path:
 
 def _frames_on_disk(found: list[_Found]) -> FrameRange:
     """Return the frames of the first picture sequence, by its own step where it is even."""
-    pictures = [one for one in found if not one.is_one_channel]
-    for one in [*pictures, *found]:
+    bound = [one for one in found if not one.spec.get("own_frames")]
+    pictures = [one for one in bound if not one.is_one_channel]
+    for one in [*pictures, *bound]:
         if one.files and not one.at_frames:
             numbers = list(one.files)
             steps = {b - a for a, b in itertools.pairwise(numbers)}
@@ -401,6 +402,8 @@ def _cover(one: _Found, span: FrameRange, notes: list[str]) -> tuple[str, dict[i
     """Say how an input's files cover the range, and which file stands for which frame."""
     if one.at_frames:
         return STILLS, dict(one.files)
+    if one.still is None and one.spec.get("own_frames"):
+        return SEQUENCE, dict(one.files)
     if one.still is None:
         inside = {frame: one.files[frame] for frame in span if frame in one.files}
         if one.spec.get("gaps_are_stills") and 0 < len(inside) < len(span):

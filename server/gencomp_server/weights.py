@@ -28,7 +28,7 @@ from gencomp_protocol.errors import (
     WeightsMissing,
     WeightsRefused,
 )
-from gencomp_server.backbones import SPECS, TINY, BackboneSpec
+from gencomp_server.backbones import SPECS, BackboneSpec
 from gencomp_server.contract import Refusal
 from gencomp_server.tensorfile import shards
 from gencomp_server.weights_lock import Entry, LockFile, Progress, digest_file
@@ -49,8 +49,9 @@ DEFAULT_ALLOWED = (PRODUCTION, REGISTRATION)
 DECLARATIONS = "weights.toml"
 NO_DIGEST = "unknown"
 
-_WEIGHT_ROLES = ("transformer", "vae", "text_encoder", "lora")
-_ROLES = (*_WEIGHT_ROLES, "transformer_config", "tokenizer", "scheduler")
+_WEIGHT_ROLES = ("transformer", "branch", "vae", "text_encoder", "lora")
+_CONFIG_ROLES = ("transformer_config", "branch_config")
+_ROLES = (*_WEIGHT_ROLES, *_CONFIG_ROLES, "tokenizer", "scheduler")
 _COUNTED = (".safetensors", ".json", ".model", ".txt")
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".distcp")
 
@@ -304,7 +305,7 @@ class Shelf:
         usable: list[str] = []
         refused: dict[str, Refusal] = {}
         for spec in SPECS:
-            if spec.name == TINY:
+            if spec.is_tiny:
                 continue
             why = self._refusal(spec, allowed_licences)
             if why is None:
@@ -352,7 +353,7 @@ class Shelf:
     def _clean_alternative(self, spec: BackboneSpec) -> str:
         """Return a sentence on a backbone for the same work that asks for no licence; or none."""
         for other in SPECS:
-            serves = other.name != TINY and set(spec.systems) <= set(other.systems)
+            serves = not other.is_tiny and set(spec.systems) <= set(other.systems)
             if serves and self.licence_class(other.weights) == PRODUCTION:
                 return f" {other.name} serves too, and its licence class is '{PRODUCTION}'."
         return ""
@@ -360,7 +361,11 @@ class Shelf:
     def _alternative(self, spec: BackboneSpec, allowed: Sequence[str]) -> str:
         """Return the sentence that names a backbone of an allowed class for the same work."""
         for other in SPECS:
-            if other.name in (TINY, spec.name) or not set(other.systems) & set(spec.systems):
+            if (
+                other.is_tiny
+                or other.name == spec.name
+                or not set(other.systems) & set(spec.systems)
+            ):
                 continue
             of_class = self.licence_class(other.weights)
             if of_class in allowed:

@@ -25,7 +25,7 @@ from gencomp_protocol.errors import (
     WeightsMissing,
     error_from_wire,
 )
-from gencomp_server.backbones import SPECS, TINY, BackboneSpec
+from gencomp_server.backbones import SPECS, BackboneSpec
 from gencomp_server.cost import spell_gigabytes
 from gencomp_server.footprint import Placement, stage_bytes
 from gencomp_server.weights import Shelf, as_plain, pickles_in
@@ -102,7 +102,7 @@ def _list(args: argparse.Namespace) -> int:
 def overview(shelf: Shelf, allowed: Sequence[str]) -> list[str]:
     """Return one line for each choice of the knob ``backbone``, and what the columns mean."""
     rows = [("backbone", "state", "licence class", "GPU memory", "disk", "for")]
-    choices = [spec for spec in SPECS if spec.name != TINY]
+    choices = [spec for spec in SPECS if not spec.is_tiny]
     for spec in choices:
         name = spec.weights
         least, most = (spell_gigabytes(count) for count in _gpu_bytes(spec))

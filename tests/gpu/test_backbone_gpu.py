@@ -20,7 +20,7 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel  # noq
 from gencomp_protocol.errors import OutOfMemory  # noqa: E402
 from gencomp_server.backbones import spec_named  # noqa: E402
 from gencomp_server.engine.residency import Residency, Wanted  # noqa: E402
-from gencomp_server.models import cogvideox, speed, tiny  # noqa: E402
+from gencomp_server.models import cogvideox, gencompositor, speed, tiny  # noqa: E402
 from gencomp_server.models.loading import LoadSettings, build_on_meta  # noqa: E402
 
 pytestmark = [
@@ -248,3 +248,20 @@ def test_the_tiny_backbone_runs_whole_on_a_gpu(tmp_path, settings):
     assert made.device.type == "cuda"
     assert torch.isfinite(made).all()
     assert backbone.decode(made).shape == (5, 48, 80, 3)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [LoadSettings(), LoadSettings(offload="group"), LoadSettings(compiled=True, precision="fp8")],
+)
+def test_both_networks_of_gencompositor_run_on_a_gpu_wherever_their_weights_wait(
+    tmp_path, settings
+):
+    spec = spec_named("tiny-gencompositor")
+    backbone = gencompositor.make_tiny(spec, device="cuda", settings=settings, cache=tmp_path)
+    zeros = torch.zeros(1, 13, 16, 4, 6, device=GPU)
+    joined = backbone.join({"masked": zeros, "mask": zeros[:, :, :1], "fg": zeros})
+    for _ in range(2):
+        made = backbone.predict(zeros, 500.0, backbone.text(""), joined)
+        assert made.device.type == "cuda"
+        assert torch.isfinite(made).all()

@@ -84,7 +84,35 @@ def check_empty(checks, gizmo):
         gizmo["gc_output"].setValue(name)
         if sample(gizmo, "rgba.red") != 0.5:
             wrong.append(name)
-    checks.equal(wrong, [], "before Generate every output is the plate")
+    checks.equal(wrong, [], f"{gizmo.name()}: before Generate every output is the plate")
+
+
+def check_others(checks, plate):
+    """Check every other gizmo before anything is generated, with a plate on its first pipe."""
+    for name in ("OverPlusPlus", "GenComposite", "SplitThenMerge", "DynVFX"):
+        gizmo = nuke.createNode(name, "", False)
+        gizmo.setInput(0, plate)
+        sent = str(gizmo["gc_params"].value()).split()
+        missing = [knob for knob in sent if knob not in gizmo.knobs()]
+        checks.equal(missing, [], f"{name}: it has every knob that is sent")
+        pipes = len(str(gizmo["gc_pipes"].value()).split(";"))
+        checks.equal(gizmo.maxInputs(), pipes, f"{name}: it has the pipes that it says")
+        writes = [n for n in gizmo.nodes() if n.Class() == "Write"]
+        checks.that(all(w["disable"].value() for w in writes), f"{name}: its Writes are off")
+        check_empty(checks, gizmo)
+        nuke.delete(gizmo)
+
+
+def check_foreground_over_background(checks, plate, layer):
+    """Check what passes a node whose plate comes as foreground and background."""
+    gizmo = nuke.createNode("OverPlusPlus", "", False)
+    gizmo.setInput(1, layer)
+    gizmo.setInput(2, plate)
+    gizmo["gc_lead"].setValue(1)
+    gizmo["gc_output"].setValue("plate")
+    # 0.375 over half of 0.5.
+    checks.equal(sample(gizmo, "rgba.red"), 0.625, "OverPlusPlus: Fg over Bg passes without Plate")
+    nuke.delete(gizmo)
 
 
 def check_result(checks, gizmo, when):
@@ -113,7 +141,9 @@ def run(checks, folder):
     nuke.scriptSaveAs(script.as_posix(), 1)
     plate = render(folder / "shot", "plate", PLATE)
     render(folder / "layers", "background", BACKGROUND)
-    render(folder / "layers", "a", LAYER)
+    layer = render(folder / "layers", "a", LAYER)
+    check_others(checks, plate)
+    check_foreground_over_background(checks, plate, layer)
     gizmo = check_node(checks)
     gizmo.setInput(0, plate)
     gizmo.setInput(1, plate)

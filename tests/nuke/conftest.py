@@ -1,9 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the Nuke room's tests share: the stand-in, a small shot with known layers, a fake server.
-
-The shot is four frames of 64×48. Object ``a`` is half transparent, ``b`` is opaque; every value is
-a multiple of 1/8, so that over of the layers gives the plate back without rounding.
-"""
+"""What the Nuke room's tests share: the stand-in, a small shot with known layers, a fake server."""
 
 import sys
 from pathlib import Path
@@ -14,35 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import standin  # noqa: E402
-from standin.pixels import VARIABLE, ask_worker, worker_python  # noqa: E402
+from fakes.shot import BOX_A, BOX_B, BRIGHT, FRAMES, HEIGHT, WIDTH, level, paint  # noqa: E402
+from standin.pixels import VARIABLE, worker_python  # noqa: E402
 
 standin.install(gui=False)  # The Nuke room imports nuke; each test makes an application of its own.
 
 from gencomp_nuke import callbacks  # noqa: E402
-
-FRAMES = (1001, 1002, 1003, 1004)
-WIDTH, HEIGHT = 64, 48
-BOX_A, BOX_B = (8, 8, 24, 24), (40, 8, 56, 24)
-BRIGHT = (0, 40, 4, 48)
-
-
-def level(frame):
-    """Return the value of the ground at a frame."""
-    return (frame - 1000) * 0.125
-
-
-def paint(path, channels, boxes, *, half=True):
-    """Write an EXR of boxes ``((x0, y0, x1, y1), colour)``, row 0 at the top."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    ask_worker(
-        do="paint",
-        path=str(path),
-        width=WIDTH,
-        height=HEIGHT,
-        channels=list(channels),
-        values=boxes,
-        half=half,
-    )
 
 
 @pytest.fixture(scope="session")
@@ -120,6 +93,21 @@ def server(shot, home):
 
     with FakeServer(shot / "layers", home) as fake:
         yield fake
+
+
+@pytest.fixture
+def read(shot):
+    """Return a function that makes a Read of a sequence of the shot, or of any other file."""
+
+    def make(file, first=1001, last=1004):
+        import nuke
+
+        made = nuke.createNode("Read", f"first {first} last {last} raw true")
+        plain = Path(file)
+        made["file"].setValue(plain.as_posix() if plain.is_absolute() else f"{shot}/{file}")
+        return made
+
+    return make
 
 
 @pytest.fixture

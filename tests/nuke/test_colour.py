@@ -3,7 +3,7 @@
 
 import pytest
 
-from gencomp_nuke import node
+from gencomp_nuke import asking
 from gencomp_protocol.errors import BadKnob
 
 
@@ -14,7 +14,7 @@ def asked(app, comp, **knobs):
     gizmo = comp(app)
     for name, value in knobs.items():
         nuke.root()[name].setValue(value)
-    request = node.ask(gizmo).request
+    request = asking.ask(gizmo).request
     return request.working_space, request.ocio
 
 

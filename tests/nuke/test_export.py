@@ -3,7 +3,7 @@
 
 import pytest
 
-from gencomp_nuke import export, node
+from gencomp_nuke import asking, export
 from gencomp_protocol.errors import BadPicture, Cancelled
 
 
@@ -24,7 +24,7 @@ def test_frames_are_rendered_in_runs(frames, runs):
 
 def test_every_connected_pipe_is_rendered_at_every_frame(app, comp, tmp_path):
     gizmo = comp(app)
-    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    files = export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     assert {name: sorted(frames) for name, frames in files.items()} == {
         "plate": [1001, 1002, 1003, 1004],
         "matte.a": [1001, 1002, 1003, 1004],
@@ -39,7 +39,7 @@ def test_a_matte_is_its_chosen_channel_alone(app, comp, tmp_path):
 
     gizmo = comp(app)
     gizmo["gc_channel2"].setValue("rgba.green")
-    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    files = export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     read = nuke.createNode("Read", "raw true first 1001 last 1001")
     for name, value in (("matte.a", 1.0), ("matte.b", 0.0)):
         read["file"].setValue(files[name][1001].as_posix())
@@ -58,7 +58,7 @@ def test_proxy_is_off_while_rendering_and_back_afterwards(app, comp, tmp_path, m
     monkeypatch.setattr(
         nuke, "execute", lambda *a: (seen.append(nuke.root()["proxy"].value()), real(*a))
     )
-    export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     assert set(seen) == {False}
     assert nuke.root()["proxy"].value() is True
 
@@ -69,13 +69,13 @@ def test_writes_are_off_again_when_rendering_fails(app, comp, tmp_path):
     gizmo.input(1)["first"].setValue(1001)
     asked = None
     with pytest.raises(RuntimeError, match="Read error"):
-        asked = node.ask(gizmo)
+        asked = asking.ask(gizmo)
     assert asked is None
     app.cancel_render_after = 0
     gizmo = app.to_node("Omnimatte1")
     gizmo.setInput(1, None)
     with pytest.raises(Cancelled):
-        export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+        export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     assert gizmo["gc_rendering"].value() is False
     assert gizmo["gc_export"].value() == ""
 
@@ -84,7 +84,7 @@ def test_what_nuke_says_about_a_missing_frame_is_passed_on(app, comp, tmp_path):
     gizmo = comp(app)
     gizmo.input(0)["last"].setValue(1006)
     with pytest.raises(BadPicture) as caught:
-        export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+        export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     assert caught.value.message.startswith("Nuke could not render the input 'plate': plate: ")
     assert "plate.1005.exr: Read error" in caught.value.message
 
@@ -98,7 +98,7 @@ def test_float_depth_is_exact_for_any_plate(app, comp, tmp_path, depth, exact):
     third.setInput(0, gizmo.input(0))
     gizmo.setInput(0, third)
     gizmo["gc_depth"].setValue(depth)
-    files = export.render(gizmo, node.ask(gizmo), tmp_path / "in")
+    files = export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
     back = nuke.createNode("Read", "raw true first 1001 last 1001")
     back["file"].setValue(files["plate"][1001].as_posix())
     found = app.pixels.compare(back, third, 1001, ("rgba.red", "rgba.green"))

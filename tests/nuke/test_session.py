@@ -233,9 +233,9 @@ def test_clean_and_patch_are_outputs_and_in_the_stream(app, shot, home, comp, tm
 
 
 def test_the_overs_inside_take_the_order_that_the_manifest_says_of_the_first_frame(app, comp):
-    from gencomp_nuke import node, readback
+    from gencomp_nuke import asking, readback
 
-    asked = node.ask(comp(app))
+    asked = asking.ask(comp(app))
     told = {"report": {"order_from_frame": {"1003": ["a", "b"], "1001": ["b", "a"]}}}
     assert readback.front_to_back(asked, told) == ("b", "a")
     assert readback.front_to_back(asked, {}) == ("a", "b")
@@ -351,7 +351,7 @@ def test_a_warning_of_the_server_stays_on_the_node(app, server, comp):
 def test_one_generate_is_one_undo_step(app, server, comp):
     gizmo = comp(app)
     press(app, gizmo)
-    assert app.undo_steps == ["Omnimatte result"]
+    assert app.undo_steps == ["Omnimatte1 result"]
 
 
 def test_pressing_generate_twice_makes_one_job(app, server, comp):
@@ -414,7 +414,7 @@ def test_a_node_that_is_deleted_meanwhile_leaves_its_result_on_disk(app, server,
         ),
         (
             lambda g: (g.setInput(1, None), g.setInput(2, None)),
-            "Omnimatte1 has no matte. Connect the roto of an object to its pipe Matte1.",
+            "Omnimatte1 has no matte. Connect the matte to its pipe Matte1.",
         ),
         (
             lambda g: g["gc_name1"].setValue("2nd"),
@@ -490,6 +490,30 @@ def test_split_effects_and_the_residual_are_in_the_stream_too(app, shot, home, c
     gizmo["gc_output"].setValue("recomposed")
     # The plate is 0.375 there (0.25 over half of 0.25), and the residual adds 0.25.
     assert gizmo.sample("rgba.red", 16, 48 - 16, frame=1002) == 0.375 + 0.25
+
+
+def test_a_node_that_was_saved_before_gizmos_said_what_they_are_still_generates(
+    app, server, shot, tmp_path
+):
+    import nuke
+
+    text = (Path(__file__).parents[2] / "gizmos" / "Omnimatte.gizmo").read_text(encoding="utf-8")
+    told = ("gc_pipes", "gc_needs", "gc_layers", "gc_outputs", "gc_coordinates", "gc_hint")
+    kept = [line for line in text.splitlines() if not line.lstrip(" ").startswith(told)]
+    kept = [
+        line for line in kept if not line.startswith(tuple(f" addUserKnob {{1 {t}" for t in told))
+    ]
+    app.save(tmp_path / "old.nk")
+    app.paste("\n".join(kept))
+    gizmo = nuke.toNode("Omnimatte1")
+    assert "gc_pipes" not in gizmo.knobs()
+    gizmo.setInput(0, reading(app, shot, "plate/plate"))
+    gizmo.setInput(2, reading(app, shot, "matte_a/matte_a"))
+    gizmo["gc_name2"].setValue("a")
+    press(app, gizmo)
+    assert status(gizmo) == "Plays v001, frames 1001-1004."
+    assert gizmo.sample("a.alpha", 16, 48 - 16, frame=1002) == 0.5
+    assert gizmo["gc_output"].values()[:4] == ["plate", "background", "object1", "a"]
 
 
 def test_the_order_knob_decides_what_lies_in_front_in_recomposed(app, server, comp):

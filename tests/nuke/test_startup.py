@@ -32,7 +32,8 @@ def nuke(home, *words, **more):
 
 def test_with_an_interface_the_toolbar_has_a_command_per_gizmo(app):
     items = app.opened_menus["Nodes"].items["gencomp"].items
-    assert items == {"Omnimatte": "nuke.createNode('Omnimatte')"}
+    names = ["DynVFX", "GenComposite", "Omnimatte", "OverPlusPlus", "SplitThenMerge"]
+    assert items == {name: f"nuke.createNode('{name}')" for name in names}
     assert app.printed == []
 
 

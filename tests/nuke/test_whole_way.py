@@ -25,6 +25,33 @@ ROOMS = [ROOT / "protocol", ROOT / "server", ROOT / "tests"]
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
 RGBA = (*RGB, "rgba.alpha")
 CUTTING, REAL = "fakes.systems:REGISTRY", "gencomp_server.systems:REGISTRY"
+PAINTED = "fakes.systems:PAINTED"
+# Gizmo, what is connected to which pipe, and layers that come, in the order of the server's.
+NODES = {
+    "OverPlusPlus": (
+        {0: "plate", 3: "matte_a"},
+        {"prompt": "soft shadow"},
+        ("result", "effect", "difference", "effect_matte"),
+    ),
+    "GenComposite": (
+        {0: "plate", 1: "layers/a", 3: "layers/b", 10: "matte_a"},
+        {"gc_name1": "plane", "trajectory": "plane: 10,20; 30,20"},
+        (
+            *("result", "effect", "difference", "effect_matte"),
+            *("element_plane", "interaction_plane", "element_fg2", "interaction_fg2"),
+        ),
+    ),
+    "SplitThenMerge": (
+        {0: "plate", 1: "layers/a"},
+        {"prompt": "a boat on a lake"},
+        ("result", "effect", "difference", "effect_matte"),
+    ),
+    "DynVFX": (
+        {0: "plate", 1: "matte_a"},
+        {"prompt": "a whale in the lake"},
+        ("result", "effect", "difference", "effect_matte"),
+    ),
+}
 SAMPLES = 64 * 48 * 3
 # over in float32, rounded once; the brightest sample of the procedural shot is 8.
 ONE_ULP = 2.0**-20
@@ -47,9 +74,8 @@ def rooms():
     return os.pathsep.join(map(str, ROOMS))
 
 
-@pytest.fixture
-def use(home, monkeypatch):
-    """Return a function that chooses the registry of the server which Generate will start."""
+def serve(registry):
+    """Return the command of a server with that registry, in the server's Python."""
     python = worker_python()
     if python is None:
         pytest.skip("no Python with numpy and OpenImageIO")
@@ -57,23 +83,39 @@ def use(home, monkeypatch):
     ended = subprocess.run(ask, capture_output=True, text=True, check=False)
     if ended.returncode:
         pytest.skip(f"{python} is no Python for a server: {ended.stderr.strip()[-100:]}")
+    words = ["env", f"PYTHONPATH={rooms()}", f"GENCOMP_REGISTRY={registry}", "OMP_NUM_THREADS=1"]
+    return " ".join(map(shlex.quote, [*words, python, "-m", "gencomp_server", "serve"]))
 
-    def choose(registry):
-        words = [
-            "env",
-            f"PYTHONPATH={rooms()}",
-            f"GENCOMP_REGISTRY={registry}",
-            "OMP_NUM_THREADS=1",
-        ]
-        command = [*words, python, "-m", "gencomp_server", "serve"]
-        monkeypatch.setenv("GENCOMP_SERVER_COMMAND", " ".join(map(shlex.quote, command)))
 
-    yield choose
+def stop(home):
+    """End the server that Generate has started for a user, if there is one."""
     state = home / "server.json"
     if state.exists():
         pid = json.loads(state.read_text())["pid"]
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
+
+
+@pytest.fixture
+def use(home, monkeypatch):
+    """Return a function that chooses the registry of the server which Generate will start."""
+    yield lambda registry: monkeypatch.setenv("GENCOMP_SERVER_COMMAND", serve(registry))
+    stop(home)
+
+
+@pytest.fixture(scope="module")
+def painters_home(tmp_path_factory):
+    """Return the folder of a user whose one server, of painted systems, serves several tests."""
+    folder = tmp_path_factory.mktemp("painters")
+    yield folder
+    stop(folder)
+
+
+@pytest.fixture
+def painters(app, painters_home, monkeypatch):
+    """Let Generate find, or start, the server of painted systems."""
+    monkeypatch.setenv("GENCOMP_HOME", str(painters_home))
+    monkeypatch.setenv("GENCOMP_SERVER_COMMAND", serve(PAINTED))
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +188,49 @@ def test_in_a_terminal_session_the_script_holds_what_the_server_made(
     generate_by_terminal(tmp_path / "comp.nk", home, tmp_path)
     nuke.scriptOpen(str(tmp_path / "comp.nk"))
     check_cut(app, nuke.toNode("Omnimatte1"))
+
+
+def lay(app, read, name):
+    """Lay a node and what it needs into the open script."""
+    import nuke
+
+    pipes, knobs, layers = NODES[name]
+    gizmo = nuke.createNode(name)
+    for pipe, source in pipes.items():
+        gizmo.setInput(pipe, read(f"{source}/{Path(source).name}.%04d.exr"))
+    for knob, value in knobs.items():
+        gizmo[knob].setValue(value)
+    return gizmo, layers
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_what_the_server_made_is_in_the_stream_by_name_and_in_the_menu(
+    app, painters, read, tmp_path, name
+):
+    app.save(tmp_path / "comp.nk")
+    gizmo, layers = lay(app, read, name)
+    generate(app, gizmo)
+    found = [gizmo.sample(f"{layer}.alpha", 30, 30, frame=1003) for layer in layers]
+    assert found == [(place + 1) / 16 for place in range(len(layers))]
+    for place, layer in enumerate(layers):
+        gizmo["gc_output"].setValue(layer)
+        assert gizmo.sample("rgba.red", 30, 30, frame=1002) == (place + 1) / 16
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NODES)
+def test_the_real_system_with_its_tiny_model_gives_its_layers(app, use, read, tmp_path, name):
+    use(REAL)
+    app.save(tmp_path / "comp.nk")
+    gizmo, layers = lay(app, read, name)
+    gizmo["backbone"].setValue("tiny")
+    gizmo["steps"].setValue(2)
+    if name == "DynVFX":
+        gizmo["inversion_steps"].setValue(4)
+    generate(app, gizmo)
+    channels = gizmo.channels()
+    assert [layer for layer in layers if f"{layer}.alpha" not in channels] == []
+    assert "untrained" in gizmo["gc_status"].value()
 
 
 def lay_procedural(app, folder, tmp_path):

@@ -64,6 +64,26 @@ def test_licence_classes_are_a_list_in_the_file_and_have_commas_elsewhere(enviro
     assert found.allowed_licences == ("academic",)
 
 
+def test_nothing_asks_anybody_and_nothing_segments_until_it_is_set(environ):
+    made = load_config(environ=environ).config
+    assert (made.allow_network, made.assistant_url, made.segmenter) == (False, "", "")
+    assert made.segmenter_tool() is None
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"), [("true", True), ("on", True), ("1", True), ("False", False), ("off", False)]
+)
+def test_a_switch_is_words_in_the_environment(environ, text, meant):
+    environ["GENCOMP_ALLOW_NETWORK"] = text
+    assert load_config(environ=environ).config.allow_network is meant
+
+
+def test_a_segmenter_is_a_command_and_a_time(environ, tmp_path):
+    write(tmp_path, 'segmenter = "my-tool {frames} {words} {out}"\nsegmenter_timeout_s = 30\n')
+    tool = load_config(environ=environ).config.segmenter_tool()
+    assert (tool.name, tool.timeout_s) == ("my-tool", 30.0)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -80,6 +100,10 @@ def test_licence_classes_are_a_list_in_the_file_and_have_commas_elsewhere(enviro
         pytest.param({"drain_s": float("nan")}, "drain_s", id="not a number"),
         pytest.param({"host": "0.0.0.0"}, "loopback only", id="all interfaces"),
         pytest.param({"host": "10.0.0.7"}, "SSH tunnel", id="another machine"),
+        pytest.param({"allow_network": "maybe"}, "'allow_network' takes on or off", id="no switch"),
+        pytest.param({"allow_network": 1}, "'allow_network' takes on or off", id="number"),
+        pytest.param({"segmenter": "my-tool {frames}"}, "lacks {words} and {out}", id="places"),
+        pytest.param({"segmenter_timeout_s": 0}, "segmenter_timeout_s", id="no time"),
         pytest.param({"log_level": "loud"}, "debug, info, warning, error", id="choice"),
     ],
 )

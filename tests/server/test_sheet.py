@@ -307,3 +307,5 @@ def test_a_result_is_compared_with_the_plate_or_with_the_foreground_over_the_bac
     assert files.under.paths[1001].name == "bg.exr"
     label, files = _compared(named("fg", "bg", "plate"))
     assert (label, files.paths[1001].name, files.under) == ("plate", "plate.exr", None)
+    label, files = _compared(named("fg", "bg"), laid_over=False)
+    assert (label, files.paths[1001].name, files.under) == ("bg", "bg.exr", None)

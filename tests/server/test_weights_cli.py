@@ -107,7 +107,7 @@ def test_the_list_has_one_line_for_each_choice_with_what_it_takes(home, capsys):
     assert run("list") == 0
     lines = capsys.readouterr().out.splitlines()
     found = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if " GB  ~" in line}
-    assert list(found) == [spec.name for spec in SPECS if spec.name != "tiny"]
+    assert list(found) == [spec.name for spec in SPECS if not spec.is_tiny]
     # (5 571 094 144 + 215 583 907 + 4 762 310 656) parameters of two bytes each.
     assert found["casper"].startswith("missing registration needed 20 GB to 31 GB ~22 GB omnimatte")
     assert found["casper"].endswith("overplusplus (stands in)")

@@ -21,6 +21,7 @@ import gencomp_protocol
 from gencomp_protocol.errors import Cancelled
 from gencomp_server.engine.shot import SpoolShot
 from gencomp_server.engine.stages import StageStore
+from gencomp_server.segmenting import Segmenter
 
 T = TypeVar("T")
 Say = Callable[[Mapping[str, Any]], None]
@@ -53,6 +54,7 @@ class JobContext:
 
     Attributes:
         backbone: A ``LazyBackbone``, or None; set before the run.
+        segmenter: What draws mattes of what words name, or None; set before the run.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class JobContext:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backbone: Any = None
+        self.segmenter: Segmenter | None = None
         self.log = logging.getLogger(f"gencomp_server.systems.{system}")
         self.seed = seed
         self.warnings: list[str] = []
@@ -78,11 +81,18 @@ class JobContext:
         self._store, self._say, self._is_cancelled = store, say, is_cancelled
         self._clock = clock
         self._open: list[str] = []
+        self._unseeded: set[str] = set()
         self._lock = threading.Lock()
         self._said: tuple[str, float] = ("", -math.inf)
 
     def generator(self, key: str) -> np.random.Generator:
-        """Return a fresh generator that depends on seed and key alone."""
+        """Return a fresh generator that depends on seed and key alone.
+
+        Raises:
+            RuntimeError: Inside a stage that was said not to depend on the seed.
+        """
+        if self._open and self._open[-1] in self._unseeded:
+            raise RuntimeError("a stage that does not know the seed asked for its numbers")
         mark = hashlib.blake2b(f"{self.seed}\0{key}".encode(), digest_size=16).digest()
         return np.random.Generator(np.random.PCG64(int.from_bytes(mark, "little")))
 
@@ -125,11 +135,18 @@ class JobContext:
         self.figures[key] = as_plain(value)
 
     def stage(
-        self, name: str, fn: Callable[..., T], *inputs: Any, version: int = 1, **settings: Any
+        self,
+        name: str,
+        fn: Callable[..., T],
+        *inputs: Any,
+        version: int = 1,
+        seeded: bool = True,
+        **settings: Any,
     ) -> T:
         """Return ``fn(self, *inputs, **settings)``, kept on disk by content.
 
-        A shot among the inputs comes to ``fn`` without the knobs of its request.
+        A shot among the inputs comes to ``fn`` without the knobs of its request. Where ``seeded``
+        is False, the seed is not part of the key, and ``fn`` gets no random numbers.
 
         Raises:
             Cancelled: The artist has cancelled.
@@ -138,9 +155,12 @@ class JobContext:
         self.check_cancelled()
         given = tuple(one.without_knobs() if isinstance(one, SpoolShot) else one for one in inputs)
         release = gencomp_protocol.__version__
+        seed = self.seed if seeded else None
         key = self._store.key(
-            release, self._system, name, version, self.seed, self._device, settings, given
+            release, self._system, name, version, seed, self._device, settings, given
         )
+        if not seeded:
+            self._unseeded.add(key)
         started = self._clock()
         found = self._store.load(key)
         made: T = found[0] if found else self._run_stage(key, fn, given, settings)

@@ -154,13 +154,18 @@ def check_ingest(
         BadMatte, BadPicture, FormatMismatch: see :func:`check_picture` and :func:`check_input`.
     """
     warnings: list[str] = []
-    lead = PLATE if PLATE in pictures else next(iter(pictures))
+    free = {
+        one for one in pictures for s in declared_inputs(system) if s.own_format and s.matches(one)
+    }
+    bound = [name for name in pictures if name not in free] or list(pictures)
+    lead = PLATE if PLATE in pictures else bound[0]
     reference = (lead, pictures[lead][min(pictures[lead])].header)
     for entry in request.inputs:
         kind, own = input_kind(system, entry.name), pictures[entry.name]
         for frame, decoded in sorted(own.items()):
             check_picture(kind, entry, frame, decoded)
-        warnings.extend(check_input(kind, entry, own, None if entry.name == lead else reference))
+        alone = entry.name == lead or entry.name in free
+        warnings.extend(check_input(kind, entry, own, None if alone else reference))
     return tuple(warnings)
 
 

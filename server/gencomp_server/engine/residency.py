@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gencomp_protocol.errors import OutOfMemory, WeightsRefused
-from gencomp_server.backbones import TINY, BackboneSpec, cached_steps_of
+from gencomp_server.backbones import BackboneSpec, cached_steps_of
 from gencomp_server.footprint import CPU, Placement
 
 if TYPE_CHECKING:
@@ -33,7 +33,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, device
 
-    from gencomp_server.models.backbone import Backbone, Progress, ReusesSteps, Schedule
+    from gencomp_server.models.backbone import (
+        Anchors,
+        Backbone,
+        JoinsLayers,
+        Progress,
+        ReusesSteps,
+        Schedule,
+    )
 
     Floats = NDArray[np.float32]
 
@@ -46,7 +53,7 @@ _LIBRARIES = ("torch", "diffusers", "transformers")
 # And of these, where a knob has them compute: the packages that a library may come as.
 _FLASH, _SAGE, _EIGHT_BITS = ("flash-attn", "flash-attn-3"), ("sageattention",), ("torchao",)
 # What may hold spoilt numbers, the likeliest first.
-_WEIGHT_ROLES = ("transformer", "vae", "lora", "text_encoder")
+_WEIGHT_ROLES = ("transformer", "branch", "vae", "lora", "text_encoder")
 _WORDS = {
     "load": "loading {title}",
     "text": "reading the prompt with {title}",
@@ -346,6 +353,24 @@ class LazyBackbone:
         self.forwards += latents.shape[0]
         return made
 
+    def join(self, layers: Mapping[str, Tensor]) -> Tensor:
+        """Return the channels beside the noise; see ``models.backbone.JoinsLayers``."""
+        return self._do("encode", lambda loaded: cast("JoinsLayers", loaded).join(layers))
+
+    def predict_anchored(
+        self, latents: Tensor, timestep: float, text: Tensor, **anchor: Any
+    ) -> Tensor:
+        """Run the transformer on an edit and its source; see ``models.backbone.Anchors``."""
+
+        def work(loaded: Backbone) -> tuple[Tensor, int]:
+            before = loaded.forwards
+            made = cast("Anchors", loaded).predict_anchored(latents, timestep, text, **anchor)
+            return made, loaded.forwards - before
+
+        made, computed = self._do("sample", work)
+        self.forwards += computed
+        return made
+
     @property
     def reuses_steps(self) -> bool:
         """Tell whether a forward may be answered from the step before; loads nothing."""
@@ -461,9 +486,9 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
         "title": spec.title,
         "licence": licence.get("licence", "none: made by the program"),
         "licence_class": licence.get("class", "none"),
-        "proven": "no" if spec.name == TINY else spec.proven,
+        "proven": "no" if spec.is_tiny else spec.proven,
         "identity": lent.identity,
-        "untrained": spec.name == TINY,
+        "untrained": spec.is_tiny,
         "surrogate": system not in spec.trained_for,
         "precision": want.placement.precision,
         "placement": {**asdict(want.placement), "words": want.placement.spell()},
@@ -480,7 +505,7 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
 
 def stand_in_sentence(spec: BackboneSpec, title: str, system: str) -> str | None:
     """Return what the artist is told where a backbone was not trained for a system, else None."""
-    if spec.name == TINY:
+    if spec.is_tiny:
         return "The backbone 'tiny' is untrained: it tests a pipeline, its pictures mean nothing."
     if system in spec.trained_for:
         return None

@@ -23,7 +23,7 @@ from gencomp_protocol.codec import request_from_plain
 from gencomp_protocol.errors import Cancelled, GencompError, InternalError, OutOfMemory
 from gencomp_protocol.frames import Format
 from gencomp_protocol.request import Request
-from gencomp_server.backbones import TINY, BackboneSpec, idle_knobs, spec_named, steps_of
+from gencomp_server.backbones import BackboneSpec, idle_knobs, spec_named, steps_of
 from gencomp_server.colour.spaces import check_space
 from gencomp_server.contract import (
     NO_BACKBONE,
@@ -57,6 +57,7 @@ from gencomp_server.exr.pixels import limit_library
 from gencomp_server.footprint import Placement
 from gencomp_server.gate import load_registry, plan_on
 from gencomp_server.logs import configure, job_named
+from gencomp_server.segmenting import Segmenter
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ def serve(
     log_level: str,
     budget: SpoolBudget = DEFAULT_BUDGET,
     weights: WeightsPlace | None = None,
+    segmenter: Segmenter | None = None,
 ) -> None:
     """Run the jobs that arrive over ``connection`` until told to stop.
 
@@ -82,6 +84,7 @@ def serve(
         log_level: ``debug``, ``info``, ``warning`` or ``error``.
         budget: How much the spool may keep of what can be made again.
         weights: Where weights lie; None for none.
+        segmenter: What draws mattes of what words name; None for none.
     """
     # A signal to the front's group is the front's to answer: it may let the job finish.
     os.setsid()
@@ -90,7 +93,12 @@ def serve(
     mailbox = Mailbox(connection)
     machine = machines.probe(device)
     runner = Runner(
-        load_registry(registry), machine, Spool(spool, budget), mailbox, weights=weights
+        load_registry(registry),
+        machine,
+        Spool(spool, budget),
+        mailbox,
+        weights=weights,
+        segmenter=segmenter,
     )
     mailbox.say({"is": "ready", "machine": machines.to_plain(machine)})
     while (message := mailbox.next()) is not None:
@@ -164,6 +172,7 @@ class Runner:
         mailbox: Where messages go.
         weights: Where weights lie; None for none.
         held: Keeps the backbone; None makes one.
+        segmenter: What draws mattes of what words name; None for none.
     """
 
     def __init__(
@@ -175,9 +184,11 @@ class Runner:
         *,
         weights: WeightsPlace | None = None,
         held: Residency | None = None,
+        segmenter: Segmenter | None = None,
     ) -> None:
         self._registry, self._machine = tuple(registry), machine
         self._spool, self._mailbox, self._weights = spool, mailbox, weights
+        self._segmenter = segmenter
         self._residency = held or Residency(spool.root / _KEPT)
         self._store = StageStore(spool.stages)
         self._pool = DecodePool(1)
@@ -219,6 +230,7 @@ class Runner:
             self._mailbox.say,
             lambda: self._mailbox.is_cancelled(job),
         )
+        ctx.segmenter = self._segmenter
         try:
             pictures = decoded_inputs(shelf, request)
             # The front has told the artist of these already; the manifest keeps them.
@@ -278,7 +290,7 @@ class Runner:
         if idle is not None:
             ctx.warn(idle)
         want = residency.wanted(spec, params, placement, machine.device, machine.name)
-        if spec.name == TINY or shelf is None:
+        if spec.is_tiny or shelf is None:
             return self._residency.lease(want, "")
 
         def told(path: Path, done: int, total: int) -> None:
@@ -295,7 +307,7 @@ class Runner:
         if lent is None:
             return None
         licence: Mapping[str, str] = {}
-        if self._weights is not None and lent.spec.name != TINY:
+        if self._weights is not None and not lent.spec.is_tiny:
             licence = self._weights.shelf().licence(lent.spec.weights)
         found = residency.describe(lent, system.name, licence)
         return {**found, "quality": params.quality, "steps": steps_of(params)}

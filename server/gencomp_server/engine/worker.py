@@ -32,6 +32,7 @@ from typing import Any
 
 from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.spool import DEFAULT_BUDGET, SpoolBudget
+from gencomp_server.segmenting import Segmenter
 
 REGISTRY = "gencomp_server.systems:REGISTRY"
 # A process whose pipe has closed is not quite gone yet.
@@ -48,6 +49,7 @@ class Worker:
         log_level: ``debug``, ``info``, ``warning`` or ``error``; the log goes to standard error.
         budget: How much the spool may keep of what can be made again.
         weights: Where weights lie; None for none.
+        segmenter: What draws mattes of what words name; None for none.
     """
 
     def __init__(
@@ -59,8 +61,9 @@ class Worker:
         log_level: str = "info",
         budget: SpoolBudget = DEFAULT_BUDGET,
         weights: WeightsPlace | None = None,
+        segmenter: Segmenter | None = None,
     ) -> None:
-        self._arguments = (registry, device, str(spool), log_level, budget, weights)
+        self._arguments = (registry, device, str(spool), log_level, budget, weights, segmenter)
         self._process: SpawnProcess | None = None
         self._connection: Connection | None = None
 
@@ -138,8 +141,9 @@ def _main(
     log_level: str,
     budget: SpoolBudget,
     weights: WeightsPlace | None,
+    segmenter: Segmenter | None,
 ) -> None:
     """Become the worker; runs in the new process only."""
     from gencomp_server.engine.running import serve
 
-    serve(connection, registry, device, Path(spool), log_level, budget, weights)
+    serve(connection, registry, device, Path(spool), log_level, budget, weights, segmenter)

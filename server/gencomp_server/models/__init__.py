@@ -12,8 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gencomp_server.backbones import TINY
-
 if TYPE_CHECKING:
     import torch
 
@@ -54,7 +52,13 @@ def load(
     loading.stay_offline()
     chosen = settings or loading.LoadSettings()
     log = log or logging.getLogger(__name__)
-    if spec.name == TINY:
+    if spec.family == "gencompositor":
+        from gencomp_server.models import gencompositor
+
+        return gencompositor.load(
+            spec, files or {}, device=device, settings=chosen, cache=cache, log=log
+        )
+    if spec.is_tiny:
         from gencomp_server.models import tiny
 
         return tiny.make(spec, device=device, settings=chosen, cache=cache, log=log)

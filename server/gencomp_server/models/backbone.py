@@ -11,7 +11,7 @@ wants them; B counts passes that are denoised together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, device
 
     from gencomp_server.backbones import BackboneSpec
+    from gencomp_server.parts.sourcekeys import SourceKeys
 
     Floats = NDArray[np.float32]
     Progress = Callable[[int, int], None]
@@ -129,6 +130,63 @@ class Backbone(Protocol):
 
     def release(self) -> None:
         """Drop what only a running job needs: the text encoder, and what reused steps left."""
+        ...
+
+
+class JoinsLayers(Protocol):
+    """What a backbone has besides that is given several layers of latents, and no trimask."""
+
+    def join(self, layers: Mapping[str, Tensor]) -> Tensor:
+        """Return the channels that stand beside the noise, or that the model parts again.
+
+        Args:
+            layers: Latents by the names in ``spec.layers``. [1,T',C,h,w] each, C its own.
+
+        Returns:
+            [1,T',K,h,w] float32 on the device, in the order of ``spec.layers``.
+
+        Raises:
+            ValueError: The names are not those of ``spec.layers``.
+        """
+        ...
+
+
+class Anchors(Protocol):
+    """What a backbone has besides that can see another video's keys and values while it paints."""
+
+    def predict_anchored(
+        self,
+        latents: Tensor,
+        timestep: float,
+        text: Tensor,
+        *,
+        source: Tensor,
+        source_text: Tensor,
+        marks: Tensor,
+        keep: tuple[float, float],
+        seed: int,
+        keys: SourceKeys | None = None,
+        owner: str = "",
+    ) -> Tensor:
+        """Run the transformer once on an edit whose attention its noisy source extends.
+
+        Two forwards are computed, or one where ``keys`` holds the source's already.
+
+        Args:
+            latents: The edit. [1,T',C,h,w] float32.
+            timestep: One of the schedule's.
+            text: Embedding of the edit's prompt. [1,L,D].
+            source: The inverted source at the same timestep. [1,T',C,h,w] float32.
+            source_text: Embedding of the source's prompt. [1,L,D].
+            marks: True where an anchor is, at latent size. [T',h,w] bool.
+            keep: Share of keys and values kept inside and outside of the marks, 0..1.
+            seed: Which of them, in each layer others; the same seed gives the same on every device.
+            keys: What keeps the source's keys and values between rounds; None keeps none.
+            owner: Names the source's window in it.
+
+        Returns:
+            What the schedule's ``step`` wants of the edit. [1,T',C,h,w] float32.
+        """
         ...
 
 

@@ -5,6 +5,7 @@ Transformer and VAE are diffusers' own classes. What stands here is what is arou
 
     noise 16 | mask 1 | video latents 16      CogVideoX-Fun InP and what was trained from it
     noise 16 | first latent frame 16          image to video
+    noise 16 | foreground 16 | background 16  what merges two layers, made from image to video
     noise 16                                  text to video
 
 Version 1.5 takes latent frames in pairs and counts positions in whole numbers; the others stretch
@@ -21,7 +22,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -32,7 +33,7 @@ from diffusers.models.embeddings import get_1d_rotary_pos_embed
 from torch import Tensor, nn
 
 from gencomp_protocol.errors import BadKnob, WeightsMissing, WeightsRefused
-from gencomp_server.backbones import Architecture, BackboneSpec
+from gencomp_server.backbones import BackboneSpec
 from gencomp_server.models import speed, text, vae
 from gencomp_server.models.loading import (
     LoadSettings,
@@ -48,6 +49,8 @@ from gencomp_server.parts.schedule import DdimSchedule
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from gencomp_server.parts.sourcekeys import SourceKeys
 
     Floats = NDArray[np.float32]
     Progress = Callable[[int, int], None]
@@ -103,36 +106,6 @@ _SCHEDULE: dict[str, Any] = {
     "rescale_betas_zero_snr": True,
     "snr_shift_scale": 1.0,
 }
-# Loaded and run by what comes later; no system of this version takes them.
-TEXT_TO_VIDEO = BackboneSpec(
-    name="cogvideox-5b",
-    title="CogVideoX 5B, text to video",
-    family="cogvideox",
-    weights="cogvideox-5b",
-    base="cogvideox-5b",
-    systems=(),
-    trained_for=(),
-    convention="",
-    model_size=(720, 480),
-    window_frames=49,
-    overlap_frames=16,
-    even_latents=False,
-    pixel_noise=0.0,
-    proven="keys",
-    architecture=Architecture(
-        width=3072, blocks=42, heads=48, parameters=5_570_283_072, condition_channels=0
-    ),
-)
-IMAGE_TO_VIDEO = replace(
-    TEXT_TO_VIDEO,
-    name="cogvideox-5b-i2v",
-    title="CogVideoX 5B, image to video",
-    weights="cogvideox-5b-i2v",
-    base="cogvideox-5b-i2v",
-    architecture=Architecture(
-        width=3072, blocks=42, heads=48, parameters=5_570_479_680, condition_channels=16
-    ),
-)
 _MASK_CHANNELS = 1
 _MOST_POSITIONS = 8
 
@@ -182,6 +155,11 @@ class CogVideoXBackbone:
     def device(self) -> torch.device:
         """Where tensors must lie."""
         return self._device
+
+    @property
+    def network(self) -> nn.Module:
+        """The transformer itself, for training."""
+        return self._transformer
 
     @property
     def encode_identity(self) -> str:
@@ -270,6 +248,23 @@ class CogVideoXBackbone:
         )
         return torch.cat([mask.to(self._device), plate], dim=2)
 
+    def join(self, layers: Mapping[str, Tensor]) -> Tensor:
+        """Return the channels beside the noise out of layers of latents.
+
+        Args:
+            layers: By the names in ``spec.layers``. [1,T',C,h,w] each.
+
+        Returns:
+            [1,T',K,h,w] float32 on the device, in the order of ``spec.layers``.
+
+        Raises:
+            ValueError: The names are others.
+        """
+        if set(layers) != set(self.spec.layers):
+            raise ValueError(f"layers {sorted(layers)} for a model of {self.spec.layers}")
+        parts = [layers[name].to(self._device, torch.float32) for name in self.spec.layers]
+        return torch.cat(parts, dim=2)
+
     def predict(self, latents: Tensor, timestep: float, text: Tensor, condition: Tensor) -> Tensor:
         """Run the transformer once on a batch.
 
@@ -306,6 +301,42 @@ class CogVideoXBackbone:
         self.forwards += batch
         predicted: Tensor = made[:, :frames].float()
         return predicted
+
+    def predict_anchored(
+        self,
+        latents: Tensor,
+        timestep: float,
+        text: Tensor,
+        *,
+        source: Tensor,
+        source_text: Tensor,
+        marks: Tensor,
+        keep: tuple[float, float],
+        seed: int,
+        keys: SourceKeys | None = None,
+        owner: str = "",
+    ) -> Tensor:
+        """Run the transformer once on an edit, beside its source; see ``backbone.Anchors``."""
+        from gencomp_server.models import anchors
+
+        self._take_turn(self._transformer)
+        _, frames, _, height, width = latents.shape
+        made, computed = anchors.predict(
+            self._transformer,
+            latents.to(self._device, self._dtype),
+            timestep,
+            text.to(self._device, self._dtype),
+            source=source.to(self._device, self._dtype),
+            source_text=source_text.to(self._device, self._dtype),
+            marks=marks.to(self._device),
+            keep=keep,
+            seed=seed,
+            rotary=self._rotary(frames, height, width),
+            keys=keys,
+            owner=owner,
+        )
+        self.forwards += computed
+        return made.float()
 
     def schedule(self, steps: int) -> DdimSchedule:
         """Return the model's own schedule over so many steps."""
@@ -443,6 +474,66 @@ def _fitted(
     return (top, left), (top + high, left + wide)
 
 
+def config_of(spec: BackboneSpec) -> dict[str, Any]:
+    """Return what a full-size transformer is built from: its base's, with its own channels in."""
+    return {**CONFIGS[spec.base], "in_channels": channels_of(spec)}
+
+
+def channels_of(spec: BackboneSpec) -> int:
+    """Return how many channels a transformer is given: noise, and what stands beside it."""
+    return spec.architecture.latent_channels + spec.architecture.condition_channels
+
+
+def stored_channels(spec: BackboneSpec) -> int:
+    """Return how many channels the first layer has in a backbone's file.
+
+    As many as the transformer is given; but where a base stands in for what is trained from it to
+    merge layers, its file has its own, and :func:`widen` makes the rest.
+    """
+    if spec.layers and spec.weights == spec.base:
+        return int(CONFIGS[spec.base]["in_channels"])
+    return channels_of(spec)
+
+
+def widen(transformer: CogVideoXTransformer3DModel, channels: int) -> None:
+    """Give an image-to-video transformer columns for further layers, in place.
+
+    Every further layer starts from the columns of the image, the last ones of the first layer, so
+    that it is seen as the image is. What there was stays bit for bit.
+
+    Args:
+        transformer: Its weights are loaded. Its first layer takes whole images.
+        channels: How many it takes afterwards.
+
+    Raises:
+        ValueError: What is missing is not a whole number of images.
+
+    Source: split-then-merge §3.4 (fusion by channels), and its public code for the columns.
+    """
+    before = transformer.patch_embed.proj
+    image = int(transformer.config.out_channels)
+    copies, rest = divmod(channels - before.in_channels, image)
+    if rest or copies < 0:
+        raise ValueError(f"{before.in_channels} channels cannot become {channels}")
+    if copies == 0:
+        return
+    weight, bias = before.weight.detach(), before.bias
+    with torch.device("meta"):
+        after = nn.Conv2d(
+            channels,
+            before.out_channels,
+            before.kernel_size,
+            before.stride,
+            bias=bias is not None,
+        )
+    wide = torch.cat([weight, *[weight[:, -image:]] * copies], dim=1)
+    after.weight = nn.Parameter(wide, requires_grad=False)
+    if bias is not None:
+        after.bias = nn.Parameter(bias.detach(), requires_grad=False)
+    transformer.patch_embed.proj = after.eval()
+    transformer.register_to_config(in_channels=channels)
+
+
 # --- loading -------------------------------------------------------------------------------------
 
 
@@ -468,20 +559,16 @@ def load(
     # Blocks that come in groups start on the CPU; a transformer that takes turns is put in shape
     # where it will compute.
     body = torch.device("cpu") if settings.offload == "group" else target
-    rests = target if settings.offload == "none" else torch.device("cpu")
-    for role in ("transformer", "vae", "text_encoder", "tokenizer"):
-        if role not in files:
-            raise WeightsMissing(
-                f"Nothing is named that {spec.title} could take as its {role.replace('_', ' ')}.",
-                hint=f"gencomp weights path {spec.weights} says what is looked for.",
-            )
-    _check_schedule(spec, files.get("scheduler"))
+    check_files(spec, files, "transformer")
     config = _transformer_config(spec, files)
     transformer = build_on_meta(lambda: CogVideoXTransformer3DModel(**config))
     load_into(transformer, files["transformer"], title=spec.title, device=body, dtype=dtype)
+    if config["in_channels"] != channels_of(spec):
+        widen(transformer, channels_of(spec))
     said = speed.apply(transformer, settings, target, cache=cache)
-    autoencoder = _load_vae(spec, files["vae"], rests, dtype)
-    prompts = _load_prompts(spec, files, config["text_embed_dim"], target, cache)
+    autoencoder, prompts = load_around(
+        spec, files, config["text_embed_dim"], device=target, settings=settings, cache=cache
+    )
     log.info("%s is loaded on %s", spec.title, target)
     return CogVideoXBackbone(
         spec,
@@ -495,16 +582,62 @@ def load(
     )
 
 
+def check_files(spec: BackboneSpec, files: Mapping[str, Path], *bodies: str) -> None:
+    """Check that all is named that a backbone is loaded from, and that its schedule is ours.
+
+    Args:
+        spec: The backbone.
+        files: Its files by role.
+        *bodies: Roles of what computes: ``transformer``, ``branch``.
+
+    Raises:
+        WeightsMissing: A role has no file.
+        WeightsRefused: The model is sampled otherwise.
+    """
+    for role in (*bodies, "vae", "text_encoder", "tokenizer"):
+        if role not in files:
+            raise WeightsMissing(
+                f"Nothing is named that {spec.title} could take as its {role.replace('_', ' ')}.",
+                hint=f"gencomp weights path {spec.weights} says what is looked for.",
+            )
+    _check_schedule(spec, files.get("scheduler"))
+
+
+def load_around(
+    spec: BackboneSpec,
+    files: Mapping[str, Path],
+    text_width: int,
+    *,
+    device: torch.device,
+    settings: LoadSettings,
+    cache: Path | None,
+) -> tuple[AutoencoderKLCogVideoX, text.Prompts]:
+    """Load what stands around a transformer: the VAE, and where embeddings come from.
+
+    Raises:
+        WeightsMissing: A file is not there.
+        WeightsRefused: One cannot be read or does not fit.
+    """
+    rests = device if settings.offload == "none" else torch.device("cpu")
+    autoencoder = _load_vae(spec, files["vae"], rests, compute_dtype(device))
+    return autoencoder, _load_prompts(spec, files, text_width, device, cache)
+
+
 def _transformer_config(spec: BackboneSpec, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Return what the transformer is built from; its file's, where there is one, is checked."""
+    """Return what the transformer is built from; its file's, where there is one, is checked.
+
+    Its first layer is that of the weights' file. The configuration of what merges layers is that
+    of its base, which says how many channels the base has.
+    """
+    stored = stored_channels(spec)
     file = files.get("transformer_config")
     if file is None:
-        return dict(CONFIGS[spec.base])
+        return {**config_of(spec), "in_channels": stored}
     known = inspect.signature(CogVideoXTransformer3DModel.__init__).parameters
     plain = {name: value for name, value in read_config(file).items() if name in known}
     kind = spec.architecture
     needed = {
-        "in_channels": kind.latent_channels + kind.condition_channels,
+        "in_channels": stored,
         "out_channels": kind.latent_channels,
         "num_layers": kind.blocks,
         "num_attention_heads": kind.heads,
@@ -513,6 +646,8 @@ def _transformer_config(spec: BackboneSpec, files: Mapping[str, Path]) -> dict[s
         "patch_size_t": kind.patch_t if kind.patch_t > 1 else None,
         "max_text_seq_length": kind.text_tokens,
     }
+    if spec.layers and plain.get("in_channels") == CONFIGS[spec.base]["in_channels"]:
+        plain["in_channels"] = stored
     for name, value in needed.items():
         found = plain.get(name, known[name].default)
         if found != value:

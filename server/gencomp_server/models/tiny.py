@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import string
+from collections.abc import Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -72,6 +73,24 @@ TRANSFORMER: dict[str, Any] = {
     "max_text_seq_length": 226,
     "use_rotary_positional_embeddings": True,
 }
+# Kinds without pairs of latent frames; what is learned of positions is for one size.
+_V10: dict[str, Any] = {
+    **{name: value for name, value in TRANSFORMER.items() if not name.startswith("patch")},
+    "patch_size": 2,
+    "sample_frames": 49,
+}
+TRANSFORMERS: dict[str, dict[str, Any]] = {
+    "tiny": TRANSFORMER,
+    "tiny-splitthenmerge": {
+        **_V10,
+        "in_channels": 48,
+        "sample_height": 4,
+        "sample_width": 6,
+        "use_learned_positional_embeddings": True,
+    },
+    "tiny-text-to-video": {**_V10, "in_channels": 16, "sample_height": 60, "sample_width": 90},
+}
+"""Transformers by name of backbone."""
 VAE: dict[str, Any] = {
     "block_out_channels": (8, 8, 8, 8),
     "layers_per_block": 1,
@@ -113,7 +132,8 @@ def make(
     dtype = torch.float32 if target.type == "cpu" else torch.bfloat16
     body = torch.device("cpu") if settings.offload == "group" else target
     waits = target if settings.offload == "none" else torch.device("cpu")
-    transformer = build_on_meta(lambda: CogVideoXTransformer3DModel(**TRANSFORMER))
+    config = TRANSFORMERS[spec.name]
+    transformer = build_on_meta(lambda: CogVideoXTransformer3DModel(**config))
     fill(transformer, "transformer", device=body, dtype=dtype)
     said = speed.apply(transformer, settings, target, cache=cache)
     autoencoder = build_on_meta(lambda: AutoencoderKLCogVideoX(**VAE))
@@ -125,16 +145,18 @@ def make(
         transformer,
         autoencoder,
         prompts(spec.architecture.text_tokens, device=target, dtype=dtype, folder=cache),
-        identity=identity(settings, target),
+        identity=identity(settings, target, config),
         device=target,
         settings=settings,
         said=said,
     )
 
 
-def identity(settings: LoadSettings, device: torch.device) -> str:
+def identity(
+    settings: LoadSettings, device: torch.device, config: Mapping[str, Any] = TRANSFORMER
+) -> str:
     """Return the digest of everything that decides its bits."""
-    facts = [_VERSION, TRANSFORMER, VAE, TEXT, asdict(settings), device.type]
+    facts = [_VERSION, config, VAE, TEXT, asdict(settings), device.type]
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -197,16 +219,15 @@ def fill(module: nn.Module, name: str, *, device: torch.device, dtype: torch.dty
         dtype: Their type.
     """
     done: dict[int, str] = {}
+    names: dict[int, list[str]] = {}
+    for other, one in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(one), []).append(other)
     for key, tensor in module.state_dict(keep_vars=True).items():
         same = done.setdefault(id(tensor), key)
         if same != key:
             continue
         drawn = torch.from_numpy(_drawn(f"{name}/{key}", tuple(tensor.shape)))
-        others = tuple(
-            other
-            for other, one in module.named_parameters(remove_duplicate=False)
-            if one is tensor and other != key
-        )
+        others = tuple(other for other in names.get(id(tensor), ()) if other != key)
         put(module, key, drawn.to(device=device, dtype=dtype), also=others)
     module.eval()
 

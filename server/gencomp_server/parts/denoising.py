@@ -15,9 +15,9 @@ Source: generative-omnimatte §3.2 and its public code: the same noise for all p
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cv2
 import numpy as np
@@ -30,8 +30,10 @@ from gencomp_server.parts.windows import job_length, job_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from gencomp_server.contract import Context
+    from gencomp_server.models.backbone import JoinsLayers
     from gencomp_server.parts.change import Floor
 
     Floats = NDArray[np.float32]
@@ -145,7 +147,6 @@ def sample(
     import torch
 
     from gencomp_server.parts.conditioning import pad_frames
-    from gencomp_server.parts.sampler import denoise
 
     model, frames = backbone_of(ctx), len(trimasks[0])
     length = job_length(model.spec, frames)
@@ -153,12 +154,89 @@ def sample(
         model.condition(tensor(plate, model), pad_frames(np.asarray(trimask), length))
         for plate, trimask in zip(plates, trimasks, strict=True)
     ]
-    key = "noise" if seed is None else f"noise {seed}"
-    noise = ctx.generator(key).standard_normal(plates[0].shape, np.float32)
-    made = denoise(
-        model,
-        tensor(noise, model).repeat(len(plates), 1, 1, 1, 1),
+    noise = _noise(ctx, plates[0].shape, seed)
+    made = _denoised(
+        ctx,
+        noise,
         torch.cat(conditions),
+        text,
+        frames,
+        steps=steps,
+        guidance=guidance,
+        rescale=rescale,
+    )
+    return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in made.split(1))
+
+
+def sample_layers(
+    ctx: Context,
+    layers: Mapping[str, Floats],
+    text: tuple[Floats, Floats | None],
+    *,
+    seed: int | None = None,
+    backbone: str,
+    frames: int,
+    steps: int,
+    guidance: float,
+    rescale: float = 0.0,
+) -> Floats:
+    """Denoise one pass of a model that is given several layers of latents beside the noise.
+
+    Args:
+        ctx: The run's context.
+        layers: What the model is given, by the names in its ``spec.layers``. [1,T',C,h,w] float32.
+        text: Embedding of the prompt, and of what guidance pulls away from. [1,L,D] float32.
+        seed: Which noise it starts from; None: the noise that all passes share.
+        backbone: The backbone's identity, for the key.
+        frames: The job's own frames, padding not counted.
+        steps: Denoising steps.
+        guidance: 1 for none, which needs no second forward.
+        rescale: How much of the contrast that guidance adds is taken back, 0..1.
+
+    Returns:
+        Latents. [1,T',C,h,w] float32.
+    """
+    model = backbone_of(ctx)
+    joined = cast("JoinsLayers", model).join({n: tensor(one, model) for n, one in layers.items()})
+    shape = (1, joined.shape[1], model.spec.architecture.latent_channels, *joined.shape[3:])
+    made = _denoised(
+        ctx,
+        _noise(ctx, shape, seed),
+        joined,
+        text,
+        frames,
+        steps=steps,
+        guidance=guidance,
+        rescale=rescale,
+    )
+    return np.asarray(made.float().cpu().numpy(), np.float32)
+
+
+def _noise(ctx: Context, shape: tuple[int, ...], seed: int | None) -> Floats:
+    """Return what a pass starts from; None gives what all passes share."""
+    key = "noise" if seed is None else f"noise {seed}"
+    return ctx.generator(key).standard_normal(shape, np.float32)
+
+
+def _denoised(
+    ctx: Context,
+    noise: Floats,
+    condition: Tensor,
+    text: tuple[Floats, Floats | None],
+    frames: int,
+    *,
+    steps: int,
+    guidance: float,
+    rescale: float,
+) -> Tensor:
+    """Run the loop over timesteps from the same noise for every pass. [B,T',C,h,w]."""
+    from gencomp_server.parts.sampler import denoise
+
+    model = backbone_of(ctx)
+    return denoise(
+        model,
+        tensor(noise, model).repeat(len(condition), 1, 1, 1, 1),
+        condition,
         tensor(text[0], model),
         null_text=None if text[1] is None else tensor(text[1], model),
         guidance=guidance,
@@ -168,7 +246,6 @@ def sample(
         ctx=ctx,
         batch=model.batch,
     )
-    return tuple(np.asarray(one.float().cpu().numpy(), np.float32) for one in made.split(1))
 
 
 def measure_noise(ctx: Context, reference: Any, made: Any, trimask: Any) -> Floor:

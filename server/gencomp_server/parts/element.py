@@ -127,6 +127,7 @@ def element_frame(
     *,
     harmonise: float,
     source: str = MINE,
+    body: Floats | None = None,
 ) -> ElementFrame:
     """Split what a model made of an element in a plate into layers.
 
@@ -141,6 +142,8 @@ def element_frame(
         source: ``MINE``: the element keeps its own pixels, whatever the model painted there.
             ``GENERATED``: the element is what the model painted, with an alpha that is at least
             the artist's.
+        body: Alpha that the interaction should have at least, see ``effect.py``. [H,W] float32,
+            0..1; None: as little as can be.
 
     Raises:
         ValueError: ``harmonise`` is outside 0..1, or ``source`` is neither of the two.
@@ -159,7 +162,8 @@ def element_frame(
         return ElementFrame(element, interaction, result)
     wanted = _wanted(placed, plate, index, colours, box)
     made = harmonised(placed[box], LowColours(low.placed[box], low.made[box]), 1)
-    interaction[box] = _interaction(made, plate[box], wanted, kind)
+    wish = None if body is None else body[box]
+    interaction[box] = _interaction(made, plate[box], wanted, kind, wish)
     if source == GENERATED:
         element[box] = _generated(placed[box], plate[box], interaction[box], wanted)
     with np.errstate(invalid="ignore"):
@@ -191,7 +195,7 @@ def _wanted(placed: Pixels, plate: Pixels, index: Indices, colours: Floats, box:
 
 
 def _interaction(
-    element: Pixels, plate: Pixels, wanted: Floats, kind: np.dtype[Any]
+    element: Pixels, plate: Pixels, wanted: Floats, kind: np.dtype[Any], body: Floats | None
 ) -> NDArray[np.floating]:
     """Solve what happened to the plate around an element, and fill it in behind that.
 
@@ -200,6 +204,7 @@ def _interaction(
         plate: [h,w,C].
         wanted: NaN where the model changed nothing. [h,w,3] float32.
         kind: Type of the layer.
+        body: Alpha wished for. [h,w].
 
     Returns:
         The layer, representable in ``kind``. [h,w,4].
@@ -210,7 +215,8 @@ def _interaction(
     layer = np.zeros((*through.shape, 4), np.float32)
     goal = (wanted[told] - element[told][:, :3].astype(np.float32)) / through[told][:, None]
     goal = np.maximum(goal, np.minimum(own[told], 0))
-    layer[told] = solve_layer(own[told], goal, kind)
+    wish = None if body is None else body[told]
+    layer[told] = solve_layer(own[told], goal, kind, at_least=wish)
     known = np.where(through >= _SEEN, through * through, np.float32(0))
     return round_to(extended(layer, known), kind)
 

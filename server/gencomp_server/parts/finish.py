@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from gencomp_protocol.frames import Box
     from gencomp_server.colour.modelrange import ModelRange
     from gencomp_server.contract import Context, PictureHeader, Shot
-    from gencomp_server.finishing import EffectParams
+    from gencomp_server.finishing import ChangeParams, EffectParams
     from gencomp_server.parts.bounds import Reach
     from gencomp_server.parts.change import Floor
     from gencomp_server.parts.grain import Grain
@@ -176,6 +176,33 @@ def reach(
     return found
 
 
+def open_reach(ctx: Context, shot: Shot, *, box: Box, size: tuple[int, int]) -> Reach:
+    """Find where a change may be delivered where no mask asks for one: all that is not held out.
+
+    Args:
+        ctx: The run's context.
+        shot: The shot.
+        box: What of the plate the model sees: pixels of the display window.
+        size: The model's width and height.
+
+    Raises:
+        BadMatte: Nowhere.
+    """
+    found = ctx.stage(
+        "bounds",
+        reach_of,
+        some(shot, LIMIT, PROTECT),
+        box=sides(box),
+        size=size,
+        annotated=(),
+        grow_px=0,
+        unknown_px=None,
+    )
+    if not found.allowed.any():
+        raise _no_place(shot, locked=False)
+    return found
+
+
 def _no_place(shot: Shot, locked: bool) -> BadMatte:
     """Return why nothing may change: what leaves no place, and what to do about it."""
     names = [name for name in (LIMIT, PROTECT, KEEP) if name in shot.names]
@@ -194,7 +221,7 @@ def _no_place(shot: Shot, locked: bool) -> BadMatte:
 
 
 def judge(
-    ctx: Context, shot: Shot, params: EffectParams, decoded: Decoded, may_reach: Reach
+    ctx: Context, shot: Shot, params: ChangeParams, decoded: Decoded, may_reach: Reach
 ) -> Judged:
     """Find what of a sample is a change that may be delivered: cheap stages, no model.
 
@@ -264,7 +291,7 @@ def deliver(
         if ORIGIN in names:
             pictures[ORIGIN] = done.origin
         for spec in specs:
-            yield _layer_frame(spec, n, pictures[spec.name], header, plate)
+            yield layer_frame(spec, n, pictures[spec.name], header, plate)
     ctx.report("untouched_share_per_frame", untouched)
     if forced:
         ctx.warn(
@@ -290,7 +317,7 @@ def _bound(
     return bound
 
 
-def _layer_frame(
+def layer_frame(
     layer: LayerSpec, n: int, pixels: Any, header: PictureHeader, plate: Pixels
 ) -> LayerFrame:
     """Wrap a display-window picture as the plate's frame; overscan is the plate's own."""
@@ -325,6 +352,17 @@ def finish_frame(
     changed = replace(changed, index=in_plate(changed.index, box, plate.shape[1]))
     told = effect_frame(plate, changed.index, changed.colours, changed.weights, body=body)
     return Finished(told, changed)
+
+
+def carried(
+    judged: Judged, i: int, plate: Pixels, bound: Floats, generator: np.random.Generator
+) -> Changed:
+    """Return what changes in one frame, by the plate's own flat indices; see :func:`finish_frame`.
+
+    For those that make other layers of it than an effect.
+    """
+    changed = _changed(judged, i, plate, bound, generator)
+    return replace(changed, index=in_plate(changed.index, judged.of.box, plate.shape[1]))
 
 
 def _changed(

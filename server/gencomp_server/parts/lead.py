@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture that an effect is put on: the plate, or ``fg`` over ``bg`` where they come apart.
 
-Stages here take a shot with those inputs alone.
+A system whose ``fg`` is not simply laid over ``bg`` hands on its shot without it: the picture then
+is ``bg`` alone. Stages here take a shot with those inputs alone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
 
 def lead(shot: Shot) -> tuple[str, ...]:
     """Return the inputs that the picture comes from."""
-    return (PLATE,) if PLATE in shot.names else (FG, BG)
+    if PLATE in shot.names:
+        return (PLATE,)
+    return (FG, BG) if FG in shot.names else (BG,)
 
 
 def format_of(shot: Shot) -> Format:
@@ -45,15 +48,16 @@ def format_of(shot: Shot) -> Format:
 
 
 def composite(shot: Shot, n: int) -> tuple[NDArray[Any], PictureHeader]:
-    """Return the picture's own samples over its data window, or fg over bg in bg's type.
+    """Return the picture's own samples over its data window; fg over bg in bg's type.
 
     The window of the latter holds bg's and what of fg lies inside the picture.
 
     Raises:
         BadPicture: The foreground has no alpha.
     """
-    if PLATE in shot.names:
-        return shot.frame(PLATE, n), shot.header(PLATE, n)
+    if len(lead(shot)) == 1:
+        (name,) = lead(shot)
+        return shot.frame(name, n), shot.header(name, n)
     front, under = shot.header(FG, n), shot.header(BG, n)
     entry = shot.request.input(BG)
     if entry is not None and entry.cover == STILL:  # A still's time code is that of one frame.

@@ -90,6 +90,26 @@ def origin_of_removal(
     return _mattes(shape, index, parts, number.reshape(-1)[index])
 
 
+def origin_of_stack(
+    gained: Floats, other: Floats, made: Floats, frame: NDArray[np.number]
+) -> Floats:
+    """Say of a plate with elements over it how much of each pixel is what.
+
+    Args:
+        gained: The plate's under a gain. [H,W] float32, 0..1.
+        other: Of another picture: an element's own pixels. [H,W] float32, 0..1.
+        made: Generated. [H,W] float32, 0..1.
+        frame: Number of that other picture. [H,W], whole numbers.
+
+    Returns:
+        The mattes and the number, 0 where there is no other picture. [H,W,5] float32.
+    """
+    index = np.flatnonzero((gained > 0) | (other > 0) | (made > 0))
+    parts = (gained.reshape(-1)[index], other.reshape(-1)[index], made.reshape(-1)[index])
+    number = np.asarray(frame, np.float32).reshape(-1)[index]
+    return _mattes((gained.shape[0], gained.shape[1]), index, parts, number)
+
+
 def _mattes(
     shape: tuple[int, int],
     index: Indices,

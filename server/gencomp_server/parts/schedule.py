@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ways through the noise levels: DDIM for the CogVideoX family, flow matching for Wan.
 
+DDIM can also be gone backwards, from a picture to the noise that it would have come from, and can
+begin in the middle, from a picture to which the noise of that place is added.
+
 Both satisfy ``models.backbone.Schedule`` and hold no state between steps, so that a job can go on
 from any of them. Tables are made in float64; a step is float32 arithmetic on the latents.
 
 Sources: DDIM, Song et al. 2021, eq. 12 with eta 0; v-prediction, Salimans and Ho 2022; zero
 terminal SNR and trailing steps, Lin et al. 2024, algorithm 1; flow matching, Lipman et al. 2023,
-with the shift of Esser et al. 2024, eq. 23.
+with the shift of Esser et al. 2024, eq. 23; beginning in the middle, Meng et al. 2022 (SDEdit).
 """
 
 from __future__ import annotations
@@ -51,6 +54,89 @@ class DdimSchedule:
         signal, noise = math.sqrt(now), math.sqrt(1 - now)
         picture = signal * latents - noise * prediction
         dirt = signal * prediction + noise * latents
+        return math.sqrt(then) * picture + math.sqrt(1 - then) * dirt
+
+    def noised(self, picture: Tensor, noise: Tensor, index: int) -> Tensor:
+        """Return what step ``index`` begins with where the picture is known.
+
+        Args:
+            picture: Latents without noise. [B,T',C,h,w] float32.
+            noise: Standard normal. [B,T',C,h,w] float32.
+            index: The step.
+
+        Returns:
+            [B,T',C,h,w] float32.
+        """
+        now = self._now[index]
+        return math.sqrt(now) * picture + math.sqrt(1 - now) * noise
+
+
+def start_index(steps: int, level: int, *, truncated: bool) -> int:
+    """Return the step that begins nearest to a noise level.
+
+    Args:
+        steps: Steps from pure noise.
+        level: Timestep from which to begin, 0..999.
+        truncated: True to count steps as the public code of DynVFX does: the share of the steps
+            as a float, its fraction cut off. Of 50 steps .58 is then 28, not 29, and what was to
+            begin at 579 begins at 559.
+
+    Returns:
+        0 to ``steps - 1``.
+
+    Raises:
+        ValueError: There is no such level.
+    """
+    _check_steps(steps)
+    if not 0 <= level < TRAIN_STEPS:
+        raise ValueError(f"a noise level is 0 to {TRAIN_STEPS - 1}, not {level}")
+    share = steps * ((level + 1) / TRAIN_STEPS)
+    count = int(share) if truncated else round(share)
+    return steps - min(steps, max(1, count))
+
+
+class DdimInversion:
+    """DDIM gone backwards, for a model that predicts v: from a picture to its noise.
+
+    A step takes the latents from one timestep to the next noisier one by what the model says of
+    them there. The first has no timestep to come from; as in the public code of DynVFX it only
+    scales the picture, without what the model says, so that no forward is spent on it.
+
+    Args:
+        timesteps: Where steps end, rising, each 0..999.
+
+    Raises:
+        ValueError: They do not rise, or there are none.
+    """
+
+    def __init__(self, timesteps: tuple[int, ...]) -> None:
+        rising = list(timesteps) == sorted(set(timesteps))
+        if not timesteps or not rising or timesteps[0] < 0 or timesteps[-1] >= TRAIN_STEPS:
+            raise ValueError(f"timesteps of an inversion rise from 0 to 999, not {timesteps}")
+        levels = signal_levels()
+        self.timesteps = tuple(timesteps)
+        self._levels = tuple(levels[t] for t in timesteps)
+
+    def begin(self, latents: Tensor) -> Tensor:
+        """Return the latents at the first timestep. [B,T',C,h,w] float32 in and out."""
+        return math.sqrt(self._levels[0]) * latents
+
+    def step(self, prediction: Tensor, index: int, latents: Tensor) -> Tensor:
+        """Return the latents at timestep ``index``, from those at the one before.
+
+        Args:
+            prediction: What the model says of ``latents``, told timestep ``index``. [B,T',C,h,w].
+            index: At least 1.
+            latents: At timestep ``index - 1``. [B,T',C,h,w] float32.
+
+        Returns:
+            [B,T',C,h,w] float32.
+        """
+        if index < 1:
+            raise ValueError("the first step of an inversion is begin()")
+        now, then = self._levels[index - 1], self._levels[index]
+        picture = math.sqrt(now) * latents - math.sqrt(1 - now) * prediction
+        dirt = math.sqrt(now) * prediction + math.sqrt(1 - now) * latents
         return math.sqrt(then) * picture + math.sqrt(1 - then) * dirt
 
 

@@ -471,7 +471,10 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     if found.gathered is not None:
         remarks.report_clean_plate(found.gathered, ctx)
     solos = behind.shot_of_solos(shot, made)
-    settings = {"mattes": params.mattes, "exposure": exposure if any(made) else 0.0}
+    settings: dict[str, Any] = {
+        "mattes": params.mattes,
+        "exposure": exposure if any(made) else 0.0,
+    }
     solved = []
     for i, n in enumerate(scene.frames):
         ctx.progress("alpha", i, len(scene.frames))

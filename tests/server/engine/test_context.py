@@ -215,3 +215,19 @@ def test_figures_are_plain_whatever_numpy_made_of_them(bench):
     assert ctx.figures == {"error_px": {"1001": 0.5, "worst": [3, None]}}
     with pytest.raises(TypeError, match="cannot hold a ndarray"):
         as_plain(np.zeros(2))
+
+
+def test_a_stage_that_does_not_know_the_seed_is_found_by_every_seed(bench):
+    for seed in (0, 1):
+        found = bench.context(seed=seed).stage("double", bench.double, ARRAY, seeded=False)
+        assert found.tolist() == [2.0, 4.0]
+    assert bench.calls == [2.0]
+
+
+def test_a_stage_that_does_not_know_the_seed_gets_no_random_numbers(bench):
+    def draw(ctx):
+        return ctx.generator("noise").standard_normal(1)
+
+    with pytest.raises(RuntimeError, match="does not know the seed"):
+        bench.context().stage("draw", draw, seeded=False)
+    assert bench.context().stage("draw", draw).shape == (1,)

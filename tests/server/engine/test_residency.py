@@ -221,6 +221,23 @@ def test_forwards_are_counted_by_the_job_and_by_the_element(residency):
     assert (first.forwards, second.forwards) == (4, 2)
 
 
+def test_a_step_with_anchors_counts_the_forwards_that_were_computed_for_it(residency, loads):
+    lent = residency.lease(WANT, "w")
+    lent.text("x")
+    loaded = loads.made[-1]()
+    loaded.forwards = 10
+
+    def predict_anchored(latents, timestep, text, *, keys):
+        loaded.forwards += 1 if keys else 2
+        return latents
+
+    loaded.predict_anchored = predict_anchored
+    lent.predict_anchored(LATENTS, 799, None, keys=None)
+    assert lent.forwards == 2
+    lent.predict_anchored(LATENTS, 799, None, keys="kept")
+    assert lent.forwards == 3
+
+
 @pytest.mark.parametrize(
     ("stage", "words", "knob"),
     [

@@ -23,6 +23,7 @@ from gencomp_server.contract import (
 from gencomp_server.cost import estimate
 from gencomp_server.engine.residency import Residency
 from gencomp_server.engine.running import Runner, with_formats
+from gencomp_server.segmenting import Segmenter
 
 RGB = ("R", "G", "B")
 
@@ -113,13 +114,15 @@ class Bench:
         self.runner, self.least = None, False
         self.use(run)
 
-    def use(self, run):
+    def use(self, run, segmenter=None):
         """Run another system from now on."""
         if self.runner is not None:
             self.runner.close()
         held = Residency(self.job.folder / "kept", self._load)
         system = replace(SYSTEM, inputs=self.job.system.inputs, run=run)
-        self.runner = Runner((system,), Machine(), self.job.spool, self.mailbox, held=held)
+        self.runner = Runner(
+            (system,), Machine(), self.job.spool, self.mailbox, held=held, segmenter=segmenter
+        )
 
     def _load(self, want, files, cache):
         """Load it; with ``least``, memory suffices for a decoder in tiles and for no other."""
@@ -164,6 +167,17 @@ def test_the_files_say_which_backbone_made_them_and_that_it_was_untrained(bench)
     assert "pictures mean nothing" in spec.get_string_attribute("gencomp:untrained")
     assert spec.get_string_attribute("gencomp:quality") == "draft"
     file.close()
+
+
+def test_a_run_is_given_the_segmenter_of_the_server(bench):
+    def tell(shot, params, ctx):
+        ctx.report("segmenter", ctx.segmenter and ctx.segmenter.name)
+        return run(shot, params, ctx)
+
+    bench.use(tell)
+    assert bench.run("j1", backbone="tiny")["manifest"]["report"]["segmenter"] is None
+    bench.use(tell, Segmenter("find-it {frames} {words} {out}"))
+    assert bench.run("j2", backbone="tiny")["manifest"]["report"]["segmenter"] == "find-it"
 
 
 def test_a_job_whose_stages_are_on_disk_loads_nothing(bench):

@@ -34,10 +34,10 @@ SMALL = replace(
     architecture=Architecture(32, 2, 2, 0, patch_t=2),
 )
 TEXT_ONLY = replace(
-    cogvideox.TEXT_TO_VIDEO, architecture=Architecture(32, 2, 2, 0, condition_channels=0)
+    spec_named("cogvideox-5b"), architecture=Architecture(32, 2, 2, 0, condition_channels=0)
 )
 WITH_IMAGE = replace(
-    cogvideox.IMAGE_TO_VIDEO, architecture=Architecture(32, 2, 2, 0, condition_channels=16)
+    spec_named("cogvideox-5b-i2v"), architecture=Architecture(32, 2, 2, 0, condition_channels=16)
 )
 
 

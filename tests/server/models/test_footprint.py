@@ -10,15 +10,24 @@ from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 from gencomp_server import footprint
 from gencomp_server.backbones import SPECS
 from gencomp_server.footprint import Placement
-from gencomp_server.models import cogvideox, speed, wan_names
+from gencomp_server.models import cogvideox, gencompositor, speed, wan_names
 from gencomp_server.models.loading import build_on_meta
 
 FULL = [spec for spec in SPECS if spec.weights]
 
 
+def networks(spec):
+    """What computes: the transformer, and a branch where there is one."""
+    if spec.family == "gencompositor":
+        main, branch, _ = gencompositor.configs(spec)
+        both = build_on_meta(lambda: gencompositor.GenCompositor(main, branch))
+        return [both.main, both.branch]
+    return [transformer(spec)]
+
+
 def transformer(spec):
     if spec.family == "cogvideox":
-        config = cogvideox.CONFIGS[spec.base]
+        config = cogvideox.config_of(spec)
         return build_on_meta(lambda: CogVideoXTransformer3DModel(**config))
     kind = spec.architecture
     plain = {
@@ -36,10 +45,11 @@ def transformer(spec):
 
 @pytest.mark.parametrize("spec", FULL, ids=lambda spec: spec.name)
 def test_weights_in_8_bits_take_what_the_layers_take_that_are_cast(spec):
-    model = transformer(spec)
-    numbers = sum(one.numel() for one in model.parameters())
+    models = networks(spec)
+    numbers = sum(one.numel() for model in models for one in model.parameters())
     packed = sum(
         one.numel()
+        for model in models
         for block in speed.blocks(model)
         for _, layer in speed.matrices(block)
         for one in layer.parameters()

@@ -9,7 +9,13 @@ import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
 
-from gencomp_server.parts.schedule import DdimSchedule, FlowSchedule, signal_levels
+from gencomp_server.parts.schedule import (
+    DdimInversion,
+    DdimSchedule,
+    FlowSchedule,
+    signal_levels,
+    start_index,
+)
 
 # One step in float32, on latents of a few units.
 STEP_TOLERANCE = 1e-6
@@ -164,3 +170,52 @@ def test_a_number_of_steps_that_is_none_is_refused(steps):
 def test_a_shift_that_is_not_positive_is_refused(shift):
     with pytest.raises(ValueError, match="positive"):
         FlowSchedule(10, shift)
+
+
+# --- in the middle, and backwards ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("level", "truncated", "start"),
+    [(999, True, 0), (899, True, 5), (579, True, 22), (579, False, 21), (0, True, 49)],
+)
+def test_a_way_of_fifty_steps_begins_where_a_level_says(level, truncated, start):
+    assert start_index(50, level, truncated=truncated) == start
+
+
+@pytest.mark.parametrize("level", [-1, 1000])
+def test_a_level_beyond_the_model_is_refused(level):
+    with pytest.raises(ValueError, match="0 to 999"):
+        start_index(50, level, truncated=True)
+
+
+def test_noise_is_added_as_diffusers_adds_it():
+    stock, picture, noise = stock_ddim(50), torch.linspace(-2, 2, 9), torch.linspace(3, -1, 9)
+    ours = DdimSchedule(50).noised(picture, noise, 7)
+    theirs = stock.add_noise(picture, noise, torch.tensor([859]))
+    assert float((ours - theirs).abs().max()) <= STEP_TOLERANCE
+
+
+def test_a_step_back_undoes_a_step_that_was_told_the_same():
+    schedule, back = DdimSchedule(50), DdimInversion((19, 39))
+    later, said = torch.linspace(-2, 2, 9), torch.linspace(1, -1, 9)
+    earlier = schedule.step(said, 48, later)
+    # What stands between the two levels, said of the earlier latents instead of the later.
+    signal, noise = (math.sqrt(part) for part in (signal_levels()[39], 1 - signal_levels()[39]))
+    picture, dirt = signal * later - noise * said, signal * said + noise * later
+    signal, noise = (math.sqrt(part) for part in (signal_levels()[19], 1 - signal_levels()[19]))
+    again = back.step(signal * dirt - noise * picture, 1, earlier)
+    assert float((again - later).abs().max()) <= STEP_TOLERANCE * 4
+
+
+def test_the_first_step_back_only_scales_the_picture():
+    begun = DdimInversion((19, 39)).begin(torch.ones(1))
+    assert float(begun) == pytest.approx(math.sqrt(signal_levels()[19]), abs=1e-7)
+    with pytest.raises(ValueError, match="first step"):
+        DdimInversion((19, 39)).step(torch.ones(1), 0, torch.ones(1))
+
+
+@pytest.mark.parametrize("timesteps", [(), (39, 19), (19, 19), (-1, 3), (3, 1000)])
+def test_timesteps_of_an_inversion_rise_within_the_model(timesteps):
+    with pytest.raises(ValueError, match="rise"):
+        DdimInversion(timesteps)

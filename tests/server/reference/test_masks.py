@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gencomp_server.parts import trimask
+from gencomp_server.parts import inflate, trimask
 from gencomp_server.parts.conditioning import latent_mask
 
 # What the vectors' README states for float32.
@@ -80,3 +80,23 @@ def windows_of(casper, case, latents):
         firsts = range(latents.shape[1] - length + 1)
         first = next(at for at in firsts if torch.equal(latents[0, at : at + length], start))
         yield first, casper.tensors[name]
+
+
+def picture(tensor):
+    return tensor.numpy() > 128
+
+
+def test_a_cleaned_mask_is_the_public_codes(masks):
+    cleaned = inflate.cleaned(picture(masks["in.gencomp_mask"]))
+    assert np.array_equal(cleaned, picture(masks["mid.gencomp_filtered"]))
+    assert cleaned.sum() < picture(masks["in.gencomp_mask"]).sum()
+
+
+def test_a_grown_mask_is_the_public_codes(masks):
+    grown = inflate.inflated(picture(masks["mid.gencomp_filtered"]), px=inflate.SHIPPED_PX)
+    assert np.array_equal(grown, picture(masks["out.gencomp_inflated"]))
+
+
+def test_masks_of_49_frames_are_thinned_to_latents_as_in_the_public_code(masks):
+    found = inflate.to_latent(masks["in.gencomp_mask49"][0, 0].numpy())
+    assert np.array_equal(found, masks["out.gencomp_mask_latent"][0, 0].numpy())

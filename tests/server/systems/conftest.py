@@ -18,8 +18,8 @@ import pytest
 from gencomp_protocol.errors import Cancelled
 from gencomp_protocol.frames import Box, FrameRange
 from gencomp_protocol.request import InputHeader, Request
-from gencomp_server.backbones import TINY, spec_named
-from gencomp_server.contract import LayerFrame, check_request, find_system
+from gencomp_server.backbones import TINY, choose, spec_named
+from gencomp_server.contract import LayerFrame, Machine, check_request, find_system
 from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
 from gencomp_server.engine.spool import Spool
@@ -138,7 +138,9 @@ class Painter:
     """A backbone that gives the plate back, with ``paint`` added to its latents.
 
     Its VAE keeps the mean of 8x8 pixels of every fourth frame. ``paint`` takes the plate's latents
-    and the trimask's classes at latent size, [1,T',3,h,w] and [T',h,w], and returns what is added.
+    and the trimask's classes at latent size, [1,T',3,h,w] and [T',h,w], and returns what is added;
+    of a model of layers it takes those by name and returns the picture. ``of`` names the backbone
+    whose facts it has.
     """
 
     paint: Callable[[Any, Any], Any] | None = None
@@ -148,9 +150,11 @@ class Painter:
     encoded: int = 0
     prompts: list = field(default_factory=list)
     pixel_noise: float = 0.0
+    of: str = TINY
 
     def __post_init__(self):
-        self.spec = replace(spec_named(TINY), pixel_noise=self.pixel_noise)
+        few = replace(spec_named(self.of).architecture, latent_channels=3)
+        self.spec = replace(spec_named(self.of), pixel_noise=self.pixel_noise, architecture=few)
         self.trimask = None
 
     @property
@@ -198,6 +202,11 @@ class Painter:
         classes = self.trimask[::4, 4::8, 4::8, 0]
         return plate_latents + self.paint(plate_latents, classes)
 
+    def join(self, layers):
+        """Of a model of layers: what ``paint`` makes of them; without it the last of them."""
+        self.layers = {name: one.clone() for name, one in layers.items()}
+        return layers[self.spec.layers[-1]] if self.paint is None else self.paint(layers)
+
     def predict(self, latents, timestep, text, condition):
         self.forwards += len(latents)
         return condition
@@ -221,6 +230,25 @@ def tiny(tmp_path_factory):
     log = logging.getLogger("tests.tiny")
     cache = tmp_path_factory.mktemp("embeddings")
     return load(spec_named(TINY), None, settings=LoadSettings(), cache=cache, log=log)
+
+
+@pytest.fixture(scope="session")
+def tiny_of(tiny, tmp_path_factory):
+    """Return a function: a system, to the tiny backbone that serves it, loaded once."""
+    from gencomp_server.models import load
+    from gencomp_server.models.loading import LoadSettings
+
+    made = {TINY: tiny}
+
+    def find(system):
+        spec = choose(system, system.params(backbone=TINY), Machine())
+        if spec.name not in made:
+            cache = tmp_path_factory.mktemp("embeddings")
+            log = logging.getLogger("tests.tiny")
+            made[spec.name] = load(spec, None, settings=LoadSettings(), cache=cache, log=log)
+        return made[spec.name]
+
+    return find
 
 
 # --- jobs ----------------------------------------------------------------------------------------
@@ -251,7 +279,11 @@ def new_job(tmp_path, decode_pool):
         shot = ProceduralShot(spec)
         kind = np.float16 if half else np.float32
         job = Job(tmp_path, decode_pool, shot.frames, system=system)
-        for n in shot.frames:
+        fill = {"gencomposite": add_element, "splitthenmerge": add_layers, "dynvfx": add_plate}
+        for at, n in enumerate(shot.frames):
+            if system in fill:
+                fill[system](job, shot, n, at, kind)
+                continue
             if system == "overplusplus":
                 job.add("plate", n, over_composite(shot, n).astype(kind))
                 job.add("effect_mask", n, effect_roto(shot, n))
@@ -264,6 +296,24 @@ def new_job(tmp_path, decode_pool):
         return job, shot
 
     return make
+
+
+def add_element(job, shot, n, at, kind):
+    """Add a clean plate as bg, and as fg a figure in a smaller picture and a time of its own."""
+    job.add("bg", n, shot.clean_plate(n).astype(kind))
+    figure = shot.object_layer(shot.names[0], n)[16:80, 32:128]
+    job.add("fg", 1 + at, figure.astype(kind))
+
+
+def add_layers(job, shot, n, at, kind):
+    """Add a clean plate as bg and a figure of the same size, premultiplied, as fg."""
+    job.add("bg", n, shot.clean_plate(n).astype(kind))
+    job.add("fg", n, shot.object_layer(shot.names[0], n).astype(kind))
+
+
+def add_plate(job, shot, n, at, kind):
+    """Add a plate alone."""
+    job.add("plate", n, shot.plate(n).astype(kind))
 
 
 def over_composite(shot, n):

@@ -1,0 +1,319 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for every gizmo: it is its system's panel, and what all share is the same in all."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from gencomp_nuke import node
+from gencomp_nuke.declared import OMNIMATTE, ONE_CHANNEL, STAR, key_of
+from standin import graph
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+FILES = sorted((ROOT / "gizmos").glob("*.gizmo"))
+GIZMOS = [path.stem for path in FILES]
+# What a system takes or gives and its gizmo does not show: passes made elsewhere, and what is more
+# than four channels, which lies beside the layers on disk.
+ON_THE_COMMAND_LINE = {"omnimatte": {"solo.*", "effects.*", "trimask", "trimask.*"}}
+BESIDE = {"origin"}
+MOST_SHOWN = 4
+COMMON = {
+    "buttons": ("gc_generate", "gc_cancel"),
+    "frames": ("gc_divider_frames", "gc_range", "gc_first", "gc_last"),
+    "sampling": ("gc_divider_sampling", "seed", "exposure"),
+    "delivery": ("gc_tab_delivery", "gc_divider_delivery", "grain", "origin", "other_channels"),
+    "model": ("gc_tab_model", "backbone", "quality"),
+    "speed": (
+        "gc_tab_speed",
+        "gc_divider_speed",
+        "compiled",
+        "attention",
+        "cached_steps",
+        "precision",
+    ),
+    "output": ("gc_tab_cache", "gc_divider_output", "gc_cache", "gc_folder", "gc_reveal"),
+    "server": ("gc_depth", "gc_divider_server", "gc_server"),
+}
+RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
+
+
+@pytest.fixture(params=GIZMOS)
+def gizmo(app, request):
+    import nuke
+
+    return nuke.createNode(request.param)
+
+
+def systems():
+    if sys.version_info < (3, 10):
+        pytest.skip("the server room needs Python 3.10")
+    from gencomp_server.systems import REGISTRY
+
+    return {system.name: system for system in REGISTRY}
+
+
+def system_of(gizmo):
+    return systems()[gizmo["gc_system"].value()]
+
+
+def user_knobs(gizmo):
+    return [k._user for k in gizmo.allKnobs() if k._user is not None]
+
+
+def inner(gizmo, cls):
+    return [n for n in gizmo.nodes() if n.Class() == cls]
+
+
+def lines_of(path, names):
+    """Return the lines of a gizmo's file that add and set some of its knobs."""
+    text = path.read_text(encoding="utf-8").split("\n}\n")[0]
+    return [
+        line
+        for line in text.splitlines()
+        if re.match(rf" (addUserKnob {{\d+ )?({'|'.join(names)})[ }}]", line)
+    ]
+
+
+# --- gizmo and system ----------------------------------------------------------------------------
+
+
+def test_every_system_has_a_gizmo_and_every_gizmo_a_system(app):
+    import nuke
+
+    known = set(systems())
+    assert {nuke.createNode(name)["gc_system"].value() for name in GIZMOS} == known
+
+
+def test_its_knobs_are_the_servers_knobs_in_both_directions(gizmo):
+    system = system_of(gizmo)
+    from gencomp_server.contract import schema
+
+    kinds = {"str": "EvalString_Knob", "bool": "Boolean_Knob", "int": "Int_Knob"}
+    kinds["float"] = "Double_Knob"
+    wanted, found = {}, {}
+    for knob in schema(system)["knobs"]:
+        kind = "Enumeration_Knob" if knob["choices"] else kinds[knob["type"]]
+        choices = tuple(knob["choices"] or ())
+        reach = () if knob["lo"] is None else (f"{knob['lo']:.10g}", f"{knob['hi']:.10g}")
+        wanted[knob["name"]] = (kind, knob["default"], choices, reach)
+    for name in gizmo["gc_params"].value().split():
+        knob = gizmo[name]
+        reach = knob._user.options.get("R", ())
+        found[name] = (knob.Class(), knob.value(), tuple(knob.values()), reach)
+    assert found == wanted
+
+
+def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
+    system = system_of(gizmo)
+    from gencomp_server.contract import schema
+
+    wanted = {knob["name"]: knob["tab"] for knob in schema(system)["knobs"]}
+    found, tab = {}, ""
+    for knob in user_knobs(gizmo):
+        tab = knob.options["l"] if knob.code == 20 else tab
+        if knob.name in wanted:
+            found[knob.name] = tab
+    assert found == wanted
+
+
+def test_its_pipes_are_the_servers_inputs_in_both_directions(gizmo):
+    system = system_of(gizmo)
+    from gencomp_server.contract import declared_inputs
+
+    hidden = ON_THE_COMMAND_LINE.get(system.name, set())
+    wanted = {i.name: i.kind for i in declared_inputs(system) if i.name not in hidden}
+    told = node.declared(gizmo).pipes
+    found = {pipe.input: pipe.kind for pipe in told}
+    found.update({pipe.input[:-2]: pipe.kind for pipe in told if pipe.bare})
+    bare = {name for name in wanted if f"{name}.*" in wanted}  # fg beside fg.*: the same pipe.
+    assert {k: v for k, v in found.items() if k not in bare} == {
+        k: v for k, v in wanted.items() if k not in bare
+    }
+
+
+def test_a_family_has_at_least_four_pipes_and_no_more_than_the_server_takes(gizmo):
+    system = system_of(gizmo)
+    from gencomp_server.contract import declared_inputs
+
+    most = {i.name: i.most for i in declared_inputs(system)}
+    told = [pipe for pipe in node.declared(gizmo).pipes if pipe.is_family]
+    for name in {pipe.input for pipe in told}:
+        count = sum(pipe.input == name for pipe in told)
+        assert MOST_SHOWN <= count <= most[name]
+
+
+def test_a_clip_with_a_time_of_its_own_is_rendered_over_that(gizmo):
+    system = system_of(gizmo)
+    from gencomp_server.contract import declared_inputs
+
+    own = {i.name for i in declared_inputs(system) if i.own_frames}
+    told = {pipe.input for pipe in node.declared(gizmo).pipes if pipe.own or pipe.like}
+    assert told == {name for name in own if f"{name}.*" not in own}
+
+
+def test_every_layer_that_its_system_delivers_can_be_played(gizmo):
+    system = system_of(gizmo)
+    from gencomp_protocol.frames import Format, FrameRange
+    from gencomp_protocol.request import InputHeader, Request
+    from gencomp_server.contract import schema
+
+    told = node.declared(gizmo)
+    known = {layer.replace(STAR, "bird") for layer in told.layers} | BESIDE
+    turned = {k["name"]: True for k in schema(system)["knobs"] if k["type"] == "bool"}
+    frames = FrameRange(1001, 1002)
+    for needs in told.needs or ((),):
+        for one in needs or ((),):
+            names = [told.pipe(told.matching(word)[0]).spelt("bird") for word in one]
+            spare = [p.spelt("bird") for p in told.pipes if p.slot in (0, 1) and not p.is_lead]
+            headers = tuple(
+                InputHeader(name, tuple(frames), format=Format(64, 48))
+                for name in dict.fromkeys([*names, *spare])
+            )
+            request = Request(system.name, frames, headers, turned)
+            assert {layer.name for layer in system.layers(request)} <= known
+
+
+# --- alike ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", COMMON)
+@pytest.mark.parametrize("path", FILES, ids=GIZMOS)
+def test_a_block_that_all_have_is_the_same_text_in_all(path, block):
+    like = lines_of(ROOT / "gizmos" / "Omnimatte.gizmo", COMMON[block])
+    assert len(like) >= len(COMMON[block])
+    assert lines_of(path, COMMON[block]) == like
+
+
+def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
+    dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
+    first = [f"gc_divider_{name}" for name in ("system", "inputs", "frames", "sampling")]
+    last = [f"gc_divider_{name}" for name in ("delivery", "model", "speed", "output", "server")]
+    assert (dividers[:4], dividers[-5:]) == (first, last)
+
+
+def test_tabs_are_main_then_its_own_then_those_of_every_gizmo(gizmo):
+    tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20]
+    assert tabs[0] == "Main"
+    assert tabs[-5:] == ["Delivery", "Model", "Speed", "Cache & Server", "About"]
+
+
+def test_a_knob_is_sent_or_starts_with_gc(gizmo):
+    sent = set(gizmo["gc_params"].value().split())
+    assert all(k.name in sent or k.name.startswith("gc_") for k in user_knobs(gizmo))
+
+
+def test_every_knob_that_shows_has_a_tooltip(gizmo):
+    silent = [k.name for k in user_knobs(gizmo) if k.code != 20 and not k.options.get("t")]
+    assert silent == []
+
+
+def test_what_it_says_before_generate_stands_in_its_status(gizmo):
+    assert gizmo["gc_status"].value() == gizmo["gc_hint"].value()
+
+
+# --- inside --------------------------------------------------------------------------------------
+
+
+def test_pipes_stand_in_the_order_that_it_says(gizmo):
+    found = sorted((n["number"].value(), n.name()) for n in inner(gizmo, "Input"))
+    assert found == list(enumerate(pipe.pipe for pipe in node.declared(gizmo).pipes))
+
+
+def test_every_pipe_has_a_write_and_every_matte_a_channel(gizmo):
+    for pipe in node.declared(gizmo).pipes:
+        source = gizmo.node(f"Write_{pipe.folder}").input(0)
+        wanted = f"{pipe.pipe}_channel" if pipe.kind in ONE_CHANNEL else pipe.pipe
+        assert source.name() == wanted
+    assert len(inner(gizmo, "Write")) == len(node.declared(gizmo).pipes)
+
+
+def test_every_layer_has_a_read_a_place_in_the_stream_and_one_in_the_menu(gizmo):
+    told = node.declared(gizmo)
+    for layer in told.layers:
+        for slot in told.slots if STAR in layer else (0,):
+            key = key_of(layer, slot)
+            assert gizmo.node(f"Read_{key}").Class() == "Read"
+            assert gizmo.node(f"Copy_{key}").Class() == "Copy"
+    count = sum(len(told.slots) if STAR in name else 1 for name in told.outputs)
+    assert len(gizmo["gc_output"].values()) == count
+    assert len(gizmo.node("Chosen")._inputs) == count
+
+
+def test_there_is_one_output_and_no_gizmo_inside(gizmo):
+    assert len(inner(gizmo, "Output")) == 1
+    assert inner(gizmo, "Group") == []
+
+
+def test_writes_are_off_until_we_render(gizmo):
+    assert all(w["disable"].value() is True for w in inner(gizmo, "Write"))
+    gizmo["gc_rendering"].setValue(True)
+    assert all(w["disable"].value() is False for w in inner(gizmo, "Write"))
+
+
+def test_reads_and_writes_carry_samples_unconverted(gizmo):
+    for one in inner(gizmo, "Read") + inner(gizmo, "Write"):
+        assert one["raw"].value() is True
+
+
+def test_paths_need_no_python(gizmo):
+    for one in inner(gizmo, "Read") + inner(gizmo, "Write"):
+        assert "python" not in one["file"].toScript()
+        one["file"].evaluate(1001)
+    assert "python" not in gizmo["gc_cache"].toScript()
+
+
+def test_the_result_is_a_file_knob_that_farms_find(gizmo):
+    assert gizmo["gc_folder"].Class() == "File_Knob"
+    assert gizmo["gc_cache"].Class() == "File_Knob"
+    assert gizmo["gc_server"].Class() == "EvalString_Knob"
+
+
+def test_reads_use_real_frame_numbers(gizmo):
+    gizmo["gc_result_first"].setValue(1001)
+    gizmo["gc_result_last"].setValue(1048)
+    for read in inner(gizmo, "Read"):
+        assert (read["first"].value(), read["last"].value()) == (1001, 1048)
+        assert read["frame_mode"].value() == "expression"
+        assert read["frame"].value() == ""
+
+
+def test_when_nothing_is_generated_every_output_passes_the_plate(app, gizmo, shot):
+    import nuke
+
+    read = nuke.createNode("Read", "name plate first 1001 last 1004 raw true")
+    read["file"].setValue(f"{shot.as_posix()}/plate/plate.%04d.exr")
+    gizmo.setInput([p.is_lead for p in node.declared(gizmo).pipes].index(True), read)
+    node.follow_inputs(gizmo)
+    for output in gizmo["gc_output"].values():
+        gizmo["gc_output"].setValue(output)
+        assert app.pixels.compare(gizmo, read, 1002, RGBA)["differing"] == 0
+
+
+def test_saved_and_opened_again_it_is_the_same_node(app, gizmo, tmp_path):
+    import nuke
+
+    gizmo["seed"].setValue(12)
+    app.save(tmp_path / "same.nk")
+    before = graph.fingerprint(app.root)
+    nuke.scriptOpen(str(tmp_path / "same.nk"))
+    assert graph.fingerprint(app.root) == before
+
+
+@pytest.mark.parametrize("path", FILES, ids=GIZMOS)
+def test_its_root_is_a_group_so_that_scripts_carry_the_node(path):
+    assert path.read_text(encoding="utf-8").startswith(f"Group {{\n name {path.stem}1\n")
+
+
+@pytest.mark.parametrize("path", FILES, ids=GIZMOS)
+def test_no_path_of_a_machine_and_no_font_is_in_the_file(path):
+    text = path.read_text(encoding="utf-8")
+    assert not [word for word in ("note_font", "/home/", "/work/", "/tmp/", "C:") if word in text]
+
+
+def test_what_omnimatte_says_of_itself_is_what_older_nodes_are_taken_for(app):
+    import nuke
+
+    gizmo = nuke.createNode("Omnimatte")
+    assert {name: gizmo[name].value() for name in OMNIMATTE} == dict(OMNIMATTE)
