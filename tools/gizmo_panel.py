@@ -33,6 +33,8 @@ _TABS = {
     "Continue": "From which round an edit goes on, and with what.",
 }
 """Tooltips of the dividers on tabs that a system has of its own."""
+_ON_SEVERAL_LINES = ("prompt", "source_prompt", "continue_prompt")
+_CHOICES = re.compile(r" M (\{.*?\})")
 _KNOB = re.compile(r" addUserKnob \{(\d+) (\w+)")
 
 
@@ -87,8 +89,10 @@ def knob_lines(panel: Panel, knob: dict[str, Any], like: Example) -> list[str]:
         knob = {**knob, "doc": f"{knob['doc']} Counted as Nuke counts: y runs up."}
     if beside:
         knob = {**knob, "doc": f"{knob['doc']} It serves gencomp run; connect {camel(beside[0])}."}
-    made = _plain_knob(knob)
+    made = _plain_knob(knob, more=["+INVISIBLE"] if beside else [])
     known = like.lines.get(knob["name"])
+    if known and knob["name"] == "backbone":  # Each system has its own, and all the same words.
+        known = [_CHOICES.sub(lambda _: _CHOICES.search(made[0])[0], known[0]), *known[1:]]
     if known and _form(known) == _form(made):
         return known
     return made
@@ -99,27 +103,28 @@ def _form(lines: list[str]) -> tuple[str, ...]:
     head = lines[0]
     kind = head.split("{")[1].split()[0]
     reach = re.search(r" R (\S+ [^\s}]+)", head)
-    choices = re.search(r" M (\{.*?\})", head)
+    choices = _CHOICES.search(head)
     return (kind, *(m.group(1) if m else "" for m in (reach, choices)), *lines[1:])
 
 
-def _plain_knob(knob: dict[str, Any]) -> list[str]:
-    name, default, more = knob["name"], knob["default"], ""
+def _plain_knob(knob: dict[str, Any], more: list[str]) -> list[str]:
+    name, default = knob["name"], knob["default"]
     code = 4 if knob["choices"] else {"bool": 6, "int": 3, "float": 7, "str": 1}[knob["type"]]
+    code = 43 if name in _ON_SEVERAL_LINES else code
     tip = knob["doc"]
     if knob["choices"]:
-        more = "M {" + " ".join(quoted(choice) for choice in knob["choices"]) + "}"
+        more = ["M {" + " ".join(quoted(choice) for choice in knob["choices"]) + "}", *more]
     elif code == 6:
-        more = "+STARTLINE"
+        more = ["+STARTLINE", *more]
     elif knob["lo"] is not None:
         ends = f"{knob['lo']:.10g}", f"{knob['hi']:.10g}"
-        more = f"R {ends[0]} {ends[1]}"
+        more = [f"R {ends[0]} {ends[1]}", *more]
         tip += (
             "" if re.search(rf"\bto {re.escape(ends[1])}\b", tip) else f" {ends[0]} to {ends[1]}."
         )
     label = knob["label"] or name.replace("_", " ")
     value = str(default).lower() if code == 6 else f"{default:.10g}" if code in (3, 7) else default
-    head = user_knob(code, name, label=label, tip=tip, more=more)
+    head = user_knob(code, name, label=label, tip=tip, more=" ".join(more))
     return [head, f" {name} {quoted(value) if value else chr(34) * 2}"]
 
 

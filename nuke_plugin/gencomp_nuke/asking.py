@@ -12,6 +12,7 @@ from gencomp_nuke.node import (
     connected,
     declared,
     frame_range,
+    full_resolution,
     lead_pipe,
     range_of,
 )
@@ -20,6 +21,9 @@ from gencomp_protocol.errors import BadKnob, MissingInput
 from gencomp_protocol.frames import Format, FrameRange, frame_list
 from gencomp_protocol.layers import ELEMENT, check_object_names
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader, Request
+
+_LINES = "Multiline_Eval_String_Knob"
+_TEXTS = ("String_Knob", "EvalString_Knob", _LINES)
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,17 @@ class Ask:
 
 
 def ask(node: Any) -> Ask:
-    """Read a node's knobs and connections into a request.
+    """Read a node's knobs and connections into a request, formats as they are without proxy.
 
     Raises:
         MissingInput: Something that the node needs is not connected.
-        BadName, BadKnob: An object's name, a frame knob or a path cannot be used.
+        BadName, BadKnob: An object's name, a knob or a path cannot be used.
     """
+    with full_resolution():
+        return _ask(node)
+
+
+def _ask(node: Any) -> Ask:
     told = declared(node)
     _check_needs(node, told)
     frames = frame_range(node)
@@ -111,16 +120,41 @@ def _spaced(pipe: str) -> str:
 
 def _params(node: Any) -> "dict[str, Any]":
     """Return the values of the knobs that are sent, as plain data."""
-    found = {}
-    for name in str(node["gc_params"].value()).split():
-        knob = node[name]
-        value = knob.value()
-        if knob.Class() in ("String_Knob", "EvalString_Knob"):
-            value = str(value)
-        elif knob.Class() == "Int_Knob":
-            value = int(value)
-        found[name] = value
-    return found
+    return {name: value_of(node[name]) for name in str(node["gc_params"].value()).split()}
+
+
+def value_of(knob: Any) -> Any:
+    """Return a knob's value, the one that counts for the whole job.
+
+    Raises:
+        BadKnob: It has keys, or brackets in its text that are no expression.
+    """
+    if knob.Class() in _TEXTS:
+        return _text(knob)
+    if knob.isAnimated() and not knob.hasExpression():
+        raise BadKnob(
+            f"Knob '{knob.name()}' is animated, and one value counts for the whole job.",
+            hint="Remove its animation.",
+        )
+    return int(knob.value()) if knob.Class() == "Int_Knob" else knob.value()
+
+
+def _text(knob: Any) -> str:
+    """Return a knob's text with its ``[…]`` evaluated, words on several lines as if on one.
+
+    Raises:
+        BadKnob: A ``[…]`` cannot be evaluated.
+    """
+    text = str(knob.value())
+    if "[" in text:
+        try:
+            text = str(knob.evaluate() or "")
+        except (RuntimeError, ValueError) as error:
+            raise BadKnob(
+                f"Knob '{knob.name()}' has an expression in brackets that fails: {error}.",
+                hint="Mend it, or write round brackets where none is meant.",
+            ) from error
+    return " ".join(text.split()) if knob.Class() == _LINES else text
 
 
 def _downwards(
@@ -154,7 +188,9 @@ def _names(node: Any, told: Declaration) -> "dict[int, str]":
         if spec.bare and not found[spec.slot] and len(found) > 1:
             found[spec.slot] = spec.folder
     bare = {spec.slot for spec in told.pipes if spec.bare}
-    check_object_names(name for slot, name in sorted(found.items()) if name or slot not in bare)
+    what = "element" if any(spec.kind == "rgba" for spec in families) else "matte"
+    named = (name for slot, name in sorted(found.items()) if name or slot not in bare)
+    check_object_names(named, what)
     return found
 
 

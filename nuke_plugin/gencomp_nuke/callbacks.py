@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import nuke
+from gencomp_nuke.wrapping import wrapped
 
 log = logging.getLogger(__name__)
 
@@ -100,7 +101,10 @@ def created(gizmo: Any) -> None:
 
 def knob_changed(gizmo: Any, knob: Any) -> None:
     """Follow a turned knob; runs for every knob, so it asks for the name first."""
-    if knob is not None and knob.name() in _FOLLOWED:
+    name = "" if knob is None else knob.name()
+    if name == "gc_folder":
+        _play_folder(gizmo)
+    elif name in _FOLLOWED:
         _follow(gizmo)
 
 
@@ -114,6 +118,18 @@ def _follow(gizmo: Any) -> None:
     node.show_range_knobs(gizmo)
 
 
+@guarded
+def _play_folder(gizmo: Any) -> None:
+    """Play the result in the folder that an artist has chosen, frames and layers and all."""
+    if not gizmo.nodes():  # A script is being opened; what is inside comes later.
+        return
+    try:
+        from gencomp_nuke import readback
+    except ImportError:  # As in created: what the script says plays on.
+        return
+    readback.replay(gizmo)
+
+
 @functools.cache
 def _session() -> Any:
     """Return this Nuke's one session; made when it is first needed."""
@@ -125,8 +141,12 @@ def _session() -> Any:
 def _tell(gizmo: Any, sentence: str) -> None:
     """Put a sentence on the node, without the rest of the room."""
     log.error("%s", sentence)
-    gizmo["gc_status"].setValue(sentence)
-    gizmo["gc_note"].setValue("failed")
-    gizmo["tile_color"].setValue(0x8F2020FF)
+    nuke.Undo.disable()
+    try:
+        gizmo["gc_status"].setValue(wrapped(sentence))
+        gizmo["gc_note"].setValue("failed")
+        gizmo["tile_color"].setValue(0x8F2020FF)
+    finally:
+        nuke.Undo.enable()
     if not nuke.GUI:
         nuke.tprint(sentence)

@@ -6,15 +6,14 @@ rendered is the input as Nuke computes it (retimes, grades and all), at full res
 the proxy setting, raw: the samples of the working space, unconverted.
 """
 
-import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nuke
 from gencomp_nuke.asking import Ask, Pipe
-from gencomp_nuke.node import rendering
+from gencomp_nuke.node import full_resolution, rendering
 from gencomp_protocol.errors import BadPicture, Cancelled, GencompError, MissingFrame
 from gencomp_protocol.frames import spell_frames
 
@@ -34,7 +33,7 @@ def render(node: Any, ask: Ask, folder: Path) -> "dict[str, dict[int, Path]]":
         BadPicture: Nuke could not render an input; says what Nuke said.
         MissingFrame: Nuke rendered, and a file is not there.
     """
-    with _full_resolution(), rendering(node, folder):
+    with full_resolution(), rendering(node, folder):
         return {pipe.header.name: _render_pipe(node, pipe, folder) for pipe in ask.pipes}
 
 
@@ -80,17 +79,3 @@ def _explained(pipe: Pipe, said: str) -> GencompError:
         f"Nuke could not render the input '{pipe.header.name}': {reason}",
         hint="Look at what is connected there, then press Generate again.",
     )
-
-
-@contextlib.contextmanager
-def _full_resolution() -> "Iterator[None]":
-    """Switch the script's proxy off, and back to what it was."""
-    proxy = nuke.root()["proxy"]
-    was = bool(proxy.value())
-    if was:
-        proxy.setValue(False)
-    try:
-        yield
-    finally:
-        if was:
-            proxy.setValue(True)

@@ -99,6 +99,21 @@ def keep(version: Version, manifest: "Mapping[str, Any]") -> Path:
     return version.final
 
 
+def read_manifest(folder: Path) -> "dict[str, Any]":
+    """Return the manifest of a whole result.
+
+    Raises:
+        MissingFrame: The folder holds none, or one that cannot be read.
+    """
+    try:
+        found = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MissingFrame(
+            f"There is no result in {folder}.", hint="Choose a folder such as v001."
+        ) from error
+    return dict(found)
+
+
 def discard(version: Version) -> None:
     """Remove a version that will not become whole."""
     shutil.rmtree(version.folder, ignore_errors=True)

@@ -17,6 +17,7 @@ from typing import Any, Optional
 import nuke
 from gencomp_nuke.declared import OMNIMATTE, Declaration, PipeSpec, declaration
 from gencomp_nuke.prefs import Prefs
+from gencomp_nuke.wrapping import wrapped
 from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.locate import home_folder
@@ -31,7 +32,7 @@ _TILE = {IDLE: 0, RUNNING: 0x7F6A1FFF, FAILED: 0x8F2020FF}
 
 def is_ours(node: Any) -> bool:
     """Tell whether a node was made from one of our gizmos."""
-    return node is not None and "gc_system" in node.knobs()
+    return node is not None and node.knob("gc_system") is not None
 
 
 def identify(node: Any) -> str:
@@ -146,7 +147,7 @@ def quietly() -> "Iterator[None]":
 def show(node: Any, sentence: str, state: str, note: str = "") -> None:
     """Put a sentence on the node, a word or two under its name, and the colour of its state."""
     with quietly():
-        node["gc_status"].setValue(sentence)
+        node["gc_status"].setValue(wrapped(sentence))
         node["gc_note"].setValue(note)
         if int(node["tile_color"].value()) != _TILE[state]:
             node["tile_color"].setValue(_TILE[state])
@@ -200,6 +201,22 @@ def set_job(node: Any, job: str) -> None:
     """Remember the job that a node waits for; empty when there is none."""
     with quietly():
         node["gc_job"].setValue(job)
+
+
+@contextlib.contextmanager
+def full_resolution() -> "Iterator[None]":
+    """Switch the script's proxy off, and back to what it was."""
+    proxy = nuke.root()["proxy"]
+    was = bool(proxy.value())
+    if was:
+        with quietly():
+            proxy.setValue(False)
+    try:
+        yield
+    finally:
+        if was:
+            with quietly():
+                proxy.setValue(True)
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from gencomp_nuke.declared import (
 from gencomp_protocol.layers import BACKGROUND, OBJECT_SUFFIX
 
 _SCRIPT_FOLDER = "[file dirname [value root.name]]"
+_OVER, _TOP = "Over_", "Add_residual"
 _RGBA = ("red", "green", "blue", "alpha")
 
 
@@ -49,44 +50,66 @@ class Result:
     backbone: str = ""
 
 
+NOTHING = Result(Path(), (0, 0), (), {}, ())
+"""What a node plays before anything is generated."""
+
+
 def play(gizmo: Any, result: Result) -> None:
     """Make a node play a result: point its Reads at it and name the layers. One undo step."""
     told = node.declared(gizmo)
     node.follow_inputs(gizmo)
     with nuke.Undo(f"{gizmo.name()} result"):
-        gizmo["gc_folder"].setValue(_spell_folder(result.folder))
-        gizmo["gc_result_first"].setValue(result.frames[0])
-        gizmo["gc_result_last"].setValue(result.frames[1])
-        _set_if_there(gizmo, "gc_backbone", result.backbone)
-        names = result.slots.values()
-        split = any(name + OBJECT_SUFFIX in result.layers for name in names)
-        _set_if_there(gizmo, "gc_has_split", split)
-        for layer in told.layers:
-            _play_layer(gizmo, told, layer, result)
+        for knob, value in _knobs(gizmo, told, result).items():
+            gizmo[knob].setValue(value)
+        for key, name in _layers(told, result).items():
+            if gizmo.node(f"Copy_{key}") is not None:
+                _name_layer(gizmo, key, name)
         _spell_outputs(gizmo, told, result)
         _order_layers(gizmo, told, result)
         _reload(gizmo)
 
 
-def _play_layer(gizmo: Any, told: Declaration, layer: str, result: Result) -> None:
-    """Switch one layer, or one of every object, on or off; an older node may lack some."""
-    for slot in told.slots if STAR in layer else (0,):
-        key = key_of(layer, slot)
-        name = layer_of(layer, result.slots[slot]) if slot in result.slots else ""
-        name = name if slot else layer
-        name = name if name in result.layers else ""
-        stem = "" if layer == STAR else "_"  # gc_has1 is of the layer that is called as its object.
-        _set_if_there(gizmo, f"gc_has{stem}{key}", bool(name))
-        if slot:
-            _set_if_there(gizmo, f"gc_layer{stem}{key}", name)
-        if gizmo.node(f"Copy_{key}") is not None:
-            _name_layer(gizmo, key, name)
+def is_played(gizmo: Any, result: Result) -> bool:
+    """Tell whether a node plays that result already, wherever its folder is spelt from."""
+    told = node.declared(gizmo)
+    wanted = _knobs(gizmo, told, result)
+    wanted.pop("gc_folder")
+    knobs_are = all(gizmo[knob].value() == value for knob, value in wanted.items())
+    return knobs_are and _stacked(gizmo) in ([], _stacking(told, result))
 
 
-def _set_if_there(gizmo: Any, knob: str, value: Any) -> None:
-    """Set a knob that not every node of ours has."""
-    if knob in gizmo.knobs():
-        gizmo[knob].setValue(value)
+def _knobs(gizmo: Any, told: Declaration, result: Result) -> "dict[str, Any]":
+    """Return the knobs that make a node play a result; an older node may lack some.
+
+    The folder is the last: whoever follows it finds all others as they will be.
+    """
+    names = result.slots.values()
+    wanted: dict[str, Any] = {
+        "gc_result_first": result.frames[0],
+        "gc_result_last": result.frames[1],
+        "gc_backbone": result.backbone,
+        "gc_has_split": any(name + OBJECT_SUFFIX in result.layers for name in names),
+    }
+    for key, name in _layers(told, result).items():
+        # gc_has1 is of the layer that is called as its object.
+        stem = "" if key.isdigit() else "_"
+        wanted[f"gc_has{stem}{key}"] = bool(name)
+        wanted[f"gc_layer{stem}{key}"] = name
+    wanted["gc_folder"] = _spell_folder(result.folder) if result.layers else ""
+    known = gizmo.knobs()
+    return {knob: value for knob, value in wanted.items() if knob in known}
+
+
+def _layers(told: Declaration, result: Result) -> "dict[str, str]":
+    """Return the layer's name in the result by the key of its inner nodes; empty for none."""
+    found = {}
+    for layer in told.layers:
+        for slot in told.slots if STAR in layer else (0,):
+            name = layer
+            if slot:
+                name = layer_of(layer, result.slots[slot]) if slot in result.slots else ""
+            found[key_of(layer, slot)] = name if name in result.layers else ""
+    return found
 
 
 def _name_layer(gizmo: Any, key: str, layer: str) -> None:
@@ -122,15 +145,30 @@ def _order_layers(gizmo: Any, told: Declaration, result: Result) -> None:
     """Put the inner overs into the order of the layers, front first, for ``recomposed``."""
     if RECOMPOSED not in told.outputs:
         return
-    place = {name: slot for slot, name in result.slots.items()}
-    front = [place[name] for name in result.order]
-    rest = [slot for slot in told.slots if slot not in front]
     beneath = gizmo.node(f"Layer_{BACKGROUND}")
-    for slot in reversed(front + rest):
-        over = gizmo.node(f"Over_{slot}")
+    for slot in reversed(_stacking(told, result)):
+        over = gizmo.node(f"{_OVER}{slot}")
         over.setInput(0, beneath)
         beneath = over
-    gizmo.node("Add_residual").setInput(0, beneath)
+    gizmo.node(_TOP).setInput(0, beneath)
+
+
+def _stacking(told: Declaration, result: Result) -> "list[int]":
+    """Return the pipes' numbers as their objects lie, front first; those without one come last."""
+    place = {name: slot for slot, name in result.slots.items()}
+    front = [place[name] for name in result.order]
+    return front + [slot for slot in told.slots if slot not in front]
+
+
+def _stacked(gizmo: Any) -> "list[int]":
+    """Return the order that the inner overs have now; none where the node has none."""
+    found: list[int] = []
+    top = gizmo.node(_TOP)
+    over = None if top is None else top.input(0)
+    while over is not None and over.name().startswith(_OVER):
+        found.append(int(over.name()[len(_OVER) :]))
+        over = over.input(0)
+    return found
 
 
 def _reload(gizmo: Any) -> None:

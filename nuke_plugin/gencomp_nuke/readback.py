@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a job's outcome to a result that a node plays."""
+"""From a job's outcome, or a folder that was kept, to a result that a node plays.
+
+To a manifest is added what the server does not know, under ``node``: the names of the objects by
+pipe, and their order from front to back. So any result can be played again by its folder alone.
+"""
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional
 
 from gencomp_nuke import jobs, node, playing
 from gencomp_nuke.asking import Ask
 from gencomp_nuke.playing import Result
+
+_NODE = "node"
 
 
 def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Result:
@@ -15,13 +22,42 @@ def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Resu
     Raises:
         MissingFrame, UnwritableOutput: The result is not whole, or cannot be put in its place.
     """
-    folder = jobs.keep(version, manifest)
+    slots = {str(slot): name for slot, name in ask.slots.items()}
+    whole = {**manifest, _NODE: {"slots": slots, "order": front_to_back(ask, manifest)}}
+    return _result(jobs.keep(version, whole), whole)
+
+
+def replay(gizmo: Any) -> None:
+    """Let a node play the result in the folder that its knob names. Main thread only.
+
+    One from before manifests said names is played with those of the last, and its frames.
+
+    Raises:
+        MissingFrame: There is none.
+    """
+    folder = playing.result_folder(gizmo)
+    result = playing.NOTHING if folder is None else _kept(folder)
+    if result is not None and not playing.is_played(gizmo, result):
+        playing.play(gizmo, result)
+    node.show_result(gizmo)
+
+
+def _kept(folder: Path) -> Optional[Result]:
+    """Return the result in a folder; None for one whose manifest says no names."""
+    manifest = jobs.read_manifest(folder)
+    return _result(folder, manifest) if _NODE in manifest else None
+
+
+def _result(folder: Path, manifest: "Mapping[str, Any]") -> Result:
+    """Return a result as its manifest says it."""
+    delivered, own = jobs.delivered(manifest), manifest[_NODE]
+    frames = [n for numbers in delivered.values() for n in numbers] or [0]
     return Result(
         folder=folder,
-        frames=(ask.request.frames.first, ask.request.frames.last),
-        layers=tuple(jobs.delivered(manifest)),
-        slots=ask.slots,
-        order=front_to_back(ask, manifest),
+        frames=(min(frames), max(frames)),
+        layers=tuple(delivered),
+        slots={int(slot): str(name) for slot, name in own["slots"].items()},
+        order=tuple(own["order"]),
         backbone=spell_backbone(manifest),
     )
 

@@ -162,6 +162,9 @@ class Session:
     def start(self, run: Run) -> None:
         """Put a run in line and say so on the node. Main thread only."""
         self._known[run.identity] = run
+        views = nuke.views()
+        if len(views) > 1:
+            run.warnings.append(f"Of the script's views, '{views[0]}' alone was generated.")
         waiting = sum(not other.is_over for other in self._known.values()) - 1
         text = "Waiting for another node of this session." if waiting else "Looking for a server."
         node.show(run.gizmo, text, node.RUNNING, "waiting" if waiting else "starting")

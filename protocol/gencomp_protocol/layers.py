@@ -89,8 +89,12 @@ class LayerSpec:
     carries: str = ""
 
 
-def check_object_names(names: Iterable[str]) -> tuple[str, ...]:
+def check_object_names(names: Iterable[str], what: str = "matte") -> tuple[str, ...]:
     """Return the names an artist gave to objects, or say which one cannot be used.
+
+    Args:
+        names: The names.
+        what: What an artist calls such an object.
 
     Raises:
         BadName: A name is not ``[A-Za-z][A-Za-z0-9_]{0,31}``, is the name of a layer or input,
@@ -100,18 +104,18 @@ def check_object_names(names: Iterable[str]) -> tuple[str, ...]:
     for name in names:
         if not _LEGAL.match(name):
             raise BadName(
-                f"The matte name '{name}' cannot be a layer in Nuke.",
+                f"The {what} name '{name}' cannot be a layer in Nuke.",
                 hint="Use a letter first, then letters, digits or _, at most 32 in all.",
             )
         if name.lower() in RESERVED or name.endswith((OBJECT_SUFFIX, EFFECTS_SUFFIX)):
             raise BadName(
-                f"The matte name '{name}' is taken by a layer or an input.",
-                hint="Call the matte something else.",
+                f"The {what} name '{name}' is taken by a layer or an input.",
+                hint=f"Call the {what} something else.",
             )
         if name.lower() in seen:
             raise BadName(
-                f"Two mattes are called '{seen[name.lower()]}' and '{name}'.",
-                hint="Give each matte a name of its own.",
+                f"Two {what}s are called '{seen[name.lower()]}' and '{name}'.",
+                hint=f"Give each {what} a name of its own.",
             )
         seen[name.lower()] = name
     return tuple(seen.values())

@@ -140,9 +140,9 @@ def _space_of(text: str | None) -> dict[str, str]:
 
 
 def _tell(knobs: dict[str, str], *, as_json: bool) -> None:
-    """Write the values to standard output: for a program, or as arguments of ``gencomp run``."""
+    """Write the values to standard output: for a program, or as arguments to paste."""
     if as_json:
         sys.stdout.write(json.dumps(knobs, indent=2, ensure_ascii=False) + "\n")
         return
-    for name, value in knobs.items():
-        sys.stdout.write(f"--set {shlex.quote(f'{name}={value}')}\n")
+    lines = (f"--set {shlex.quote(f'{name}={value}')}" for name, value in knobs.items() if value)
+    sys.stdout.write(" \\\n".join(lines) + "\n")

@@ -23,7 +23,9 @@ import base64
 import http.client
 import json
 import logging
+import queue
 import re
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gencomp_protocol.errors import BadKnob, ToolFailed
+from gencomp_protocol.sockets import is_loopback
 
 log = logging.getLogger(__name__)
 
@@ -94,6 +97,12 @@ class Endpoint:
         return urllib.parse.urlsplit(self.url).netloc.rpartition("@")[2]
 
     @property
+    def is_private(self) -> bool:
+        """Tell whether nobody on the way can read what is sent."""
+        parts = urllib.parse.urlsplit(self.url)
+        return parts.scheme == "https" or is_loopback(parts.hostname or "")
+
+    @property
     def address(self) -> str:
         """Return where a question is sent."""
         return f"{self.url.rstrip('/')}/chat/completions"
@@ -142,10 +151,12 @@ class Letter:
         endpoint = self.endpoint
         size = sum(len(one.png) for one in self.pictures)
         way = _proxy_of(endpoint.url)
+        open_to_all = not endpoint.is_private
         frames = (f"  {one.label}, {one.width}x{one.height}" for one in self.pictures)
         return (
             f"To {endpoint.host}, model {endpoint.model}"
-            + (f", through the proxy {way}:" if way else ":"),
+            + (f", through the proxy {way}" if way else "")
+            + (", not encrypted, so that anybody on the way can read it:" if open_to_all else ":"),
             f"{len(self.pictures)} pictures, {size / 1000:.0f} kB:",
             *frames,
             "This text:",
@@ -200,13 +211,28 @@ def endpoint_of(
     for name, value in (("assistant_url", url), ("assistant_model", model)):
         if not value.strip():
             raise BadKnob(f"The assistant needs setting '{name}', which is empty.")
-    parts = urllib.parse.urlsplit(url.strip())
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    _check_url(url.strip())
+    return Endpoint(url.strip(), model.strip(), _key_in(key_file), timeout_s)
+
+
+def _check_url(url: str) -> None:
+    """Refuse what is no address of an endpoint; a name or password in it is not shown."""
+    if "@" in url:
+        raise BadKnob(
+            "Setting 'assistant_url' holds a name or password, which is not taken.",
+            hint="Put the key into a file and name that in assistant_key_file.",
+        )
+    try:
+        parts = urllib.parse.urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port of letters or beyond 65535, a bracket that does not close
+        is_whole = False
+    is_plain = url.isascii() and url.isprintable() and not set(url) & set(" ?#")
+    if not is_whole or not is_plain:
         raise BadKnob(
             f"Setting 'assistant_url' is '{url}', which is no address of an endpoint.",
             hint="Write it as https://host/v1.",
         )
-    return Endpoint(url.strip(), model.strip(), _key_in(key_file), timeout_s)
 
 
 def _key_in(place: str) -> str:
@@ -298,7 +324,7 @@ def post(letter: Letter) -> str:
     body = json.dumps(_body(letter)).encode()
     request = urllib.request.Request(endpoint.address, body, headers, method="POST")
     log.info("asking %s, %d pictures", endpoint.host, len(letter.pictures))
-    return _said_in(_sent(request, endpoint), endpoint.host)
+    return _without_key(_said_in(_answer(request, endpoint), endpoint.host), endpoint)
 
 
 def _body(letter: Letter) -> dict[str, Any]:
@@ -335,6 +361,30 @@ def _proxy_of(url: str) -> str:
     return urllib.parse.urlsplit(proxy).netloc.rpartition("@")[2] or proxy
 
 
+def _answer(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
+    """Return the answer's bytes, or stop waiting for them when the time is up.
+
+    A socket's own timeout begins anew with every byte, and finding a host's address has none. So a
+    thread of its own asks; where it is left, it ends with the connection or with this process.
+    """
+    came: queue.SimpleQueue[bytes | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            came.put(_sent(request, endpoint))
+        except Exception as error:
+            came.put(error)
+
+    threading.Thread(target=ask, name="assistant", daemon=True).start()
+    try:
+        found = came.get(timeout=endpoint.timeout_s)
+    except queue.Empty as error:
+        _fail(endpoint.host, _late(endpoint), error)
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
 def _sent(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
     """Return the answer's bytes."""
     opener = urllib.request.build_opener(_NoRedirect)
@@ -343,10 +393,8 @@ def _sent(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
         with opener.open(request, timeout=endpoint.timeout_s) as answer:
             return _read(answer, deadline, endpoint)
     except urllib.error.HTTPError as error:
-        with error:
-            said = error.read(4096).decode("utf-8", "replace")
-        words = " ".join(said.split())[:_SAID_CHARACTERS]
-        _fail(endpoint.host, f"refused with {error.code}: {words or error.reason}", error)
+        words = _quoted(_refusal_in(error), endpoint) or _quoted(str(error.reason), endpoint)
+        _fail(endpoint.host, f"refused with {error.code}: {words}", error)
     except TimeoutError as error:
         _fail(endpoint.host, _late(endpoint), error)
     except urllib.error.URLError as error:
@@ -355,6 +403,33 @@ def _sent(request: urllib.request.Request, endpoint: Endpoint) -> bytes:
         _fail(endpoint.host, f"does not answer ({error.reason})", error)
     except (http.client.HTTPException, OSError) as error:
         _fail(endpoint.host, f"broke off ({type(error).__name__})", error)
+
+
+def _refusal_in(error: urllib.error.HTTPError) -> str:
+    """Return what a refusal says, as far as it comes."""
+    try:
+        with error:
+            return bytes(error.read1(4096)).decode("utf-8", "replace")
+    except (http.client.HTTPException, OSError):  # it breaks off, or does not come
+        return ""
+
+
+def _quoted(said: str, endpoint: Endpoint) -> str:
+    """Return a stranger's words as they may be shown: short, on one line, without the key."""
+    return _shown(_without_key(said, endpoint))
+
+
+def _shown(said: str) -> str:
+    """Return the first words of a text on one line; nothing in it can steer a terminal."""
+    line = " ".join(said.split())
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)[
+        :_SAID_CHARACTERS
+    ]
+
+
+def _without_key(said: str, endpoint: Endpoint) -> str:
+    """Return a text that does not hold the key, which some endpoints repeat."""
+    return said.replace(endpoint.key, "(the key)") if endpoint.key else said
 
 
 def _read(answer: Any, deadline: float, endpoint: Endpoint) -> bytes:
@@ -390,7 +465,7 @@ def _said_in(data: bytes, host: str) -> str:
     """Return the text in an endpoint's answer."""
     try:
         said = json.loads(data)["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError) as error:
         _fail(host, "sent something that no OpenAI-compatible endpoint sends", error)
     if not isinstance(said, str):
         _fail(host, "answered without a text", None)
@@ -432,9 +507,8 @@ def _object_in(said: str, host: str) -> Mapping[str, Any]:
     fenced = _FENCE.match(text)
     try:
         found = json.loads(fenced[1] if fenced else text)
-    except ValueError as error:
-        words = " ".join(text.split())[:_SAID_CHARACTERS]
-        raise _nonsense(host, f"it is not JSON but: {words or 'nothing'}") from error
+    except (ValueError, RecursionError) as error:
+        raise _nonsense(host, f"it is not JSON but: {_shown(text) or 'nothing'}") from error
     if not isinstance(found, dict):
         _refuse(host, "it is JSON, but no object")
     return found

@@ -446,17 +446,27 @@ NAMES = tuple(spec.name for spec in SPECS)
 _FOR_A_GPU = ("compiled", "attention", "cached_steps")
 
 
-@dataclass(frozen=True)
-class ModelParams(CommonParams):
-    """Knobs of every system that uses a backbone."""
+def backbone_knob(system: str) -> Any:
+    """Declare the knob ``backbone`` of a system: it offers what serves that system alone.
 
-    backbone: str = knob(
+    Args:
+        system: Its wire name; empty for all that there are. A system's own tiny one is ``tiny``.
+    """
+    serving = (s.name for s in SPECS if system in s.systems and not s.is_tiny)
+    return knob(
         AUTO,
-        choices=(AUTO, *NAMES),
+        choices=(AUTO, *serving, TINY) if system else (AUTO, *NAMES),
         tab="Model",
         doc="Which video model. auto: the best that is installed, allowed and fits this machine; "
         "tiny is for tests of a pipeline only.",
     )
+
+
+@dataclass(frozen=True)
+class ModelParams(CommonParams):
+    """Knobs of every system that uses a backbone; each says anew which backbones serve it."""
+
+    backbone: str = backbone_knob("")
     quality: str = knob(
         "final",
         choices=("draft", "final"),

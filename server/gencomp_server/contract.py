@@ -411,6 +411,7 @@ class Machine:
         teraflops: What it sustains in matrix products, 1e12 operations a second; 0 not known.
         backbones: Names of the backbones whose weights are installed and allowed.
         refused: Why a backbone is not among them, by its name.
+        segmenter: True where its server has one.
     """
 
     device: str = "cpu"
@@ -420,6 +421,7 @@ class Machine:
     teraflops: float = 0.0
     backbones: tuple[str, ...] = ()
     refused: Mapping[str, Refusal] = field(default_factory=dict)
+    segmenter: bool = False
 
 
 NO_BACKBONE = "none"

@@ -102,6 +102,7 @@ def estimate(
     machine: Machine,
     precision: str = "exact",
     cached_steps: float = 0.0,
+    at_once: int | None = None,
 ) -> Cost:
     """Return what a job costs on a machine.
 
@@ -115,6 +116,7 @@ def estimate(
         machine: Where it would run.
         precision: The knob: ``exact`` or ``fp8``.
         cached_steps: What ``backbones.cached_steps_of`` says: more than 0 where steps are reused.
+        at_once: Elements that a forward takes whatever there is room for; None: what fits.
 
     Raises:
         OutOfMemory: It fits in no way; names the stage, needed and free GB, and the knob.
@@ -134,6 +136,7 @@ def estimate(
         elements=elements,
         reuses=reuses,
         frames=windows.job_length(spec, frames),
+        at_once=at_once,
     )
     each = [footprint.forward_teraflops(spec, size, len(span)) for span in spans]
     teraflops = forwards / len(spans) * sum(each)
@@ -161,6 +164,7 @@ def place(
     elements: int = 1,
     reuses: bool = False,
     frames: int | None = None,
+    at_once: int | None = None,
 ) -> tuple[Placement, dict[str, int]]:
     """Return the first placement that fits a machine, and the bytes of every stage under it.
 
@@ -181,6 +185,7 @@ def place(
         elements: Elements of one step, which go into one forward where there is room.
         reuses: True where steps are reused: elements then go one at a time, and each keeps its own.
         frames: Frames of the whole clip, padding included; None for those of the window.
+        at_once: Elements that a forward takes whatever there is room for; None: what fits.
 
     Raises:
         OutOfMemory: None fits.
@@ -198,6 +203,7 @@ def place(
             elements=elements,
             reuses=reuses,
             frames=frames,
+            at_once=at_once,
         )
 
     whole_device = Placement("none" if machine.device == CPU else "model", precision=precision)

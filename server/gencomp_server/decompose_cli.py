@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gencomp_protocol.errors import BadKnob, MissingInput
+from gencomp_protocol.errors import ArtistError, BadKnob, BadName, MissingInput
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.layers import CLEAN_PLATE, PLATE
 from gencomp_server.assist_cli import agree, settings_endpoint
@@ -109,7 +110,7 @@ class _Asked:
 
 def _decompose(args: argparse.Namespace, deliver: Deliver) -> int:
     from gencomp_server.progress import narrator_for
-    from gencomp_server.training.layout import CLIP_FILE, clip_at, write_clip
+    from gencomp_server.training.layout import CLIP_FILE, ORIGINAL, clip_at, write_clip
 
     asked = _read(args)
     frames = tuple(asked.gathered.frames)
@@ -122,6 +123,8 @@ def _decompose(args: argparse.Namespace, deliver: Deliver) -> int:
         ocio=_ocio(args),
         exposure=args.exposure,
     )
+    plate = str(Path(asked.patterns[PLATE]).absolute())
+    _check_same_shot(args.out, asked.name, plate)
     caption, written_by = _caption(args, asked)
     if caption is None:
         sys.stderr.write("Nothing was sent.\n")
@@ -132,10 +135,31 @@ def _decompose(args: argparse.Namespace, deliver: Deliver) -> int:
         made = _write(args, deliver, asked, clip, narrator)
     finally:
         narrator.close()
-    made = {**made, "caption": written_by}
+    made = {ORIGINAL: plate, **made, "caption": written_by}
     write_clip(args.out, dataclasses.replace(clip, caption=caption, made=made))
     sys.stdout.write(f"clip  {args.out / asked.name}\n")
     return DONE
+
+
+def _check_same_shot(out: Path, name: str, plate: str) -> None:
+    """Refuse to write over a whole clip of another plate, whose files may be called the same.
+
+    Raises:
+        BadName: There is one.
+    """
+    from gencomp_server.training.layout import CLIP_FILE, ORIGINAL, read_clip
+
+    if not (out / name / CLIP_FILE).is_file():
+        return
+    try:
+        before = read_clip(out / name).made.get(ORIGINAL, plate)
+    except ArtistError:  # it is damaged, so there is nothing to lose
+        return
+    if before != plate:
+        raise BadName(
+            f"There is a clip '{name}' in {out} already, of another plate: {before}.",
+            hint="Name this one with --name, or remove the other.",
+        )
 
 
 def _write(
@@ -253,6 +277,8 @@ def _check(args: argparse.Namespace, patterns: Mapping[str, str]) -> None:
 
     if PLATE not in patterns:
         raise MissingInput("decompose needs the plate.", hint="Give --input plate=shot.%04d.exr.")
+    if not math.isfinite(args.exposure):
+        raise BadKnob("--exposure is not a number of stops.", hint="Give 0, 1.5 or -2.")
     if args.caption is not None and args.ask_caption:
         raise BadKnob("--caption and --ask-caption exclude each other.", hint="Give one of them.")
     if args.unpaired:

@@ -220,6 +220,7 @@ def stage_bytes(
     elements: int = 1,
     reuses: bool = False,
     frames: int | None = None,
+    at_once: int | None = None,
 ) -> dict[str, int]:
     """Return the device memory that each stage takes under a placement, in bytes.
 
@@ -232,6 +233,7 @@ def stage_bytes(
         elements: Elements of one step; of them ``placement.batch`` go into a forward.
         reuses: True where each of them keeps its last step (knob ``cached_steps``).
         frames: Frames of the whole clip, padding included; None for those of the window.
+        at_once: Elements that a forward takes whatever there is room for; None: the placement's.
 
     Returns:
         ``text``, ``encode``, ``sample`` and ``decode``.
@@ -245,7 +247,8 @@ def stage_bytes(
     clip = clip_bytes(spec, size, frames or (latent_frames - 1) * spec.vae_temporal + 1)
     encode = clip + vae_bytes(spec, size, device, tiling=placement.encode_tiling)
     decode = clip + vae_bytes(spec, size, device, tiling=placement.tiling)
-    at_once = min(placement.batch, elements)
+    if at_once is None:
+        at_once = min(placement.batch, elements)
     sample = at_once * working_bytes(spec, size, latent_frames, device)
     if reuses:
         sample += elements * kept_bytes(spec, size, latent_frames, device)

@@ -9,7 +9,7 @@ down. Free of torch and of picture libraries: a plan is made from it, where none
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from gencomp_protocol.errors import BadKnob, MissingInput
 from gencomp_protocol.frames import FrameRange
@@ -48,8 +48,6 @@ SHIPPED, NORMALISED = "shipped", "normalised"
 SMALL, LARGE = "small", "large"
 
 MOST_ELEMENTS = 8
-OWN_REACH_PX, OWN_LINES = 25.0, 480.0
-"""``inflate`` = 0 is this many pixels in a picture of this many lines. Source: gencompositor."""
 
 ELEMENT_INPUTS = (
     Input(
@@ -288,7 +286,7 @@ def declared(request: Request) -> tuple[str, ...]:
             hint="Connect fg for one element, or fg.NAME for each of several.",
             input=FG,
         )
-    names = (ELEMENT,) if is_single else check_object_names(named)
+    names = (ELEMENT,) if is_single else check_object_names(named, "element")
     mattes = {FG_MATTE} if request.input(FG_MATTE) is not None else set()
     mattes |= {FG_MATTE_PREFIX + name for name in request.named(FG_MATTE_PREFIX)}
     lone = sorted(mattes - {matte_of(name) for name in names})
@@ -325,6 +323,17 @@ def keys_of(params: PlacingParams, knob_name: str, name: str) -> Keys | None:
     return read_keys(text, KINDS[knob_name], knob_name) if text else None
 
 
+def idle_knobs(params: PlacingParams) -> tuple[str, ...]:
+    """Return what was set of how an element is placed, for a job that places none."""
+    return tuple(
+        one.name
+        for one in fields(PlacingParams)
+        if one.name in PlacingParams.__annotations__
+        and not one.name.startswith("inflate")
+        and getattr(params, one.name) != one.default
+    )
+
+
 def range_of_element(params: PlacingParams, name: str) -> FrameRange | None:
     """Return which of an element's own frames are used; None for all.
 
@@ -353,15 +362,15 @@ def mode_of(params: PlacingParams, name: str, path: Keys) -> str:
         return KEYS if path.is_timed else (TRACK if len(path.values) == 1 else POLYLINE)
     if (mode == KEYS) != path.is_timed:
         words = "have frames" if path.is_timed else "have no frames"
-        raise _bad_mode(name, mode, f"its points {words}")
+        raise _bad_mode(mode, f"the points of '{name}' {words}")
     if mode == TRACK and len(path.values) > 1:
-        raise _bad_mode(name, mode, f"it has {len(path.values)} points")
+        raise _bad_mode(mode, f"the trajectory of '{name}' has {len(path.values)} points")
     return mode
 
 
-def _bad_mode(name: str, mode: str, why: str) -> BadKnob:
+def _bad_mode(mode: str, why: str) -> BadKnob:
     return BadKnob(
-        f"Knob 'trajectory_mode' is '{mode}', but of the trajectory of '{name}' {why}.",
+        f"Knob 'trajectory_mode' is '{mode}', but {why}.",
         hint="Use auto, or write the trajectory to match: x,y for a point to track, x,y; x,y for "
         "a line, x,y@FRAME for keys.",
         knob="trajectory_mode",

@@ -26,22 +26,23 @@ import numpy as np
 
 from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.frames import Box, Format
-from gencomp_protocol.layers import BG
+from gencomp_protocol.layers import BG, FG, FG_PREFIX
 from gencomp_server.backbones import AUTO, SPECS, BackboneSpec, model_size
 from gencomp_server.colour.modelrange import range_of
 from gencomp_server.fileshot import Desk
 from gencomp_server.finishing import AROUND_MASK
+from gencomp_server.parts.bounds import margin_px, reached
 from gencomp_server.parts.compositing import draw_masks, inflate_px
 from gencomp_server.parts.elements import Element, held_out, placed, plan_elements
 from gencomp_server.parts.elementtime import sources_of
 from gencomp_server.parts.fit import to_model_frame
-from gencomp_server.parts.inflate import SHIPPED, THRESHOLD
+from gencomp_server.parts.inflate import THRESHOLD
 from gencomp_server.parts.pictures import linear
 from gencomp_server.parts.placement import box_through
 from gencomp_server.parts.region import crop
 from gencomp_server.parts.stack import over
 from gencomp_server.parts.steps import Places, plan_step
-from gencomp_server.placing import PlacingParams, declared
+from gencomp_server.placing import SHIPPED, PlacingParams, declared
 from gencomp_server.sheet import Shown, draw_text, show_opaque, thumbnail, write_sheet
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float32]
     Doubles = NDArray[np.float64]
+    Bools = NDArray[np.bool_]
     Picture8 = NDArray[np.uint8]
 
 _PANEL_PX = 560
@@ -59,7 +61,10 @@ _FIELD, _INK, _DIM = 26, (216, 216, 216), (140, 140, 140)
 # 8-bit inks of the elements, back to front, over and over.
 _INKS = ((255, 176, 64), (96, 208, 255), (176, 255, 96), (255, 112, 208))
 _TINT = 0.16
-_LEGEND = "line: path of the anchor   box: what it covers, dim: its format   tinted: may change"
+_LEGEND = (
+    "line: path of the anchor   box: what it covers, dim: its format   "
+    "tinted: may change, which fades out to the dim line"
+)
 _SUBPIXEL_BITS = 4
 
 
@@ -89,31 +94,34 @@ def preview(path: Path, title: str, shot: Shot, params: PlacingParams) -> tuple[
         params: The job's knobs, checked.
 
     Returns:
-        What is to be said of every element, a line each.
+        What is to be said of every element, a line each, and warnings.
 
     Raises:
         ArtistError: See ``parts/elements.py``.
         UnwritableOutput: The picture cannot be written.
     """
-    names = declared(shot.request)
-    if not names:
+    if shot.request.input(FG) is None and not shot.request.named(FG_PREFIX):
         raise BadKnob(
             "There is no element to show the way of.",
             hint="Name one with --input fg=element.%04d.exr.",
         )
+    names = declared(shot.request)
     lives = [sources_of(shot.request, params, name) for name in names]
     alive = [i for i in range(len(shot.frames)) if any(life[i] is not None for life in lives)]
     # Each element is looked at on frames of its own, or there would be nothing to know it by.
-    looked = {i for life in lives for i in _three([i for i, own in enumerate(life) if own])}
+    looked = {
+        i for life in lives for i in _three([i for i, own in enumerate(life) if own is not None])
+    }
     looked |= set(_three(alive))
-    elements = plan_elements(Desk(params.seed), shot, params, only=sorted(looked))
+    desk = Desk(params.seed)
+    elements = plan_elements(desk, shot, params, only=sorted(looked))
     seen = [i for i in alive if any(one.sources[i] is not None for one in elements)]
     panels = [_panel(shot, params, elements, i) for i in _three(seen)]
     frames = tuple(shot.frames)
     lines = tuple(_line(one) for one in elements)
     sheet = _sheet(title, lines, [str(frames[i]) for i in _three(seen)], panels)
     write_sheet(path, sheet)
-    return lines
+    return (*lines, *(f"warning: {sentence}" for sentence in desk.warnings))
 
 
 def _three(indices: Sequence[int]) -> tuple[int, ...]:
@@ -154,7 +162,7 @@ def _panel(shot: Shot, params: PlacingParams, elements: Sequence[Element], i: in
     for k, (one, front) in enumerate(zip(elements, fronts, strict=True)):
         ink = np.array(_INKS[k % len(_INKS)])
         if one.sources[i] is not None:
-            _draw_area(picture, _area(shot, params, one, i, front), ink)
+            _draw_area(picture, *_area(shot, params, one, i, front), ink)
             _draw_boxes(picture, panel, one, i, ink)
         _draw_path(picture, panel, one, i, ink)
     return picture
@@ -162,8 +170,11 @@ def _panel(shot: Shot, params: PlacingParams, elements: Sequence[Element], i: in
 
 def _area(
     shot: Shot, params: PlacingParams, element: Element, i: int, front: Floats
-) -> NDArray[np.bool_]:
-    """Return where the plate may change, over the display window, as the model is told it."""
+) -> tuple[Bools, Bools]:
+    """Return where the plate may change, as the model is told it, and how far that fades out.
+
+    Both over the display window. [H,W] bool.
+    """
     window = shot.header(BG).display_window
     plate = Format(window.width, window.height, shot.header(BG).pixel_aspect)
     spec = _spec(shot.request.system, params.backbone)
@@ -184,12 +195,13 @@ def _area(
         kernel=params.inflate_kernel,
         threshold=THRESHOLD if params.inflate_kernel == SHIPPED else params.inflate_threshold,
     )
-    area = np.zeros((window.height, window.width), np.bool_)
-    drawn = cv2.resize(
-        masks[0].astype(np.uint8), (box.width, box.height), interpolation=cv2.INTER_NEAREST
-    )
-    area[box.y0 : box.y1 + 1, box.x0 : box.x1 + 1] = np.asarray(drawn) > 0
-    return area
+    part = (box.width, box.height)
+    grown = (reached(masks[0], params.mask_grow - margin_px(size, part)) > 0) & (held[..., 0] < 1)
+    areas = np.zeros((2, window.height, window.width), np.bool_)
+    for area, mask in zip(areas, (masks[0], grown), strict=True):
+        drawn = cv2.resize(mask.astype(np.uint8), part, interpolation=cv2.INTER_NEAREST)
+        area[box.y0 : box.y1 + 1, box.x0 : box.x1 + 1] = np.asarray(drawn) > 0
+    return areas[0], areas[1]
 
 
 def _places(element: Element, plate: Format) -> Places:
@@ -215,15 +227,22 @@ def _spec(system: str, asked: str) -> BackboneSpec:
     return (named or sorted(own, key=lambda spec: system not in spec.trained_for))[0]
 
 
-def _draw_area(picture: Picture8, area: NDArray[np.bool_], ink: NDArray[np.int_]) -> None:
-    """Tint an area and draw its outline, in place."""
+def _draw_area(picture: Picture8, area: Bools, fades: Bools, ink: NDArray[np.int_]) -> None:
+    """Tint an area, draw its outline and, dimmer, that of what it fades out over; in place."""
     high, wide = picture.shape[:2]
-    share = cv2.resize(area.astype(np.float32), (wide, high), interpolation=cv2.INTER_AREA)
-    tint = np.asarray(share)[..., None] * _TINT
+    near, far = (
+        np.asarray(
+            cv2.resize(one.astype(np.float32), (wide, high), interpolation=cv2.INTER_AREA),
+            np.float32,
+        )
+        for one in (area, fades)
+    )
+    tint = near[..., None] * _TINT
     picture[:] = np.asarray(picture * (1 - tint) + ink * tint + 0.5, np.uint8)
-    inside = (np.asarray(share) >= 0.5).astype(np.uint8)
-    lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, lines, -1, ink.tolist(), 1, cv2.LINE_AA)
+    for share, colour in ((far, ink // 2), (near, ink)):
+        inside = (share >= 0.5).astype(np.uint8)
+        lines, _ = cv2.findContours(inside, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(picture, lines, -1, colour.tolist(), 1, cv2.LINE_AA)
 
 
 def _draw_boxes(

@@ -17,16 +17,18 @@ round on what was made; which one is nothing that the method depends on.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +70,22 @@ def check_command(command: str) -> tuple[str, ...]:
     return words
 
 
+def check_words(words: str) -> None:
+    """Refuse words that a command would not take for words; none at all are fine here.
+
+    Raises:
+        BadKnob: They begin with a dash, as an option does, or hold what no text holds.
+    """
+    if words.strip().startswith("-"):
+        raise BadKnob(
+            f"The words for the segmenter, '{words.strip()}', begin with a dash, so that a command "
+            "would take them for an option.",
+            hint="Begin with a letter.",
+        )
+    if not " ".join(words.split()).isprintable():
+        raise BadKnob("The words for the segmenter hold characters that no text holds.")
+
+
 @dataclass(frozen=True)
 class Segmenter:
     """A command that draws mattes of what words name.
@@ -95,6 +113,15 @@ class Segmenter:
         """Return what its mattes depend on beside the pictures and the words, for a stage's key."""
         return self.command
 
+    def check_there(self) -> None:
+        """Refuse a command that is nowhere, before hours are spent on what it would look at.
+
+        Raises:
+            ToolFailed: It cannot be found, or not be run.
+        """
+        if shutil.which(self._words[0]) is None:
+            raise self._not_started("it is not there, or may not be run")
+
     def mattes(
         self, pictures: Iterable[Bytes], words: str, *, check: Callable[[], None] | None = None
     ) -> Floats:
@@ -109,7 +136,7 @@ class Segmenter:
             [T,h,w,1] float32, 0..1.
 
         Raises:
-            BadKnob: There are no words to look for.
+            BadKnob: There are no words to look for, or they are none.
             ToolFailed: The command is not there, failed, took too long, or what it left is no
                 matte of each picture.
             DiskFull: There is no room for the pictures.
@@ -119,12 +146,13 @@ class Segmenter:
                 f"There are no words that the segmenter '{self.name}' could look for.",
                 hint="Say in a word or two what it should find.",
             )
-        with tempfile.TemporaryDirectory(prefix="gencomp-segmenter-") as folder:
-            frames, out = Path(folder) / "frames", Path(folder) / "out"
+        check_words(words)
+        with _folder() as folder:
+            frames, out = folder / "frames", folder / "out"
             frames.mkdir()
             out.mkdir()
             sizes = _write_pictures(frames, pictures)
-            self._run(frames, words.strip(), out, Path(folder) / "said.txt", check)
+            self._run(frames, words.strip(), out, folder / "said.txt", check)
             return self._read(out, sizes)
 
     def _run(
@@ -149,11 +177,7 @@ class Segmenter:
                     start_new_session=True,
                 )
             except OSError as error:
-                raise ToolFailed(
-                    f"The segmenter '{self.name}' cannot be started ({error.strerror}).",
-                    hint="Put the setting segmenter right, or connect a matte instead.",
-                    tool=self.name,
-                ) from error
+                raise self._not_started(str(error.strerror)) from error
             try:
                 self._wait(child, started, check)
             finally:
@@ -197,8 +221,13 @@ class Segmenter:
             path = out / _name(i)
             if not path.is_file():
                 raise self._useless(f"left no matte {path.name}")
-            data = np.frombuffer(path.read_bytes(), np.uint8)
-            found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+            try:
+                data = np.frombuffer(path.read_bytes(), np.uint8)
+                found = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE) if data.size else None
+            except OSError as error:
+                raise self._useless(f"left {path.name}, which is not readable") from error
+            except cv2.error:  # a header that tells of more pixels than anybody has
+                found = None
             if found is None:
                 raise self._useless(f"left {path.name}, which is no PNG picture")
             if found.shape != size:
@@ -206,6 +235,13 @@ class Segmenter:
                 raise self._useless(f"left {path.name} at {left} instead of {want}")
             mattes[i, ..., 0] = found.astype(np.float32) / np.float32(255)
         return mattes
+
+    def _not_started(self, why: str) -> ToolFailed:
+        return ToolFailed(
+            f"The segmenter '{self.name}' cannot be started ({why}).",
+            hint="Put the setting segmenter right, or connect a matte instead.",
+            tool=self.name,
+        )
 
     def _useless(self, what: str) -> ToolFailed:
         return ToolFailed(f"The segmenter '{self.name}' {what}.", hint=_CURE, tool=self.name)
@@ -222,6 +258,28 @@ def pictures_of(video: Any) -> Iterable[Bytes]:
     for frame in video:
         code = np.clip(np.asarray(frame, np.float32) * 0.5 + 0.5, 0, 1)
         yield np.rint(code * 255).astype(np.uint8)
+
+
+@contextlib.contextmanager
+def _folder() -> Iterator[Path]:
+    """Give a folder that is gone afterwards, as far as what the command left there lets it be.
+
+    Raises:
+        DiskFull: It cannot be made.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(prefix="gencomp-segmenter-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise _no_room(error) from error
+    with made as name:
+        yield Path(name)
+
+
+def _no_room(error: OSError) -> DiskFull:
+    return DiskFull(
+        f"The pictures for the segmenter cannot be written ({error.strerror}).",
+        hint="Free some space in the folder of temporary files.",
+    )
 
 
 def _name(i: int) -> str:
@@ -245,10 +303,7 @@ def _write_pictures(folder: Path, pictures: Iterable[Bytes]) -> list[tuple[int, 
         try:
             (folder / _name(i)).write_bytes(data.tobytes())
         except OSError as error:
-            raise DiskFull(
-                f"The pictures for the segmenter cannot be written ({error.strerror}).",
-                hint="Free some space in the folder of temporary files.",
-            ) from error
+            raise _no_room(error) from error
         sizes.append((picture.shape[0], picture.shape[1]))
     return sizes
 
@@ -262,10 +317,15 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     child.wait()
 
 
-def _said(path: Path, characters: int) -> str:
-    return path.read_bytes()[-characters:].decode("utf-8", "replace").strip()
+def _said(path: Path, size: int) -> str:
+    """Return the end of what a command said, which may be a long story."""
+    with path.open("rb") as source:
+        source.seek(max(0, path.stat().st_size - size))
+        return source.read(size).decode("utf-8", "replace").strip()
 
 
 def _last_words(path: Path) -> str:
     lines = [line.strip() for line in _said(path, 4000).splitlines() if line.strip()]
-    return lines[-1][:_SAID_CHARACTERS] if lines else "it said nothing."
+    if not lines:
+        return "it said nothing."
+    return "".join(one for one in lines[-1] if one.isprintable())[:_SAID_CHARACTERS]

@@ -25,6 +25,7 @@ import zmq
 from gencomp_protocol import messages as m
 from gencomp_protocol.codec import decode, encode, request_id_of, request_to_plain, to_plain
 from gencomp_protocol.errors import (
+    DiskFull,
     GencompError,
     InternalError,
     MalformedMessage,
@@ -32,6 +33,7 @@ from gencomp_protocol.errors import (
     ServerUnreachable,
     Unauthorised,
     UnknownJob,
+    UnwritableOutput,
     VersionMismatch,
     WorkerLost,
     error_from_wire,
@@ -364,6 +366,7 @@ class Service:
         """Return what jobs run on, as far as the worker told, with what is installed now."""
         told = self._supervisor.machine
         found = Machine(self._config.device) if told is None else from_plain(told)
+        found = dataclasses.replace(found, segmenter=self._config.segmenter_tool() is not None)
         return with_weights(found, self._shelf, self._config.allowed_licences)
 
     def _awaits_machine(self, job: Job) -> bool:
@@ -605,15 +608,23 @@ class Service:
                 self._table.add_layer(job, row)
                 self._tell(job, _layer_event(job, row))
         elif kind == "done":
-            if self._spool.read_manifest(job) is None:
-                self._spool.write_manifest(job, message["manifest"])
-            self._end(job, m.DONE)
+            self._finish(job, message["manifest"])
         elif kind == "failed":
             self._end(job, m.FAILED, error_from_wire(message["error"]))
         elif kind == "lost":
             self._try_again(job, error_from_wire(message["error"]))
         elif kind == "cancelled":
             self._end(job, m.CANCELLED)
+
+    def _finish(self, job: str, manifest: Mapping[str, Any]) -> None:
+        """Note that a job is done; one whose manifest finds no room has failed."""
+        try:
+            if self._spool.read_manifest(job) is None:
+                self._spool.write_manifest(job, manifest)
+        except (DiskFull, UnwritableOutput) as error:
+            self._end(job, m.FAILED, error)
+            return
+        self._end(job, m.DONE)
 
     def _try_again(self, job: str, error: GencompError) -> None:
         """Queue a job again whose worker died under it; fail one of which that is known by now.

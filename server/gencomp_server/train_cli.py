@@ -80,7 +80,7 @@ def _add_model(train: Any) -> None:
     group.add_argument("--tiny", action="store_true", help="the small untrained one, to try it out")
     group.add_argument("--lora", type=int, default=0, metavar="RANK", help="train a LoRA instead")
     group.add_argument("--whole", action="store_true", help="every weight, not the recipe's parts")
-    group.add_argument("--device", help="default: as configured")
+    group.add_argument("--device", help="cpu, cuda; default: as configured")
     group.add_argument("--weights", type=Path, metavar="DIR", help="folder of installed weights")
     group.add_argument("--allowed-licences", metavar="CLASS,CLASS", help="as gencomp serve has it")
     group.add_argument(
@@ -113,15 +113,19 @@ def _add_settings(train: Any) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from gencomp_server.training.loop import train
+    from gencomp_server.training.loop import check_new, train
     from gencomp_server.training.recipes import recipe_named
 
     recipe = recipe_named(args.recipe)
     spec = _spec(args, recipe)
     settings = _settings(args, recipe, spec)
     settings.check(spec.even_latents)
-    clips = _clips(args, settings)
+    clips = _clips(args, recipe, settings)
+    if not args.resume:
+        check_new(args.out)
     backbone: Any = _backbone(args, spec)
+    if backbone.device.type == "cpu" and not spec.is_tiny:
+        _say("note: It trains on the processor; --device cuda takes the GPU.")
     with _asked_to_stop() as stopped:
         outcome = train(
             recipe,
@@ -182,7 +186,7 @@ def _settings(args: argparse.Namespace, recipe: Recipe, spec: BackboneSpec) -> T
         size=_size(args.size, spec),
         optimiser=optimiser,
         batch=args.batch,
-        accumulate=_or(args.accumulate, 1 if spec.is_tiny else max(1, recipe.batch // args.batch)),
+        accumulate=_or(args.accumulate, 1 if spec.is_tiny else _forwards(args, recipe)),
         average=args.average,
         lora=args.lora,
         whole=args.whole or spec.is_tiny,
@@ -194,6 +198,12 @@ def _settings(args: argparse.Namespace, recipe: Recipe, spec: BackboneSpec) -> T
         recompute=args.recompute,
         precision="bf16" if on_gpu and not args.fp32 else "fp32",
     )
+
+
+def _forwards(args: argparse.Namespace, recipe: Recipe) -> int:
+    """Return how many forwards make a step of the recipe's clips, with all processes' together."""
+    at_once: int = max(1, args.batch) * int(os.environ.get("WORLD_SIZE", "1"))
+    return max(1, -(-recipe.batch // at_once))
 
 
 def _or(given: Any, otherwise: Any) -> Any:
@@ -209,15 +219,24 @@ def _size(text: str | None, spec: BackboneSpec) -> tuple[int, int]:
     return model_size(spec, Format(*spec.model_size, 1.0), text)
 
 
-def _clips(args: argparse.Namespace, settings: TrainSettings) -> Clips:
+def _clips(args: argparse.Namespace, recipe: Recipe, settings: TrainSettings) -> Clips:
+    """Find the clips.
+
+    Raises:
+        BadKnob: The recipe cannot learn from one of them, or there are no such captions.
+        ArtistError: A clip on disk is not whole.
+    """
     from gencomp_server.training.data import DiskClips, read_captions
     from gencomp_server.training.layout import read_clips
     from gencomp_server.training.procedural import ProceduralClips, ProceduralSet
+    from gencomp_server.training.recipes import picture_alone
 
     if args.data is not None:
-        return DiskClips(
-            read_clips(args.data), read_captions(args.captions) if args.captions else None
-        )
+        found = read_clips(args.data)
+        lone = [] if recipe.unpaired else [clip.name for clip in found if clip.unpaired]
+        if lone:
+            raise picture_alone(recipe.title, lone[0])
+        return DiskClips(found, read_captions(args.captions) if args.captions else None)
     if args.captions:
         raise BadKnob("--captions are for clips of your own.", hint="Give --data, or leave it out.")
     count = int(args.procedural)
@@ -225,8 +244,8 @@ def _clips(args: argparse.Namespace, settings: TrainSettings) -> Clips:
         count,
         settings.size,
         settings.frames,
-        unpaired=count // 4 if args.recipe == "overplusplus" else 0,
-        pasted=count // 50 if args.recipe == "casper" else 0,
+        unpaired=count // 4 if recipe.unpaired else 0,
+        pasted=count // 50 if recipe.name == "casper" else 0,
     )
     return ProceduralClips(made)
 
@@ -235,17 +254,23 @@ def _config(args: argparse.Namespace) -> Any:
     from gencomp_server.config import load_config
 
     names = ("device", "weights", "allowed_licences")
-    return load_config({name: getattr(args, name) for name in names}).config
+    config = load_config({name: getattr(args, name) for name in names}).config
+    own = os.environ.get("LOCAL_RANK")  # of one of several processes that were launched
+    if own is not None and config.device.startswith("cuda"):
+        config = replace(config, device=f"cuda:{own}")
+    return config
 
 
 def _backbone(args: argparse.Namespace, spec: BackboneSpec) -> Backbone:
     """Load where the training starts from.
 
     Raises:
+        BadKnob: There is no such device.
         WeightsMissing, WeightsRefused: It is not installed, or its licence is not allowed.
     """
     from gencomp_protocol.errors import WeightsMissing, WeightsRefused
     from gencomp_server import models
+    from gencomp_server.training.loop import check_device
 
     config = _config(args)
     files = None
@@ -257,6 +282,7 @@ def _backbone(args: argparse.Namespace, spec: BackboneSpec) -> Backbone:
             kind = WeightsRefused if why.by_licence else WeightsMissing
             raise kind(why.sentence, hint=why.cure, backbone=spec.name)
         files = shelf.files(spec.weights)
+    check_device(config.device)
     return models.load(spec, files, device=config.device, cache=args.out / "prompts")
 
 

@@ -18,6 +18,7 @@ import nuke
 
 TESTS = Path(__file__).resolve().parent.parent
 FRAMES = (1001, 1002, 1003)
+_PLAIN = (str, bool, int, float)
 # plate = a + background * (1 - 0.5), without rounding.
 PLATE, BACKGROUND, LAYER = "0.5 0.5 0.5 1", "0.25 0.25 0.25 1", "0.375 0.375 0.375 0.5"
 
@@ -89,12 +90,16 @@ def check_empty(checks, gizmo):
 
 def check_others(checks, plate):
     """Check every other gizmo before anything is generated, with a plate on its first pipe."""
+    from gencomp_nuke import asking
+
     for name in ("OverPlusPlus", "GenComposite", "SplitThenMerge", "DynVFX"):
         gizmo = nuke.createNode(name, "", False)
         gizmo.setInput(0, plate)
         sent = str(gizmo["gc_params"].value()).split()
         missing = [knob for knob in sent if knob not in gizmo.knobs()]
         checks.equal(missing, [], f"{name}: it has every knob that is sent")
+        read = [knob for knob in sent if isinstance(asking.value_of(gizmo[knob]), _PLAIN)]
+        checks.equal(read, sent, f"{name}: each can be read, on several lines too")
         pipes = len(str(gizmo["gc_pipes"].value()).split(";"))
         checks.equal(gizmo.maxInputs(), pipes, f"{name}: it has the pipes that it says")
         writes = [n for n in gizmo.nodes() if n.Class() == "Write"]

@@ -48,6 +48,17 @@ def test_a_matte_is_its_chosen_channel_alone(app, comp, tmp_path):
         assert read.sample("rgba.alpha", *box) == value
 
 
+def test_a_request_has_the_full_format_in_proxy_too(app, comp):
+    import nuke
+
+    gizmo = comp(app)
+    nuke.root()["proxy"].setValue(True)
+    app.undo_steps.clear()
+    plate = asking.ask(gizmo).request.input("plate")
+    assert (plate.format.width, plate.format.height) == (64, 48)
+    assert (nuke.root()["proxy"].value(), app.undo_steps) == (True, [])
+
+
 def test_proxy_is_off_while_rendering_and_back_afterwards(app, comp, tmp_path, monkeypatch):
     import nuke
 

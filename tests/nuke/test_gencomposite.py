@@ -135,7 +135,7 @@ def test_a_name_that_cannot_be_a_layer_is_refused(gizmo, big, small, name):
     gizmo.setInput(FG[2], small)
     gizmo["gc_name1"].setValue("bird")
     gizmo["gc_name2"].setValue(name)
-    with pytest.raises(BadName):
+    with pytest.raises(BadName, match="element"):
         asking.ask(gizmo)
 
 
@@ -196,6 +196,38 @@ def test_a_place_that_cannot_be_read_is_said_before_a_server_is_looked_for(gizmo
         asking.ask(gizmo)
     gizmo["gc_generate"].execute()
     assert gizmo["gc_status"].value().startswith("Knob 'trajectory': 'ten, twenty'")
+
+
+# --- what a knob says ----------------------------------------------------------------------------
+
+
+def test_an_expression_in_brackets_is_sent_as_what_it_comes_to(gizmo, big):
+    gizmo.setInput(FG[1], big)
+    gizmo["trajectory"].setValue("[value seed],40; 20,30")
+    gizmo["seed"].setValue(10)
+    assert sent(gizmo, "trajectory") == "10,8; 20,18"
+
+
+def test_brackets_that_are_no_expression_are_said(gizmo, big):
+    gizmo.setInput(FG[1], big)
+    gizmo["prompt"].setValue("a [red] ball")
+    with pytest.raises(BadKnob, match="Knob 'prompt' has an expression in brackets that fails: "):
+        asking.ask(gizmo)
+
+
+def test_a_prompt_on_several_lines_is_sent_as_one(gizmo, big):
+    gizmo.setInput(FG[1], big)
+    gizmo["prompt"].setValue("a plane\nover a lake\n")
+    assert sent(gizmo, "prompt") == "a plane over a lake"
+
+
+def test_a_number_with_keys_is_refused_and_one_with_an_expression_is_not(gizmo, big):
+    gizmo.setInput(FG[1], big)
+    gizmo["guidance"].setExpression("seed+2")
+    assert sent(gizmo, "guidance") == 2
+    gizmo["guidance"].fromScript("{curve x1001 1 x1004 8}")
+    with pytest.raises(BadKnob, match="Knob 'guidance' is animated, and one value counts for"):
+        asking.ask(gizmo)
 
 
 # --- layers --------------------------------------------------------------------------------------

@@ -103,8 +103,10 @@ def test_a_knob_that_all_have_keeps_the_tooltip_written_by_hand(gizmo):
     import nuke
 
     like = nuke.createNode("Omnimatte")
-    for name in ("seed", "exposure", "grain", "backbone", "attention"):
+    for name in ("seed", "exposure", "grain", "attention"):
         assert gizmo[name]._user.spell() == like[name]._user.spell()
+    assert gizmo["backbone"].tooltip() == like["backbone"].tooltip()
+    assert set(like["backbone"].values()) < set(gizmo["backbone"].values())
 
 
 def test_the_node_asks_for_what_is_connected(gizmo, read):

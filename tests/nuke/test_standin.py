@@ -21,6 +21,8 @@ ROUND_TRIPS = {
     "nested": "Group {inputs 0 name G\n addUserKnob {20 User}\n addUserKnob {7 mix R 0 1}\n"
     " mix 0.5\n}\n Input {inputs 0 name In}\n Group {name H}\n  Input {inputs 0 name In}\n"
     "  Output {name O}\n end_group\n Output {name O}\nend_group\n",
+    "group before others": "Dot {inputs 0 name A}\nset A [stack 0]\nGroup {inputs 0 name G}\n"
+    " Input {inputs 0 name In}\n Output {name O}\nend_group\npush $A\nDot {name B}\n",
     "clone": "clone node1|Switch|7 Switch {inputs 0 name S which 1}\nset C1 [stack 0]\n"
     "clone $C1 {inputs 0 xpos 7}\n",
     "spaces in a knob's name": 'BlinkScript {inputs 0 name K "Pos_deep threshold" {{parent.x}}}\n',

@@ -5,6 +5,7 @@ import base64
 import http.server
 import io
 import json
+import shlex
 import socket
 import threading
 import time
@@ -153,12 +154,33 @@ def test_the_key_is_sent_and_never_shown(service):
     assert "sk-secret" not in repr(one) + repr(letter) + "".join(letter.tells)
 
 
+@pytest.mark.parametrize("status", [200, 401])
+def test_a_key_that_the_endpoint_repeats_is_not_shown(service, status):
+    service.reply = lambda handler: service.say(handler, "Bad key sk-secret here", status)
+    said = refused(service)
+    assert "Bad key (the key) here" in said
+    assert "sk-secret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "is_told"),
+    [("http://studio/v1", True), ("https://studio/v1", False), ("http://127.0.0.1:8080/v1", False)],
+)
+def test_an_address_on_which_anybody_can_read_along_is_told(url, is_told, monkeypatch):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    tells = vfx_letter(Endpoint(url, "m"), "add a whale", PICTURES).tells
+    assert ("not encrypted" in tells[0]) == is_told
+
+
 def test_a_proxy_on_the_way_is_named(monkeypatch):
     monkeypatch.setenv("http_proxy", "http://user:pass@proxy.studio:3128")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     letter = vfx_letter(Endpoint("http://host.example/v1", "m"), "add a whale", ())
-    assert letter.tells[0] == "To host.example, model m, through the proxy proxy.studio:3128:"
+    assert letter.tells[0].startswith(
+        "To host.example, model m, through the proxy proxy.studio:3128, not encrypted"
+    )
 
 
 @pytest.mark.parametrize("instruction", ["", "  \n"])
@@ -204,6 +226,37 @@ def test_an_endpoint_that_drips_is_left(service):
     assert "did not answer within 0.5 seconds" in refused(service, timeout_s=0.5)
 
 
+def test_an_endpoint_whose_head_drips_is_left(service):
+    def drip(handler):
+        for n in range(200):
+            try:
+                handler.wfile.write(b"X-%d: 1\r\n" % n if n else b"HTTP/1.1 200 OK\r\n")
+            except OSError:
+                return
+            time.sleep(0.05)
+
+    service.reply = drip
+    started = time.monotonic()
+    assert "did not answer within 0.5 seconds" in refused(service, timeout_s=0.5)
+    assert time.monotonic() - started < 5
+
+
+def test_a_refusal_whose_words_do_not_come_is_a_refusal(service):
+    def stall(handler):
+        handler.send_response(503)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"ff\r\n")
+
+    service.reply = stall
+    assert "refused with 503: Service Unavailable" in refused(service)
+
+
+def test_what_is_quoted_cannot_steer_a_terminal(service):
+    service.reply = lambda handler: service.send(handler, "no\x1b[2J credit", 500)
+    assert "no\N{REPLACEMENT CHARACTER}[2J credit" in refused(service)
+
+
 def test_an_endpoint_that_refuses_is_quoted(service):
     service.reply = lambda handler: service.send(handler, '{"error": "no credit"}', 500)
     assert 'refused with 500: {"error": "no credit"}' in refused(service)
@@ -228,6 +281,7 @@ def test_an_answer_without_end_is_refused(service):
         "{}",
         '{"choices": []}',
         '{"choices": [{"message": 3}]}',
+        "[" * 100_000,
     ],
 )
 def test_an_answer_of_no_such_endpoint_is_refused(service, body):
@@ -319,11 +373,21 @@ def test_it_is_off_until_the_settings_allow_the_network():
         ({"url": "ftp://host/v1"}, "assistant_url"),
         ({"url": "http:///v1"}, "assistant_url"),
         ({"url": "http://host/v1?x=1"}, "assistant_url"),
+        ({"url": "http://host:99999/v1"}, "assistant_url"),
+        ({"url": "http://[::1/v1"}, "assistant_url"),
+        ({"url": "http://ho st/v1"}, "assistant_url"),
+        ({"url": "http://host/v\u00fc"}, "assistant_url"),
     ],
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(given, name):
     with pytest.raises(BadKnob, match=name):
         endpoint_of(**{"allow_network": True, "url": "http://host/v1", "model": "m", **given})
+
+
+def test_a_password_in_the_address_is_refused_and_not_repeated():
+    with pytest.raises(BadKnob, match="assistant_key_file") as caught:
+        endpoint_of(allow_network=True, url="http://me:sk-secret@host/v1", model="m")
+    assert "sk-secret" not in str(caught.value)
 
 
 def test_the_key_is_the_first_line_of_its_file(tmp_path):
@@ -371,7 +435,8 @@ def test_the_command_asks_first_and_prints_arguments_of_a_run(
     said = capsys.readouterr()
     assert "Send it? [y/N]" in said.err
     assert "plate frame 1001, 512x256" in said.err
-    assert "--set 'prompt=A boat on calm water; a whale breaches behind it.'\n" in said.out
+    assert "--set 'prompt=A boat on calm water; a whale breaches behind it.' \\\n" in said.out
+    assert shlex.split(said.out.replace("\\\n", ""))[-2:] == ["--set", "target_object=the whale"]
     content = service.asked[0][1]["messages"][1]["content"]
     labels = [part["text"] for part in content[1:] if part["type"] == "text"]
     assert labels == ["plate frame 1001", "plate frame 1002", "plate frame 1004"]

@@ -100,10 +100,22 @@ def test_a_shot_becomes_its_layers(background, shot):
         assert matte[8:10, 9, 0].tolist() == [0.5, 1.0]
         assert (behind == CLEAN).all()
     assert clip.made == {
+        "original": str(shot / "dog/dog.%04d.exr"),
         "matte": "given",
         "background": "omnimatte, temporal",
         "caption": "given",
     }
+
+
+def test_a_clip_of_another_plate_is_not_written_over(background, shot, capsys):
+    assert decompose(*GIVEN) == 0
+    before = (shot / "clips/dog/clip.toml").read_bytes()
+    shutil.copytree(shot / "dog", shot / "other")
+    assert decompose("--input", "plate=other/dog.%04d.exr", *GIVEN[2:]) == 2
+    assert "'dog' in clips already, of another plate" in capsys.readouterr().err
+    assert (shot / "clips/dog/clip.toml").read_bytes() == before
+    assert decompose(*GIVEN, "--caption", "A dog.") == 0
+    assert read_clips(shot / "clips")[0].caption == "A dog."
 
 
 def test_the_job_is_an_omnimatte_with_the_shot_and_what_was_set(background, shot):
@@ -276,6 +288,7 @@ def test_the_assistant_is_off_until_the_settings_allow_it(background, capsys):
         ((*GIVEN, "--name", "../up"), "cannot be the name of a clip"),
         (("--input", "plate=cat/cat.%04d.exr", *GIVEN[2:]), "Input 'plate' has no frames"),
         ((*GIVEN, "--working-space", "nonsense"), "nonsense"),
+        ((*GIVEN, "--exposure", "nan"), "not a number of stops"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(

@@ -86,9 +86,38 @@ def test_what_cannot_be_shown_is_refused_in_a_sentence(arguments, said, capsys):
 
 
 def test_a_removal_has_no_way_to_show(folder, tmp_path, capsys):
-    inputs = ["--input", f"bg={folder}/bg.%04d.exr", "--input", f"remove={folder}/fg.0001.exr"]
+    inputs = ["--input", f"bg={folder}/bg.%04d.exr", "--input", f"remove={folder}/bg.1001.exr"]
     assert main(["preview", "gencomposite", *inputs, "-o", str(tmp_path / "a.png")]) == 2
-    assert capsys.readouterr().err
+    assert "There is no element to show the way of" in capsys.readouterr().err
+
+
+def test_an_element_that_stands_in_bg_has_no_way_to_show(folder, tmp_path, capsys):
+    inputs = ["--input", f"bg={folder}/bg.%04d.exr", "--input", f"fg_matte={folder}/bg.1001.exr"]
+    assert main(["preview", "gencomposite", *inputs, "-o", str(tmp_path / "a.png")]) == 2
+    assert "There is no element to show the way of" in capsys.readouterr().err
+
+
+def test_an_element_whose_own_frame_is_number_nought_is_seen(folder, tmp_path, capsys):
+    for name, n in (("zero", 0), ("long", 1)):
+        (tmp_path / f"{name}.{n:04d}.exr").write_bytes((folder / "fg.0001.exr").read_bytes())
+    inputs = ["--input", f"bg={folder}/bg.%04d.exr"]
+    inputs += ["--input", f"fg.zero={tmp_path}/zero.%04d.exr"]
+    inputs += ["--input", f"fg.long={tmp_path}/long.%04d.exr"]
+    knobs = ["--set", "fg_start=zero: 1002 | 1001", "--set", "fg_speed=long: 0 | 1"]
+    out = str(tmp_path / "a.png")
+    assert main(["preview", "gencomposite", *inputs, *knobs, "-o", out]) == 0
+    assert "zero: in place; seen 1002;" in capsys.readouterr().out
+
+
+def test_the_picture_shows_how_far_a_change_fades_out(folder, tmp_path):
+    dim = ORANGE // 2
+    found = []
+    for grow in ("0", "60"):
+        out = tmp_path / "where.png"
+        assert preview(folder, out, "--set", f"mask_grow={grow}", "--set", "scale=0.2") == 0
+        picture = cv2.imread(str(out))[-374:-24, 24:584, ::-1].astype(int)
+        found.append(int((np.abs(picture - dim).max(axis=2) < 20).sum()))
+    assert found[1] > 1.5 * found[0] > 0
 
 
 # --- files as a shot ------------------------------------------------------------------------------

@@ -82,6 +82,15 @@ def test_a_sequence_in_model_range_is_shown_as_eight_bits():
             "for n in names: cv2.imwrite(os.path.join(out, n), np.zeros((2, 3), np.uint8))",
             "left 000000.png at 3x2 instead of 6x4",
         ),
+        ("os.mkfifo(os.path.join(out, names[0]))", "left no matte 000000.png"),
+        (
+            "import struct, zlib\n"
+            "head = b'IHDR' + struct.pack('>IIBBBBB', 1 << 24, 1 << 24, 8, 0, 0, 0, 0)\n"
+            "data = struct.pack('>I', 13) + head + struct.pack('>I', zlib.crc32(head))\n"
+            "open(os.path.join(out, names[0]), 'wb').write(b'\\x89PNG\\r\\n\\x1a\\n' + data)",
+            "000000.png, which is no PNG",
+        ),
+        ("sys.exit('\x1b[2Jgone')", "ended with 1: [2Jgone"),
         ("import signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended with -11"),
     ],
 )
@@ -130,6 +139,12 @@ def test_when_the_job_is_cancelled_then_the_tool_is_ended(tool):
 
     with pytest.raises(Cancelled):
         tool("import time; time.sleep(60)", head="").mattes(two_pictures(), "red", check=check)
+
+
+@pytest.mark.parametrize("words", ["--out=/etc", " -rf", "a dog\0"])
+def test_words_that_are_none_are_no_option_of_the_tool(tool, words):
+    with pytest.raises(BadKnob, match="words for the segmenter"):
+        tool("sys.exit(3)").mattes(two_pictures(), words)
 
 
 def test_without_words_it_is_not_started(tool):

@@ -93,7 +93,10 @@ class Node(Guarded):
         return self._range()[1]
 
     def format(self):
-        return Format(*self._app.pixels.format_of(self))
+        width, height, aspect = self._app.pixels.format_of(self)
+        if self._app.root._knobs["proxy"].value():
+            width, height = width // 2, height // 2
+        return Format(width, height, aspect)
 
     def width(self):
         return self.format().width()
@@ -430,7 +433,7 @@ def _dump_node(node, lines, indent, names):
     lines.extend(_knob_lines(node, indent + " "))
     lines.append(f"{indent}}}")
     if node._cls == "Group":
-        _dump_nodes(node._children, lines, indent + " ", {})
+        _dump_nodes(node._children, lines, indent + " ", names)  # Tcl's names are one for all.
         lines.append(f"{indent}end_group")
     names[id(node)] = f"N{len(names)}"
     lines.append(f"{indent}set {names[id(node)]} [stack 0]")

@@ -133,8 +133,11 @@ class Knob(Guarded):
         if self._raw not in self._items and self._items:
             self._raw = chosen if chosen in self._items else self._items[0]
 
+    def isAnimated(self):
+        return self._expression() is not None  # An expression counts, as in Nuke.
+
     def hasExpression(self):
-        return self._expression() is not None
+        return self.isAnimated() and not self._expression().startswith("curve")
 
     def setExpression(self, text, channel=0):
         self._set_raw("{" + text + "}")

@@ -3,14 +3,19 @@
 
 Every change is one transaction, so the table is whole after any kill. It is used by one thread of
 one process; pixels and manifests lie in the spool, never here.
+
+A full disk must not keep a server from noting that a job failed for want of room: beside the table
+lies a file that is given up for the room it takes, and made again when there is some.
 """
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +32,10 @@ from gencomp_protocol.messages import (
 from gencomp_protocol.request import Request
 from gencomp_server.engine.job import Job, may_move, new_job_id
 
+log = logging.getLogger(__name__)
+
+_RESERVE_BYTES = 1 << 20
+_NO_ROOM = ("disk is full", "disk I/O error")
 _SCHEMA_VERSION = 2
 _SINCE_1 = "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;"  # Of its worker.
 _SCHEMA = """
@@ -71,11 +80,13 @@ class JobTable:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._orders: dict[str, tuple[Request, tuple[InputPictures, ...]]] = {}
+        self._reserve = path.with_name(f"{path.name}.reserve")
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._bring_up_to_date()
+        self._keep_reserve()
 
     def _bring_up_to_date(self) -> None:
         """Make the tables, or add to those of an older release what they lack."""
@@ -90,12 +101,34 @@ class JobTable:
         """Close the database."""
         self._db.close()
 
+    def _keep_reserve(self) -> None:
+        """Take the room that is given up when there is none left, where there is some."""
+        if self._reserve.exists():
+            return
+        try:
+            self._reserve.write_bytes(os.urandom(_RESERVE_BYTES))  # zeros may take no room
+        except OSError as error:
+            self._reserve.unlink(missing_ok=True)
+            log.warning("no room is kept back for the job table (%s)", error.strerror)
+
+    def _write(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        """Write to the table, into the room that was kept back where there is no other."""
+        try:
+            return self._db.execute(sql, values)
+        except sqlite3.OperationalError as error:
+            if not any(words in str(error) for words in _NO_ROOM) or not self._reserve.exists():
+                raise
+            log.warning("the disk is full: the job table takes the room that was kept back")
+            self._reserve.unlink()
+            return self._db.execute(sql, values)
+
     # --- jobs ------------------------------------------------------------------------------------
 
     def add(self, key: str, request: Request, inputs: tuple[InputPictures, ...]) -> Job:
         """Enter a job in the state ``receiving``."""
         job = Job(new_job_id(), key, RECEIVING, request, inputs, self._clock())
-        self._db.execute(
+        self._keep_reserve()
+        self._write(
             "INSERT INTO jobs (id, key, state, request, inputs, created_s) VALUES (?,?,?,?,?,?)",
             (
                 job.id,
@@ -158,7 +191,7 @@ class JobTable:
         started = now if state == RUNNING else found.started_s
         ended = now if state in FINAL_STATES else None
         spelt = None if error is None else json.dumps(to_plain(error))
-        self._db.execute(
+        self._write(
             "UPDATE jobs SET state = ?, started_s = ?, ended_s = ?, error = ? WHERE id = ?",
             (state, started, ended, spelt, job),
         )
@@ -183,7 +216,7 @@ class JobTable:
 
     def count_death(self, job: str) -> int:
         """Note that a job's worker died under it; return how often that happened so far."""
-        self._db.execute("UPDATE jobs SET deaths = deaths + 1 WHERE id = ?", (job,))
+        self._write("UPDATE jobs SET deaths = deaths + 1 WHERE id = ?", (job,))
         return self.deaths(job)
 
     def deaths(self, job: str) -> int:
@@ -207,7 +240,7 @@ class JobTable:
 
     def add_layer(self, job: str, row: LayerRow) -> None:
         """Note a delivered picture; one delivered again replaces the first."""
-        self._db.execute(
+        self._write(
             "INSERT OR REPLACE INTO layers VALUES (?,?,?,?,?)",
             (job, row.layer, row.frame, row.bytes, row.digest),
         )
@@ -228,7 +261,7 @@ class JobTable:
 
     def add_warning(self, job: str, sentence: str) -> bool:
         """Note a warning; False where the job gave it before."""
-        cursor = self._db.execute("INSERT OR IGNORE INTO warnings VALUES (?,?)", (job, sentence))
+        cursor = self._write("INSERT OR IGNORE INTO warnings VALUES (?,?)", (job, sentence))
         return cursor.rowcount == 1
 
     def warnings(self, job: str) -> list[str]:

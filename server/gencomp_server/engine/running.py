@@ -186,7 +186,8 @@ class Runner:
         held: Residency | None = None,
         segmenter: Segmenter | None = None,
     ) -> None:
-        self._registry, self._machine = tuple(registry), machine
+        self._registry = tuple(registry)
+        self._machine = replace(machine, segmenter=segmenter is not None)
         self._spool, self._mailbox, self._weights = spool, mailbox, weights
         self._segmenter = segmenter
         self._residency = held or Residency(spool.root / _KEPT)

@@ -9,7 +9,7 @@
     spool/stages/<key>/                      what a stage made (engine/stages.py)
     spool/jobs/<id>/layers/<layer>/<layer>.<frame:04d>.exr
     spool/jobs/<id>/manifest.json            written last
-    spool/gencomp.db                         the job table (engine/jobtable.py)
+    spool/gencomp.db                         the job table (engine/jobtable.py), and files of it
 
 Nothing half-written is ever visible under its final name: every file is written beside its place
 and renamed. Folders are 0700 and files 0600. Names that come from a client (digests, job ids,

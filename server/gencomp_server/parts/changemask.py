@@ -63,7 +63,8 @@ def latent_marks(ctx: Context, matte: Any, *, backbone: str) -> Bools:
         return np.full(latents, bool(marked.any()))
     picture = np.where(marked[..., None], np.float32(1), np.float32(-1)).repeat(3, axis=3)
     vectors = encoded(ctx, picture)[0].transpose(0, 2, 3, 1)
-    return parted(vectors, pooled(marked, latents))
+    roughly, touched = (pooled(marked, latents, least) for least in (_MARKED, 0.0))
+    return held(parted(vectors, roughly), roughly, touched)
 
 
 def no_marks(latents: Floats) -> Bools:
@@ -78,12 +79,38 @@ def opened(marked: Bools) -> Bools:
     return np.stack(frames) > 0
 
 
-def pooled(marked: Bools, size: tuple[int, int, int]) -> Bools:
-    """Return the cells of which half or more is marked: what the matte alone says of them.
+def held(group: Bools, roughly: Bools, touched: Bools) -> Bools:
+    """Return a group of cells as far as the matte bears it out.
+
+    However the VAE spreads a picture, nothing is marked more than a cell away from the matte. And
+    where the group misses the most of it, the VAE told nothing, and the matte alone counts.
+
+    Args:
+        group: What the latents say. [T',h,w] bool.
+        roughly: Cells of which the matte fills half or more. [T',h,w] bool.
+        touched: Cells of which it fills anything. [T',h,w] bool.
+
+    Returns:
+        [T',h,w] bool; never empty where the matte is not.
+    """
+    square = np.ones((3, 3), np.uint8)
+    wide = np.stack([cv2.dilate(one.astype(np.uint8), square) for one in touched]) > 0
+    near = wide.copy()
+    near[1:] |= wide[:-1]
+    near[:-1] |= wide[1:]
+    found = group & near
+    if found.any() and 2 * int((found & roughly).sum()) >= int(roughly.sum()):
+        return np.asarray(found)
+    return roughly if roughly.any() else touched
+
+
+def pooled(marked: Bools, size: tuple[int, int, int], least: float = _MARKED) -> Bools:
+    """Return the cells of which enough is marked: what the matte alone says of them.
 
     Args:
         marked: [T,H,W] bool; T = 4k + 1.
         size: Cells. T', h, w.
+        least: Share of a cell that is enough; 0 for anything at all.
 
     Returns:
         [T',h,w] bool. The first latent frame is the first frame; others share the rest evenly.
@@ -93,7 +120,8 @@ def pooled(marked: Bools, size: tuple[int, int, int]) -> Bools:
     share = np.stack([one.mean(axis=0) for one in split])
     side = share.shape[1] // height
     cells = share.reshape(frames, height, side, width, share.shape[2] // width)
-    return np.asarray(cells.mean(axis=(2, 4)) >= _MARKED)
+    filled = cells.mean(axis=(2, 4))
+    return np.asarray(filled >= least if least else filled > 0)
 
 
 def parted(vectors: Floats, roughly: Bools) -> Bools:

@@ -37,6 +37,7 @@ from gencomp_server.parts.stack import over
 from gencomp_server.parts.steps import Step, sources_of_step, visible
 from gencomp_server.parts.trimask import EDIT, KEEP
 from gencomp_server.parts.windows import job_length
+from gencomp_server.placing import SHIPPED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -294,15 +295,16 @@ def paint(
     identity = asking.colour.identity, asking.colour.exposure
     colour: dict[str, Any] = {"colour": identity[0], "exposure": identity[1]}
     own = sources_of_step(shot, step.element)
-    ready = ctx.stage("prepare", prepare, own, step, behind, **colour)
+    ready = ctx.stage("prepare", prepare, own, step, behind, seeded=False, **colour)
     masks = ctx.stage(
         "masks",
         draw_masks,
         ready.cover,
         ready.held,
+        seeded=False,
         inflate_px=inflate_px(asking.inflate, step.box, step.size),
         kernel=asking.kernel,
-        threshold=inflate.THRESHOLD if asking.kernel == inflate.SHIPPED else asking.threshold,
+        threshold=inflate.THRESHOLD if asking.kernel == SHIPPED else asking.threshold,
     )
     shown = np.full((len(step.frames), step.size[1], step.size[0], 3), _WHITE, np.float16)
     if step.element is not None:
@@ -311,6 +313,7 @@ def paint(
             draw_foreground,
             shot.only(*step.element.inputs),
             step.element,
+            seeded=False,
             frames=step.frames,
             size=step.size,
             **colour,
@@ -318,6 +321,7 @@ def paint(
     text = ctx.stage(
         "text",
         denoising.embed,
+        seeded=False,
         backbone=backbone_of(ctx).identity,
         prompt=asking.words[0],
         null=asking.words[1],
@@ -354,13 +358,23 @@ def _painted_span(
     count = part.stop - part.start
     composite = np.asarray(ready.composite[part], np.float32)
     before = ctx.stage(
-        "reference", denoising.there_and_back, composite, backbone=model.vae_identity
+        "reference",
+        denoising.there_and_back,
+        composite,
+        seeded=False,
+        backbone=model.vae_identity,
     )
     masked, drawn = (
-        ctx.stage("encode", encode_blanked, *given, backbone=model.encode_identity)
+        ctx.stage("encode", encode_blanked, *given, seeded=False, backbone=model.encode_identity)
         for given in ((ready.base[part], masks[part]), (shown[part], None))
     )
-    mask = ctx.stage("latent_mask", latent_mask, masks[part], frames=job_length(model.spec, count))
+    mask = ctx.stage(
+        "latent_mask",
+        latent_mask,
+        masks[part],
+        seeded=False,
+        frames=job_length(model.spec, count),
+    )
     latents = ctx.stage(
         "sample",
         denoising.sample_layers,

@@ -61,6 +61,8 @@ __all__ = [
 
 CANVAS = 1.2
 """Side of the square that an element is centred on, in model heights: 576 of 480 lines."""
+MOST_DRIFT_PX = 1.0
+"""A track that drifted further may be of another point by then: something passed in front."""
 _SMALL, _SMALLER = 0.3, 0.1
 _FITS, _FITS_MORE = 0.4, 0.2
 
@@ -187,6 +189,8 @@ def _planned(
     onto = (plate.display_window.width, plate.display_window.height)
     way = Way(shot, params, name, times, boxes, size, onto, aspects)
     matrices, track = way.matrices(ctx)
+    if track is not None and track.drift > MOST_DRIFT_PX:
+        ctx.warn(_drifted(name, track))
     sources = _seen(times, reaches, matrices, onto)
     if all(own is None for own in sources):
         raise off_the_plate(name, *onto)
@@ -206,6 +210,15 @@ def _planned(
         () if depths is None else tuple(depths.at(n)[0] for n in shot.frames),
         params.depth_near == LARGE,
         _report(shot, sources, times, measured, way, track),
+    )
+
+
+def _drifted(name: str, track: Track) -> str:
+    """Return what is said of a track that may have slid off its point."""
+    return (
+        f"The point that '{name}' is stuck to drifted by {track.drift:.1f} pixels, most at frame "
+        f"{track.frames[int(track.returned.argmax())]}; check in gencomp preview that it is still "
+        "on its spot."
     )
 
 

@@ -65,7 +65,7 @@ def sources_of(request: Request, params: PlacingParams, name: str) -> tuple[int 
             hint="Check fg_start and fg_range, or hold or loop it by fg_before and fg_after.",
             knob="fg_start",
         )
-    _check_matte(request.input(matte_of(name)), found)
+    _check_matte(entry, request.input(matte_of(name)), found)
     return found
 
 
@@ -174,9 +174,17 @@ def played(speed: Keys, start: float, frame: float) -> float:
     return total if frame >= start else -total
 
 
-def _check_matte(matte: InputHeader | None, found: tuple[int | None, ...]) -> None:
+def _check_matte(
+    entry: InputHeader, matte: InputHeader | None, found: tuple[int | None, ...]
+) -> None:
     if matte is None or matte.cover == STILL:
         return
+    if entry.cover == STILL:  # A still's number says nothing, so none of the matte's is its.
+        raise MissingFrame(
+            f"Input '{matte.name}' is a sequence, but its element '{entry.name}' is a still.",
+            hint="Connect one picture of the matte, or render the element as a sequence.",
+            input=entry.name,
+        )
     lacking = {own for own in found if own is not None} - set(matte.frames)
     if lacking:
         raise MissingFrame(

@@ -24,12 +24,13 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
+from gencomp_server.placing import NORMALISED, SHIPPED
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Mask = NDArray[np.bool_]
 
-SHIPPED, NORMALISED = "shipped", "normalised"
 KERNELS = (SHIPPED, NORMALISED)
 SHIPPED_PX = 25.0
 """Growth of the released code, in pixels of a picture of 720x480."""
@@ -52,10 +53,10 @@ def cleaned(mask: Mask) -> Mask:
     """
     ellipse = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
     opened = cv2.morphologyEx(mask.astype(np.uint8), cv2.MORPH_OPEN, ellipse)
-    count, pieces, facts, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
+    _, pieces, facts, _ = cv2.connectedComponentsWithStats(opened, connectivity=4)
     large = facts[:, cv2.CC_STAT_AREA] >= _SMALLEST_SHARE * mask.size
     large[0] = False
-    return np.asarray(large[pieces] if count else opened > 0, np.bool_)
+    return np.asarray(large[pieces], np.bool_)
 
 
 def inflated(mask: Mask, *, px: float, kernel: str = SHIPPED, threshold: float = THRESHOLD) -> Mask:

@@ -104,7 +104,8 @@ def choose_key(
     why = "its alpha is full everywhere" if "A" in channels else "it has no alpha"
     raise BadKnob(
         f"Input '{name}' would be placed as a rectangle: {why}, and it does not stand on black.",
-        hint="Connect fg_matte, or set fg_alpha to luma key, or to whole box if you want it.",
+        hint="Connect fg_matte, or set fg_alpha to luma key, to unmult for light on black, or to "
+        "whole box if you want it.",
         knob="fg_alpha",
     )
 

@@ -118,7 +118,7 @@ def check_moves(request: Request, params: PlacingParams, name: str, lives: list[
     """
     path, matrix = keys_of(params, "trajectory", name), keys_of(params, "transform", name)
     if matrix is not None:
-        _check_transform(params, name, matrix, path is not None)
+        _check_transform(params, name, matrix, lives, path is not None)
     scale = keys_of(params, "scale", name)
     if scale is not None:
         _check_scale(name, scale, lives)
@@ -133,7 +133,9 @@ def check_moves(request: Request, params: PlacingParams, name: str, lives: list[
         )
 
 
-def _check_transform(params: PlacingParams, name: str, matrix: Keys, has_path: bool) -> None:
+def _check_transform(
+    params: PlacingParams, name: str, matrix: Keys, lives: list[int], has_path: bool
+) -> None:
     if len(matrix.values) > 1 and not matrix.is_timed:
         raise BadKnob(
             f"Knob 'transform' has {len(matrix.values)} matrices for '{name}' without frames.",
@@ -153,9 +155,10 @@ def _check_transform(params: PlacingParams, name: str, matrix: Keys, has_path: b
             hint=f"Clear one of them; a transform holds {besides[0]} already.",
             knob="transform",
         )
-    for at, (a, b, _, c, d, _) in zip(matrix.frames or (None,), matrix.values, strict=False):
+    for n in lives:  # Between keys, too: a mirror that is keyed passes through nothing.
+        a, b, _, c, d, _ = matrix.at(n)
         if abs(a * d - b * c) < 1e-12:
-            where = "" if at is None else f" at frame {at:g}"
+            where = f" at frame {n}" if matrix.is_timed else ""
             raise BadKnob(
                 f"Knob 'transform' scales '{name}' to nothing{where}.",
                 hint="Give it a size above 0.",

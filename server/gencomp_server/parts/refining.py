@@ -63,6 +63,7 @@ class Wish:
         continue_from: Round from which the rest counts; 0 for none.
         continue_prompt: Prompt from there on; None: the same.
         continue_seed: Seed from there on; None: the same.
+        last_round: Round after which the edit ends; 0 for all.
     """
 
     prompt: str
@@ -81,6 +82,7 @@ class Wish:
     continue_from: int = 0
     continue_prompt: str | None = None
     continue_seed: int | None = None
+    last_round: int = 0
 
     def is_continued(self, number: int) -> bool:
         """Tell whether a round comes after somebody went on with other wishes."""
@@ -114,18 +116,20 @@ class Refined:
         latents: Of the plate with the new content. [1,T',C,h,w] float32.
         matte: Where that is, at the model's size. [T,h,w] bool.
         marks: Where it is in the latents. [T',h',w'] bool.
+        is_drawn: True where somebody drew the matte, so that nothing may come outside it.
     """
 
     latents: Floats
     matte: Bools
     marks: Bools
+    is_drawn: bool
 
 
 # --- a job ---------------------------------------------------------------------------------------
 
 
 def refine(ctx: Context, start: Start, wish: Wish) -> Refined:
-    """Run every round of a job.
+    """Run the rounds of a job.
 
     Raises:
         ToolFailed: The segmenter fails.
@@ -133,9 +137,9 @@ def refine(ctx: Context, start: Start, wish: Wish) -> Refined:
     """
     source = _source(ctx, start, wish)
     backbone, keys = _backbone(ctx), editing.source_keys()
-    latents, told = start.original, []
+    latents, told, drawn = start.original, [], False
     matte = marks = changemask.no_marks(start.original)
-    for one in editing.plan_rounds(wish.preset, wish.steps):
+    for one in editing.plan_rounds(wish.preset, wish.steps, wish.last_round):
         edit = _edit(ctx, wish, one.number)
         edited = editing.run_round(
             ctx,
@@ -152,14 +156,14 @@ def refine(ctx: Context, start: Start, wish: Wish) -> Refined:
             cached_gb=wish.cached_gb,
             keys=keys,
         )
-        matte = _new_content(ctx, start, wish, one, edited)
+        matte, drawn = _new_content(ctx, start, wish, one, edited)
         marks = _marks(ctx, matte)
         latents = editing.compose(start.original, edited, marks)
         told.append(_told(one, edit, matte, marks))
     ctx.report("rounds", told)
     if not marks.any():
         ctx.warn("No new content was found in the last round, so the delivery is the plate.")
-    return Refined(latents, matte, marks)
+    return Refined(latents, matte, marks, drawn)
 
 
 def matte_of(ctx: Context, shot: Shot, name: str, size: tuple[int, int]) -> Bools | None:
@@ -199,6 +203,7 @@ def _marks(ctx: Context, matte: Bools) -> Bools:
 
 def _source(ctx: Context, start: Start, wish: Wish) -> Source:
     """Return the plate at every noise level, and what of it stands out."""
+    where, marks = _standing_out(ctx, start, wish)  # the segmenter first: it may fail
     nothing = _read(ctx, "")
     inverted = ctx.stage(
         "invert",
@@ -211,7 +216,6 @@ def _source(ctx: Context, start: Start, wish: Wish) -> Source:
         steps=inversion.kept_steps(wish.steps),
         inversion_steps=wish.inversion_steps,
     )
-    where, marks = _standing_out(ctx, start, wish)
     ctx.report("source_from", where)
     ctx.report("source_share", round(float(marks.mean()), 6))
     told = _read(ctx, wish.source_prompt, "source_prompt")
@@ -283,15 +287,17 @@ def _read(ctx: Context, words: str, knob: str = "", null: str | None = None) -> 
 # --- what a round came to ------------------------------------------------------------------------
 
 
-def _new_content(ctx: Context, start: Start, wish: Wish, one: Round, edited: Floats) -> Bools:
-    """Return where the new content of a round is. [T,h,w] bool."""
+def _new_content(
+    ctx: Context, start: Start, wish: Wish, one: Round, edited: Floats
+) -> tuple[Bools, bool]:
+    """Return where the new content of a round is, [T,h,w] bool, and whether that was drawn."""
     drawn = None
     if wish.is_continued(one.number):
         drawn = matte_of(ctx, start.shot, CONTINUE_MATTE, start.size)
     if drawn is None and wish.change_from == TARGET_MATTE:
         drawn = matte_of(ctx, start.shot, TARGET_MATTE, start.size)
     if drawn is not None:
-        return drawn
+        return drawn, True
     seen = ctx.stage(
         "look",
         denoising.decode,
@@ -307,7 +313,7 @@ def _new_content(ctx: Context, start: Start, wish: Wish, one: Round, edited: Flo
         found = differs.mask
     if not found.any():
         ctx.warn(_nothing_new(wish, one))
-    return found
+    return found, False
 
 
 def _nothing_new(wish: Wish, one: Round) -> str:

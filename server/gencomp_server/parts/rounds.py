@@ -81,12 +81,13 @@ class Round:
     anchored: int
 
 
-def plan_rounds(preset: str, steps: int) -> tuple[Round, ...]:
+def plan_rounds(preset: str, steps: int, last: int = 0) -> tuple[Round, ...]:
     """Return the rounds of an edit.
 
     Args:
         preset: Name of a list in ``PRESETS``.
         steps: Sampling steps from pure noise, of which a round takes the last.
+        last: Round after which it ends; 0 for all.
     """
     chosen, timesteps = PRESETS[preset], timesteps_of(steps)
     rounds = []
@@ -97,7 +98,7 @@ def plan_rounds(preset: str, steps: int) -> tuple[Round, ...]:
         rounds.append(
             Round(number, level, strength, timesteps[start], start, steps - start, anchored)
         )
-    return tuple(rounds)
+    return tuple(rounds[: last or None])
 
 
 def is_anchored(preset: str, timestep: float) -> bool:
@@ -105,12 +106,12 @@ def is_anchored(preset: str, timestep: float) -> bool:
     return _ANCHORED_ABOVE < timestep < PRESETS[preset].anchored_below
 
 
-def anchored_timesteps(preset: str, steps: int) -> tuple[int, ...]:
-    """Return the timesteps of every anchored step of every round, as often as they occur."""
+def anchored_timesteps(preset: str, steps: int, last: int = 0) -> tuple[int, ...]:
+    """Return the timesteps of every anchored step of the rounds, as often as they occur."""
     visited = timesteps_of(steps)
     return tuple(
         t
-        for one in plan_rounds(preset, steps)
+        for one in plan_rounds(preset, steps, last)
         for t in visited[one.start :]
         if is_anchored(preset, t)
     )

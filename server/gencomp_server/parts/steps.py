@@ -169,6 +169,7 @@ def standing(ctx: Context, shot: Shot) -> Element:
         fg_alpha=MATTE,
         low=0.0,
         high=1.0,
+        seeded=False,
     )
     boxes = np.asarray(measured.boxes)
     covers = ~np.isnan(boxes[:, 0])

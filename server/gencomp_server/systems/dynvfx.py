@@ -37,7 +37,7 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, Request
-from gencomp_server.backbones import choose, model_size, steps_of
+from gencomp_server.backbones import backbone_knob, choose, model_size, steps_of
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -52,6 +52,7 @@ from gencomp_server.contract import (
 )
 from gencomp_server.finishing import LIMIT_INPUT, ORIGIN_LAYER, PROTECT_INPUT, ChangeParams
 from gencomp_server.footprint import CPU
+from gencomp_server.segmenting import check_words
 
 if TYPE_CHECKING:
     from gencomp_server.backbones import BackboneSpec
@@ -62,6 +63,8 @@ AUTO, SEGMENTER, CHANGED = "auto", "segmenter", "difference"
 LOCAL, GLOBAL, OWN_RATES = "local", "global", "own rates"
 SHIPPED, PAPER = "shipped", "paper"
 _SAME_SEED = -1
+_PAIR = 2
+"""Elements of an anchored step, which goes as one forward: the edit and the plate."""
 _KEEPS_NOTHING = (
     "Knob 'cached_keys_gb' is less than one noise level of this plate takes, so nothing is kept."
 )
@@ -71,6 +74,7 @@ _KEEPS_NOTHING = (
 class Params(ChangeParams):
     """Knobs of DynVFX; field name is knob name."""
 
+    backbone: str = backbone_knob("dynvfx")
     prompt: str = knob(
         "",
         doc="The finished shot in about 90 words: what is there, what is new, how they touch. "
@@ -131,6 +135,14 @@ class Params(ChangeParams):
         hi=2**31 - 1,
         tab="Continue",
         doc="Seed from that round on; -1: the same.",
+    )
+    last_round: int = knob(
+        0,
+        lo=0,
+        hi=16,
+        tab="Continue",
+        doc="Stop after this round and deliver what it made; later rounds go on from there. 0: all "
+        "rounds.",
     )
     rounds: str = knob(
         SHIPPED,
@@ -204,7 +216,7 @@ def check(request: Request) -> None:
     """Refuse combinations that cannot work, from the header alone.
 
     Raises:
-        BadKnob: No prompt, no such round, or words that the segmenter would need.
+        BadKnob: No prompt, no such round, or words that the segmenter needs and cannot take.
         MissingInput: ``change_from`` or a connected matte asks for what is not there.
     """
     from gencomp_server.parts.rounds import plan_rounds
@@ -228,12 +240,23 @@ def check(request: Request) -> None:
             hint="Name the new content in target_object.",
             knob="target_object",
         )
+    for words in (params.source_objects, params.target_object):
+        check_words(words)
     count = len(plan_rounds(params.rounds, steps_of(params)))
-    if params.continue_from > count:
+    for name in ("continue_from", "last_round"):
+        number = getattr(params, name)
+        if number > count:
+            raise BadKnob(
+                f"Knob '{name}' is {number}, but there are {count} rounds.",
+                hint=f"Set it to 1 to {count}, or to 0 for off.",
+                knob=name,
+            )
+    if 0 < params.last_round < params.continue_from:
         raise BadKnob(
-            f"Knob 'continue_from' is {params.continue_from}, but there are {count} rounds.",
-            hint=f"Set it to 1 to {count}, or to 0 for off.",
-            knob="continue_from",
+            f"Knob 'continue_from' is {params.continue_from}, but 'last_round' ends the edit after "
+            f"round {params.last_round}.",
+            hint="Set last_round to 0 for all rounds.",
+            knob="last_round",
         )
     if not params.continue_from and request.input(CONTINUE_MATTE) is not None:
         raise MissingInput(
@@ -253,7 +276,8 @@ def plan(request: Request, machine: Machine) -> Plan:
     """Estimate forwards, memory, bytes and minutes from the header alone.
 
     Raises:
-        WeightsMissing, WeightsRefused, OutOfMemory, BadKnob: The video model cannot be used so.
+        WeightsMissing, WeightsRefused, OutOfMemory, BadKnob: The video model cannot be used so, or
+            there is no segmenter where one is asked for.
     """
     from gencomp_server.cost import estimate
     from gencomp_server.parts.windows import job_windows
@@ -261,7 +285,9 @@ def plan(request: Request, machine: Machine) -> Plan:
     params: Params = parse_params(Params, request.knobs)
     spec = choose(SYSTEM, params, machine)
     assert spec is not None, SYSTEM.backbone
-    notes = _notes(request, params)
+    has_matte = request.input(TARGET_MATTE) is not None
+    how = _found_by(params, has_matte=has_matte, has_segmenter=machine.segmenter)
+    notes = (_spell_finder(how, params),)
     plate = request.input(PLATE)
     if plate is None or plate.format is None:
         unknown = "The plate's size is not known yet, so there is no estimate."
@@ -270,15 +296,16 @@ def plan(request: Request, machine: Machine) -> Plan:
     frames, pixels = len(request.frames), plate.format.width * plate.format.height
     spared, kept = _kept_keys(params, spec, size, frames, on_cpu=machine.device == CPU)
     inverting, editing = _forwards(params, spec, frames, spared)
-    pairs = 2 * len(job_windows(spec, frames))  # edit and plate go into one forward
+    a_step = 2 * len(job_windows(spec, frames))  # as estimate counts one with guidance
     cost = estimate(
         spec,
         size,
         frames,
-        steps=math.ceil((inverting + editing) / pairs),
+        steps=math.ceil((inverting + editing) / a_step),
         guidance=2.0,
         machine=machine,
         precision=params.precision,
+        at_once=_PAIR,
     )
     times = (inverting + editing) / cost.forwards
     sampling = cost.stage_bytes["sample"]
@@ -329,7 +356,8 @@ def _kept_keys(
     )
     wanted = rounds.anchored_timesteps(params.rounds, steps_of(params))
     kept = sourcekeys.kept_timesteps(wanted, each, int(params.cached_keys_gb * 1e9))
-    return sourcekeys.spared(wanted, kept), each * len(kept)
+    met = rounds.anchored_timesteps(params.rounds, steps_of(params), params.last_round)
+    return sourcekeys.spared(met, kept), each * len(kept)
 
 
 def _check_room(kept: int, sampling: int, machine: Machine) -> None:
@@ -348,18 +376,38 @@ def _check_room(kept: int, sampling: int, machine: Machine) -> None:
         )
 
 
-def _notes(request: Request, params: Params) -> tuple[str, ...]:
-    how = params.change_from
-    if how == AUTO and request.input(TARGET_MATTE) is not None:
-        how = TARGET_MATTE
+def _found_by(params: Params, *, has_matte: bool, has_segmenter: bool) -> str:
+    """Return what says where the new content is.
+
+    Args:
+        params: The knobs.
+        has_matte: True where ``target_matte`` is connected.
+        has_segmenter: True where the server has one.
+
+    Raises:
+        BadKnob: A segmenter is asked for and the server has none.
+    """
+    if params.change_from == SEGMENTER and not has_segmenter:
+        raise BadKnob(
+            "Knob 'change_from' is segmenter, and this server has none.",
+            hint="Name one in its settings as segmenter, connect target_matte, or choose "
+            "difference.",
+            knob="change_from",
+        )
+    if params.change_from != AUTO:
+        return params.change_from
+    if has_matte:
+        return TARGET_MATTE
+    return SEGMENTER if has_segmenter and params.target_object.strip() else CHANGED
+
+
+def _spell_finder(how: str, params: Params) -> str:
     words = {
-        AUTO: "Where the new content is: the segmenter's word, if the server has one, else what "
-        "changed.",
-        TARGET_MATTE: "Where the new content is: target_matte.",
-        SEGMENTER: f"Where the new content is: the segmenter, looking for {params.target_object}.",
-        CHANGED: "Where the new content is: where the picture changed.",
+        TARGET_MATTE: "target_matte.",
+        SEGMENTER: f"the segmenter, looking for {params.target_object}.",
+        CHANGED: "where the picture changed.",
     }
-    return (words[how],)
+    return f"Where the new content is: {words[how]}"
 
 
 def _forwards(params: Params, spec: BackboneSpec, frames: int, spared: int = 0) -> tuple[int, int]:
@@ -378,7 +426,7 @@ def _forwards(params: Params, spec: BackboneSpec, frames: int, spared: int = 0) 
     inverting = rounds.count_inversion_forwards(
         spec, frames, steps=rounds.kept_steps(steps), inversion_steps=params.inversion_steps
     )
-    planned = rounds.plan_rounds(params.rounds, steps)
+    planned = rounds.plan_rounds(params.rounds, steps, params.last_round)
     windows = len(job_windows(spec, frames))
     return inverting, rounds.count_forwards(planned, windows, params.guidance, spared)
 
@@ -401,9 +449,12 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     colour, plate = range_of(shot.request, params.exposure), lead.format_of(shot)
     size = model_size(backbone.spec, plate, params.model_size)
     box = Box(0, 0, plate.width - 1, plate.height - 1)
-    how = _change_from(shot, params, ctx)
+    has_matte, has_segmenter = TARGET_MATTE in shot.names, ctx.segmenter is not None
+    how = _found_by(params, has_matte=has_matte, has_segmenter=has_segmenter)
     finish.open_reach(ctx, shot, box=box, size=size)
     refining.check_mattes(ctx, shot, size)
+    if ctx.segmenter is not None and (how == SEGMENTER or _looks_for_objects(shot, params, ctx)):
+        ctx.segmenter.check_there()
     _say_what_runs(shot, params, ctx, how, size)
 
     video = ctx.stage(
@@ -426,16 +477,17 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     reference = decoded(original)
     start = refining.Start(shot, video, original, reference, size)
     found = refining.refine(ctx, start, _wish(params, how))
+    ctx.report("forwards_computed", backbone.forwards)
     made = decoded(found.latents)
     temporal = backbone.spec.vae_temporal
-    area = found.matte | newcontent.on_pixels(found.marks, count, size, temporal)
-    floor = ctx.stage("noise", denoising.measure_noise, reference, made, newcontent.asked(area))
+    cells = found.matte | newcontent.on_pixels(found.marks, count, size, temporal)
+    floor = ctx.stage("noise", denoising.measure_noise, reference, made, newcontent.asked(cells))
     _report_floor(floor, ctx)
     reach = ctx.stage(
         "bounds",
         newcontent.reach_of_edit,
         some(shot, LIMIT, PROTECT),
-        area,
+        found.matte if found.is_drawn else cells,
         size=size,
         grow_px=params.mask_grow,
     )
@@ -472,6 +524,7 @@ def _wish(params: Params, how: str) -> Wish:
         continue_from=params.continue_from,
         continue_prompt=other or None,
         continue_seed=None if seed == _SAME_SEED else seed,
+        last_round=params.last_round,
     )
 
 
@@ -485,27 +538,6 @@ def _keep(params: Params) -> tuple[float, float]:
 
 
 # --- what is said --------------------------------------------------------------------------------
-
-
-def _change_from(shot: Shot, params: Params, ctx: Context) -> str:
-    """Return what says where the new content is.
-
-    Raises:
-        BadKnob: A segmenter is asked for and the server has none.
-    """
-    if params.change_from == SEGMENTER and ctx.segmenter is None:
-        raise BadKnob(
-            "Knob 'change_from' is segmenter, and this server has none.",
-            hint="Name one in its settings as segmenter, connect target_matte, or choose "
-            "difference.",
-            knob="change_from",
-        )
-    if params.change_from != AUTO:
-        return params.change_from
-    if TARGET_MATTE in shot.names:
-        return TARGET_MATTE
-    is_named = ctx.segmenter is not None and params.target_object.strip()
-    return SEGMENTER if is_named else CHANGED
 
 
 def _say_what_runs(
@@ -529,9 +561,18 @@ def _say_what_runs(
     _warn_of_idle(shot, params, ctx, how)
 
 
+def _looks_for_objects(shot: Shot, params: Params, ctx: Context) -> bool:
+    """Tell whether the segmenter is asked for what stands out."""
+    is_asked = ctx.segmenter is not None and bool(params.source_objects.strip())
+    return is_asked and SOURCE_MATTE not in shot.names
+
+
 def _warn_of_idle(shot: Shot, params: Params, ctx: Context, how: str) -> None:
     """Warn of knobs and inputs that were set and do nothing."""
     usual, idle = Params(), []
+    if SOURCE_MATTE not in shot.names and not _looks_for_objects(shot, params, ctx):
+        name = "keep_inside" if params.scope == OWN_RATES else "scope"
+        idle.append((name, "nothing says what stands out: connect source_matte"))
     if params.scope != OWN_RATES:
         idle += [(name, f"scope is {params.scope}") for name in ("keep_inside", "keep_outside")]
     if params.guidance == 1:

@@ -27,11 +27,13 @@ from gencomp_protocol.errors import BadMatte, InternalError, MissingFrame, Missi
 from gencomp_protocol.frames import spell_frames
 from gencomp_protocol.layers import (
     BG,
+    DEPTH,
     DIFFERENCE,
     EFFECT,
     EFFECT_MATTE,
     ELEMENT,
     FG_MATTE,
+    HOLDOUT,
     INTERACTION,
     LIMIT,
     ORIGIN,
@@ -41,7 +43,14 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, Request
-from gencomp_server.backbones import BackboneSpec, cached_steps_of, choose, model_size, steps_of
+from gencomp_server.backbones import (
+    BackboneSpec,
+    backbone_knob,
+    cached_steps_of,
+    choose,
+    model_size,
+    steps_of,
+)
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -64,6 +73,7 @@ from gencomp_server.placing import (
     HOLDOUT_INPUT,
     PlacingParams,
     declared,
+    idle_knobs,
 )
 
 if TYPE_CHECKING:
@@ -87,6 +97,7 @@ _UNTAUGHT = (
 class Params(PlacingParams):
     """Knobs of GenComposite; field name is knob name."""
 
+    backbone: str = backbone_knob("gencomposite")
     task: str = knob(
         AUTO,
         choices=(AUTO, COMPOSITE, HARMONISE, REMOVAL),
@@ -353,7 +364,8 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     task, backbone = task_of(shot.request, params), _backbone(ctx)
     things = _things(shot, params, ctx, task)
     places = tuple(
-        ctx.stage("places", find_places, sources_of_step(shot, one), one) for one in things
+        ctx.stage("places", find_places, sources_of_step(shot, one), one, seeded=False)
+        for one in things
     )
     steps = _steps(shot, params, backbone.spec, things, places)
     _say_what_runs(shot, params, ctx, task, things, places, steps)
@@ -516,6 +528,13 @@ def _warn_of_idle(shot: Shot, params: Params, ctx: Context, task: str) -> None:
         ctx.warn("Input 'remove' is not used, because fg is put in; take away in a job of its own.")
     if task == REMOVAL and any(name.startswith("fg") for name in shot.names):
         ctx.warn("Input 'fg' is not used, because the task is a removal.")
+    if task == REMOVAL and HOLDOUT in shot.names:
+        ctx.warn("Input 'holdout' is not used in a removal; protect keeps what must stay.")
+    if task == REMOVAL or _stands_in_bg(shot.request):
+        if DEPTH in shot.names:
+            ctx.warn("Input 'depth' is not used, because no fg is placed.")
+        for name in idle_knobs(params):
+            ctx.warn(f"Knob '{name}' has no effect, because no fg is placed.")
     if task == HARMONISE and params.element_source == GENERATED:
         ctx.warn("Knob 'element_source' has no effect where only the element's colour changes.")
 

@@ -48,6 +48,7 @@ from gencomp_protocol.layers import (
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader, Request
 from gencomp_server.backbones import (
     SPECS,
+    backbone_knob,
     cached_steps_of,
     choose,
     model_size,
@@ -112,6 +113,7 @@ padded, blanked, its noise, noisy, and what the model gives or takes of it."""
 class Params(FinishParams):
     """Knobs of Omnimatte, after those that systems share; field name is knob name."""
 
+    backbone: str = backbone_knob("omnimatte")
     clean_plate_from: str = knob(
         AUTO,
         choices=(AUTO, TEMPORAL, MODEL),

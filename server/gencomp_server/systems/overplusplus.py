@@ -40,7 +40,14 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, Request
-from gencomp_server.backbones import BackboneSpec, cached_steps_of, choose, model_size, steps_of
+from gencomp_server.backbones import (
+    BackboneSpec,
+    backbone_knob,
+    cached_steps_of,
+    choose,
+    model_size,
+    steps_of,
+)
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -91,6 +98,7 @@ _NO_PROMPT = "There is no prompt, so what effect comes is up to the model."
 class Params(EffectParams):
     """Knobs of Over++; field name is knob name."""
 
+    backbone: str = backbone_knob("overplusplus")
     prompt: str = knob(
         "",
         doc="What the effect is, in a few words or a full caption: soft shadow, turbulent wake.",

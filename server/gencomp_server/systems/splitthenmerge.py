@@ -36,7 +36,7 @@ from gencomp_protocol.layers import (
     LayerSpec,
 )
 from gencomp_protocol.request import SEQUENCE, STILL, Request
-from gencomp_server.backbones import cached_steps_of, choose, model_size, steps_of
+from gencomp_server.backbones import backbone_knob, cached_steps_of, choose, model_size, steps_of
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     Context,
@@ -71,6 +71,7 @@ _LITTLE_PLATE = 50.0
 class Params(ChangeParams):
     """Knobs of Split-then-Merge; field name is knob name."""
 
+    backbone: str = backbone_knob("splitthenmerge")
     prompt: str = knob(
         "",
         doc="The finished shot in a sentence or two: subject, what it does, where. The model "

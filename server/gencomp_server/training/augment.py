@@ -75,11 +75,11 @@ def jittered(picture: Floats, matte: Floats, jitter: Jitter) -> Floats:
 
     Args:
         picture: [T,H,W,3].
-        matte: [T,H,W,1].
+        matte: [T,H,W,1]; the mean grey is that of what it covers.
         jitter: How.
 
     Returns:
-        [T,H,W,3] in 0..1.
+        [T,H,W,3] in 0..1; its own where the matte is 0.
     """
     weights = np.array([0.299, 0.587, 0.114], np.float32)
     shifted = picture * np.float32(1 + jitter.brightness)
@@ -90,7 +90,7 @@ def jittered(picture: Floats, matte: Floats, jitter: Jitter) -> Floats:
     shifted = np.clip(own + (shifted - own) * np.float32(1 + jitter.saturation), 0, 1)
     if jitter.hue:
         shifted = np.stack([_turned(frame, jitter.hue) for frame in shifted])
-    return np.asarray(picture + matte * (shifted - picture), np.float32)
+    return np.where(matte > 0, shifted, picture).astype(np.float32)
 
 
 def _turned(frame: Floats, turns: float) -> Floats:
@@ -227,10 +227,21 @@ def draw_transformation(matte: Floats, rng: np.random.Generator) -> Transformati
     )
 
 
-def transformed(fg: Floats, matte: Floats, change: Transformation) -> tuple[Floats, Floats]:
-    """Return a foreground on black and its matte, changed alike. [T,H,W,3] and [T,H,W,1]."""
-    picture, coverage = (np.asarray(change.flip.of(one), np.float32) for one in (fg, matte))
-    picture = jittered(picture, (coverage > 0).astype(np.float32), change.jitter)
+def transformed(original: Floats, matte: Floats, change: Transformation) -> tuple[Floats, Floats]:
+    """Cut a foreground out, on black, and change it and its matte alike.
+
+    Its colour is shifted before it is cut out: what is half covered is half of its new colour.
+
+    Args:
+        original: The picture that it is part of. [T,H,W,3].
+        matte: Its coverage. [T,H,W,1].
+        change: How.
+
+    Returns:
+        The foreground, [T,H,W,3], and its matte, [T,H,W,1].
+    """
+    picture, coverage = (np.asarray(change.flip.of(one), np.float32) for one in (original, matte))
+    picture = jittered(picture, coverage, change.jitter) * coverage
     both = moved(np.ascontiguousarray(np.concatenate([picture, coverage], axis=3)), change.move)
     return both[..., :3], both[..., 3:]
 

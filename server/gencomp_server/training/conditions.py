@@ -12,19 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gencomp_server.parts.merging import pooled
 from gencomp_server.parts.schedule import TRAIN_STEPS, signal_levels
-from gencomp_server.training import masks
 from gencomp_server.training.recipes import IDENTITY, TRIMASK, Prepared, Recipe
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from gencomp_server.models.cogvideox import CogVideoXBackbone
 
 IDENTITY_ALPHA = 0.5
@@ -39,7 +37,7 @@ class Example:
         picture: Latents that the model is to give. [1,T',16,h,w].
         condition: Channels beside the noise. [1,T',K,h,w].
         caption: What the model is told.
-        subject: Where the subject is, for the identity loss. [1,T',1,h,w] in 0..1.
+        subject: 1 where the subject is, else 0, for the identity loss. [1,T',1,h,w].
     """
 
     picture: Tensor
@@ -64,7 +62,7 @@ def example(prepared: Prepared, recipe: Recipe, backbone: CogVideoXBackbone) -> 
     subject = None
     if recipe.loss == IDENTITY:
         assert prepared.subject is not None, recipe.name
-        subject = _latent(masks.pooled(prepared.subject), picture)
+        subject = torch.from_numpy(pooled(prepared.subject)).to(picture)
     make = _beside_trimask if recipe.condition == TRIMASK else _joined
     return Example(picture, make(prepared, backbone), prepared.caption, subject)
 
@@ -78,19 +76,13 @@ def _joined(prepared: Prepared, backbone: CogVideoXBackbone) -> Tensor:
     layers = {name: backbone.encode(video) for name, video in prepared.videos.items()}
     first = next(iter(layers.values()))
     if prepared.shown is not None:
-        layers["fg"] = layers["fg"] * _latent(masks.pooled(prepared.shown), first)
+        layers["fg"] = layers["fg"] * torch.from_numpy(pooled(prepared.shown)).to(first)
     if prepared.inflated is not None:
         from gencomp_server.parts.inflate import to_latent
 
         editable = np.asarray(to_latent(prepared.inflated), np.float32)
-        layers["mask"] = _latent(editable[..., None], first)
+        layers["mask"] = torch.from_numpy(editable[None, :, None]).to(first)
     return backbone.join(layers)
-
-
-def _latent(cells: NDArray[Any], like: Tensor) -> Tensor:
-    """Bring [T',h,w,1] to [1,T',1,h,w] beside other latents."""
-    plain = torch.from_numpy(np.ascontiguousarray(cells.transpose(0, 3, 1, 2))[None])
-    return plain.to(like)
 
 
 # --- noise ---------------------------------------------------------------------------------------

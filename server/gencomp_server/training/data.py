@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -48,6 +48,8 @@ class Cut:
         share: Side of the cut as a share of the largest that has the size's shape, 0..1.
         across: Where the cut lies, 0 at the left edge, 1 at the right.
         down: Where the cut lies, 0 at the top edge, 1 at the bottom.
+        squeezed: True to take the whole picture, whatever its shape, as jobs of models of one size
+            do; the cut is then nowhere.
     """
 
     first: int
@@ -56,9 +58,12 @@ class Cut:
     share: float = 1.0
     across: float = 0.5
     down: float = 0.5
+    squeezed: bool = False
 
     def box(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return the cut of a picture as left, top, right and bottom; the last two exclusive."""
+        if self.squeezed:
+            return 0, 0, width, height
         shape = self.size[0] / self.size[1]
         wide = min(width, height * shape) * self.share
         w = min(width, max(1, round(wide)))
@@ -184,17 +189,11 @@ class DiskClips:
         clip = self._clips[index]
         sees, captions = _range_of(clip), self.captions(index)
         at = source_index(len(clip.frames), cut.first + cut.count)[cut.first :]
-        original = _stack(clip, ORIGINAL, at, cut, sees)
-        if clip.unpaired:
-            return Layers(clip.name, original, captions=captions)
-        return Layers(
-            clip.name,
-            original,
-            matte=_stack(clip, MATTE, at, cut, None),
-            background=_stack(clip, BACKGROUND, at, cut, sees),
-            over=_over(clip, at, cut, sees),
-            captions=captions,
-        )
+        made = {i: _frame(clip, i, cut, sees) for i in sorted(set(at))}
+        stacks: dict[str, Any] = {
+            name: np.stack([made[i][name] for i in at]) for name in made[at[0]]
+        }
+        return Layers(clip.name, **stacks, captions=captions)
 
 
 def _range_of(clip: Clip) -> ModelRange:
@@ -204,36 +203,37 @@ def _range_of(clip: Clip) -> ModelRange:
     return ModelRange(clip.exposure, resolve(clip.working_space, clip.ocio))
 
 
-def _stack(
-    clip: Clip, layer: str, at: tuple[int, ...], cut: Cut, sees: ModelRange | None
-) -> Floats:
-    """Return the cut of one layer; a matte where there is no range."""
-    files = clip.files(layer)
-    made = {i: cut_of(read_picture(files[i]), cut, sees) for i in sorted(set(at))}
-    return np.stack([made[i] for i in at])
+def _frame(clip: Clip, i: int, cut: Cut, sees: ModelRange) -> dict[str, Floats]:
+    """Return the cut of one frame's layers by their names in :class:`Layers`.
 
-
-def _over(clip: Clip, at: tuple[int, ...], cut: Cut, sees: ModelRange) -> Floats:
-    """Return the subject over the background, eq. 2 of Over++, composited in light."""
-    made: dict[int, Floats] = {}
-    for i in sorted(set(at)):
-        fg, matte, below = (read_picture(clip.files(layer)[i]) for layer in (FG, MATTE, BACKGROUND))
-        if not fg.shape[:2] == matte.shape[:2] == below.shape[:2]:
-            raise BadPicture(
-                f"The layers of clip '{clip.name}' differ in size on frame {clip.frames[i]}.",
-                hint="Write the clip again with gencomp decompose.",
-                frame=clip.frames[i],
-            )
-        made[i] = cut_of(fg + (1 - matte) * below, cut, sees)
-    return np.stack([made[i] for i in at])
+    ``over`` is the subject over the background, eq. 2 of Over++, composited in light.
+    """
+    read = {layer: read_picture(clip.files(layer)[i]) for layer in clip.layers}
+    if len({picture.shape[:2] for picture in read.values()}) > 1:
+        raise BadPicture(
+            f"The layers of clip '{clip.name}' differ in size on frame {clip.frames[i]}.",
+            hint="Write the clip again with gencomp decompose.",
+            frame=clip.frames[i],
+        )
+    if clip.unpaired:
+        return {ORIGINAL: cut_of(read[ORIGINAL], cut, sees)}
+    over = read[FG] + (1 - read[MATTE]) * read[BACKGROUND]
+    return {
+        ORIGINAL: cut_of(read[ORIGINAL], cut, sees),
+        MATTE: cut_of(read[MATTE], cut, None),
+        BACKGROUND: cut_of(read[BACKGROUND], cut, sees),
+        "over": cut_of(over, cut, sees),
+    }
 
 
 def cut_of(picture: Floats, cut: Cut, sees: ModelRange | None) -> Floats:
-    """Code, cut and resize one picture. [H,W,C] light or coverage -> [h,w,C] in 0..1."""
+    """Cut, resize and code one picture, in the order of a job: what is averaged is light.
+
+    [H,W,C] light, or coverage where nothing sees it -> [h,w,C] in 0..1.
+    """
     left, top, right, bottom = cut.box(picture.shape[1], picture.shape[0])
-    part = picture[top:bottom, left:right]
-    seen = part if sees is None else sees.code(part)
-    return to_model_frame(np.clip(seen, 0, 1), cut.size)
+    part = to_model_frame(np.ascontiguousarray(picture[top:bottom, left:right]), cut.size)
+    return np.asarray(np.clip(part if sees is None else sees.code(part), 0, 1), np.float32)
 
 
 def read_captions(file: Path) -> dict[str, tuple[str, ...]]:

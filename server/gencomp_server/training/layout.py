@@ -75,7 +75,7 @@ class Clip:
         working_space: Scene-linear space of all light, as ``colour.spaces.resolve`` reads it.
         ocio: The OpenColorIO config that it is a name of; empty for none.
         exposure: Stops by which a model should see it brighter.
-        made: Who made matte, background and caption, by name of the layer; for people.
+        made: Of what files ``original`` was made, and who made matte, background and caption.
     """
 
     name: str

@@ -92,13 +92,44 @@ def train(
         MissingInput: There is no checkpoint to go on from.
         WeightsRefused: The checkpoint cannot be read.
         Cancelled: ``stopped`` said yes.
-        InternalError: The loss is not finite.
+        InternalError: The loss or its gradient is not finite.
         DiskFull, UnwritableOutput: Something cannot be written.
     """
     settings.check(backbone.spec.even_latents)
     with _steady(settings.seed):
         run = _Run(recipe, clips, backbone, settings, out, report or (lambda event: None))
         return run.go(resume, stopped or (lambda: False))
+
+
+def check_new(out: Path) -> None:
+    """Refuse a folder that holds a training already.
+
+    Raises:
+        BadKnob: It does.
+    """
+    if checkpoint.checkpoints(out / "checkpoints"):
+        raise BadKnob(
+            f"There is a training in {out} already.",
+            hint="Go on with it with --resume, or choose another --out.",
+            knob="out",
+        )
+
+
+def check_device(name: str) -> None:
+    """Refuse a device that this machine, or its torch, has not.
+
+    Raises:
+        BadKnob: It has not.
+    """
+    try:
+        torch.empty(1, device=name)
+    except (AssertionError, RuntimeError) as error:  # torch has either, by how it was built
+        why = str(error).partition("\n")[0].rstrip(".")
+        raise BadKnob(
+            f"The device '{name}' cannot be had: {why}.",
+            hint="Give --device cpu, or cuda where torch was built for it.",
+            knob="device",
+        ) from error
 
 
 @contextmanager
@@ -138,6 +169,9 @@ class _Run:
     ) -> None:
         self.recipe, self.clips, self.backbone = recipe, clips, backbone
         self.settings, self.out, self.report = settings, out, report
+        if backbone.device.type == "cuda" and backbone.device.index is not None:
+            # accelerate puts the transformer onto the current one
+            torch.cuda.set_device(backbone.device)
         self.accelerator = Accelerator(
             mixed_precision="bf16" if settings.precision == "bf16" else "no",
             gradient_accumulation_steps=settings.accumulate,
@@ -230,12 +264,7 @@ class _Run:
             if self.accelerator.is_main_process:  # what came after the checkpoint comes again
                 runlog.write(self.out, [one for one in events if one["step"] <= done])
             return done
-        if checkpoint.checkpoints(folder):
-            raise BadKnob(
-                f"There is a training in {self.out} already.",
-                hint="Go on with it with --resume, or choose another --out.",
-                knob="out",
-            )
+        check_new(self.out)
         if self.accelerator.is_main_process:
             runlog.write(self.out, [])
         self.first = self._look(0)
@@ -298,10 +327,10 @@ class _Run:
                 self.optimiser.step()
                 self.optimiser.zero_grad()
             total += float(loss.detach()) / len(items)
-        if not np.isfinite(total):
+        if not np.isfinite([total, norm]).all():  # not finite, the weights are lost by now
             raise InternalError(
-                f"The loss of step {step + 1} is not finite.",
-                hint="Lower --lr, and go on from the latest checkpoint with --resume.",
+                f"The loss of step {step + 1} or its gradient is not finite.",
+                hint="Start anew with a lower --lr: from its checkpoint it would come here again.",
             )
         if self.state.average is not None:
             self.state.average.update(self.parameters, step)

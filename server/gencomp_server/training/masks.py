@@ -145,23 +145,3 @@ def switch_labels(classes: Classes, rng: np.random.Generator, share: float = SWI
     if rng.random() >= share:
         return classes
     return np.where(classes == trimask.KEEP, np.uint8(trimask.UNKNOWN), classes)
-
-
-def pooled(matte: Floats) -> Floats:
-    """Bring a matte to latent frames: the most that any pixel of a cell has.
-
-    Args:
-        matte: [T,H,W,1], T = 4k + 1, H and W multiples of 8.
-
-    Returns:
-        [k + 1,H / 8,W / 8,1]: the first frame alone, then groups of four.
-
-    Raises:
-        ValueError: It has another shape.
-    """
-    count, height, width = matte.shape[:3]
-    if count % 4 != 1 or height % 8 or width % 8:
-        raise ValueError(f"a matte {matte.shape} does not divide into latent cells")
-    cells = matte.reshape(count, height // 8, 8, width // 8, 8, 1).max(axis=(2, 4))
-    rest = cells[1:].reshape(-1, 4, *cells.shape[1:]).max(axis=1)
-    return np.concatenate([cells[:1], rest]).astype(np.float32)

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gencomp_protocol.errors import BadKnob, BadMatte
+from gencomp_protocol.errors import BadKnob
 from gencomp_server.parts import trimask
 from gencomp_server.training import augment, masks
 from gencomp_server.training.data import Cut, Layers
@@ -100,6 +100,7 @@ class Recipe:
         optimiser: How it learns.
         crops: True to draw a cut of the picture.
         flips: True to mirror and to play backwards.
+        unpaired: True where a picture and a caption alone teach it something, too.
         anew: True to start from the base of ``backbone``, whose own weights then are not needed.
     """
 
@@ -121,10 +122,13 @@ class Recipe:
     optimiser: Optimiser = field(default_factory=Optimiser)
     crops: bool = False
     flips: bool = False
+    unpaired: bool = False
     anew: bool = False
 
     def cut(self, length: int, frames: int, size: tuple[int, int], rng: np.random.Generator) -> Cut:
         """Draw what of a clip is looked at.
+
+        A model of one size is shown whole pictures squeezed to it, in a job as here.
 
         Args:
             length: Frames of the clip.
@@ -135,7 +139,7 @@ class Recipe:
         first = int(rng.integers(0, max(0, length - frames) + 1))
         share, across, down = rng.random(3)
         if not self.crops:
-            return Cut(first, frames, size)
+            return Cut(first, frames, size, squeezed=self.condition == JOINED)
         share = _CROP_LEAST + (1 - _CROP_LEAST) * float(share)
         return Cut(first, frames, size, round(share, 3), float(across), float(down))
 
@@ -151,7 +155,6 @@ def prepare(recipe: Recipe, layers: Layers, rng: np.random.Generator, drop_text:
 
     Raises:
         BadKnob: The recipe takes no unpaired clips and this is one.
-        BadMatte: The clip's matte is empty where the recipe needs a subject.
     """
     if recipe.flips:
         layers = _flipped(layers, augment.draw_flip(rng))
@@ -238,15 +241,13 @@ _INFLATE, _LINES, _LEAST_CLEANED = 25.0, 480, 240
 
 
 def prepare_splitthenmerge(layers: Layers, rng: np.random.Generator, drop_text: float) -> Prepared:
-    """Show the foreground, changed so that it cannot be copied, and the background."""
+    """Show the foreground, changed so that it cannot be copied, and the background.
+
+    A stretch of a clip on which the subject is not there shows the background alone.
+    """
     matte, background = _paired(layers, "Split-then-Merge")
-    if not (matte >= 0.5).any():
-        raise BadMatte(
-            f"The matte of clip '{layers.name}' covers nothing, so there is no foreground.",
-            hint="Take the clip out, or write its matte again.",
-        )
     change = augment.draw_transformation(matte, rng)
-    fg, shown = augment.transformed(layers.original * matte, matte, change)
+    fg, shown = augment.transformed(layers.original, matte, change)
     return Prepared(
         _signed(layers.original),
         {
@@ -264,11 +265,16 @@ def prepare_splitthenmerge(layers: Layers, rng: np.random.Generator, drop_text: 
 
 def _paired(layers: Layers, title: str) -> tuple[Floats, Floats]:
     if layers.matte is None or layers.background is None:
-        raise BadKnob(
-            f"{title} cannot learn from clip '{layers.name}', which is a picture alone.",
-            hint="Unpaired clips are for Over++; take it out of the folder.",
-        )
+        raise picture_alone(title, layers.name)
     return layers.matte, layers.background
+
+
+def picture_alone(title: str, clip: str) -> BadKnob:
+    """Return the refusal of an unpaired clip by a recipe that needs layers."""
+    return BadKnob(
+        f"{title} cannot learn from clip '{clip}', which is a picture alone.",
+        hint="Unpaired clips are for Over++; take it out of the folder.",
+    )
 
 
 def _caption(layers: Layers, rng: np.random.Generator, drop_text: float) -> str:
@@ -321,6 +327,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 steps=1000,
                 batch=8,
                 optimiser=_CASPER,
+                unpaired=True,
             ),
             Recipe(
                 "casper",

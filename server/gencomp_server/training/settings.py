@@ -102,16 +102,20 @@ class TrainSettings:
             "average": 0 <= self.average < 1,
             "lora": self.lora >= 0,
             "seed": self.seed >= 0,
+            "lr": 0 < self.optimiser.lr < math.inf,
+            "warmup": self.optimiser.warmup >= 0,
+            "drop_text": 0 <= self.drop_text <= 1,
             "save_every": self.save_every >= 1,
             "grid_every": self.grid_every >= 0,
             "keep": self.keep >= 1,
             "precision": self.precision in ("fp32", "bf16"),
         }
+        values = {**asdict(self), **asdict(self.optimiser)}
         for name, holds in rules.items():
             if not holds:
                 cure = f"Frames are {first}, {first + multiple}, {first + 2 * multiple} and so on."
                 raise BadKnob(
-                    f"A training cannot have {name} = {getattr(self, name)}.",
+                    f"A training cannot have {name} = {values[name]}.",
                     hint=cure if name == "frames" else "",
                     knob=name,
                 )
@@ -119,7 +123,8 @@ class TrainSettings:
     def belongs(self) -> dict[str, Any]:
         """Return what must stay the same where a training goes on."""
         free = ("save_every", "grid_every", "grid_clips", "grid_steps", "keep")
-        plain = {name: value for name, value in asdict(self).items() if name not in free}
+        every = {**asdict(self), **asdict(self.optimiser)}
+        plain = {name: value for name, value in every.items() if name not in (*free, "optimiser")}
         if self.optimiser.schedule == "constant":
             del plain["steps"]  # More of the same is the same training.
         return plain

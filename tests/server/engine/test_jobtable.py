@@ -218,3 +218,36 @@ def test_the_table_of_an_older_server_is_brought_up_to_date_with_its_jobs(table,
     assert again.get(job).state == "queued"
     assert again.count_death(job) == 1
     again.close()
+
+
+class Full:
+    """A database on a disk without room, until the reserve beside it is given up."""
+
+    def __init__(self, real, reserve):
+        self.real, self.reserve = real, reserve
+
+    def execute(self, sql, values=()):
+        if self.reserve.exists() and not sql.startswith("SELECT"):
+            raise sqlite3.OperationalError("database or disk is full")
+        return self.real.execute(sql, values)
+
+    def close(self):
+        self.real.close()
+
+
+def test_on_a_full_disk_a_job_can_still_be_ended(table, tmp_path):
+    job = table.add("key", REQUEST, INPUTS)
+    reserve = tmp_path / "jobs.db.reserve"
+    assert reserve.stat().st_size == 1 << 20
+    assert table.move(job.id, "queued")
+    table._db = Full(table._db, reserve)
+    assert table.move(job.id, "failed", {"code": "disk-full"})
+    assert table.get(job.id).state == "failed"
+    assert not reserve.exists()
+
+
+def test_room_is_kept_back_again_for_the_next_job(table, tmp_path):
+    reserve = tmp_path / "jobs.db.reserve"
+    reserve.unlink()
+    table.add("key", REQUEST, INPUTS)
+    assert reserve.exists()

@@ -113,6 +113,31 @@ def test_the_group_that_the_mask_means_is_marked_also_where_it_is_the_larger():
     assert np.array_equal(parted(-vectors, ~roughly), ~roughly)
 
 
+class Smears(Means):
+    """A VAE whose latents say nothing of the matte: they are brighter to the left."""
+
+    def encode(self, video, progress=None):
+        made = super().encode(video, progress)
+        return made * 0 + torch.arange(made.shape[-1]).float().flip(0)
+
+
+def test_whatever_a_vae_makes_of_a_matte_nothing_is_marked_far_from_it():
+    drawn = matte()
+    drawn[..., 24:] = 0  # of 6x4 cells two lie in the matte, one below the other
+    found = latent_marks(Ctx(Smears()), drawn, backbone="smears")
+    assert found[6, 1:3, 2].all()
+    assert not found[..., 4:].any()
+    assert not found[:4].any()
+
+
+def test_a_matte_thinner_than_half_a_cell_marks_the_cells_that_it_touches():
+    thin = np.zeros((49, 32, 48), bool)
+    thin[:, 9:12, 17:20] = True
+    found = latent_marks(Ctx(Smears()), thin, backbone="smears")
+    assert found[:, 1, 2].all()
+    assert found.sum() <= 13 * 9
+
+
 def test_the_first_frame_stands_alone_and_four_share_the_next_cell():
     marked = np.zeros((9, 8, 8), bool)
     marked[0] = True

@@ -10,6 +10,7 @@ from gencomp_server.parts.compositing import Behind, _with_behind, draw_masks, i
 from gencomp_server.parts.element import ElementFrame, LowColours, element_frame
 from gencomp_server.parts.origin import origin_of_stack
 from gencomp_server.parts.placedorigin import Coverage, Sources
+from gencomp_server.parts.placedreach import reach_of_masks
 
 
 class Quiet:
@@ -49,6 +50,19 @@ def test_what_stands_in_front_is_not_given_away():
     found = masks(cover, held)
     assert found[0, :, :32].all()
     assert not found[0, :, 32:].any()
+
+
+def test_a_change_that_reaches_as_far_as_the_model_sees_fades_out_there(shot_of, desk):
+    shot = shot_of("1001", {"bg": {1001: np.zeros((100, 200, 3), np.float32)}}).only()
+    masks = np.zeros((1, 32, 48), bool)
+    masks[0, 8:24, 12:36] = True
+    inner = {"frames": (0,), "size": (48, 32), "plate": (200, 100), "grow_px": 64}
+    found = reach_of_masks(desk, shot, masks, box=(76, 0, 123, 31), **inner).grown[0]
+    assert found[16, 0] == found[16, -1] == found[-1, 24] == 0
+    assert found[0, 24] == 1  # The plate ends there, too.
+    assert np.abs(np.diff(found[16].astype(np.float32))).max() < 0.08
+    whole = {**inner, "plate": (48, 32)}
+    assert reach_of_masks(desk, shot, masks, box=(0, 0, 47, 31), **whole).grown.min() > 0
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from gencomp_server.parts.elements import (
     plan_elements,
 )
 from gencomp_server.parts.placeable import check_placing
+from gencomp_server.parts.trajectory import Track
 from gencomp_server.placing import PlacingParams
 
 PLATE, OWN = (72, 96), (40, 50)
@@ -136,6 +137,18 @@ def test_a_clicked_point_is_tracked_and_its_drift_reported(planned):
     assert one.report["track"]["drift_px"] < 1
 
 
+@pytest.mark.parametrize(("drift", "warned"), [(0.9, 0), (3.0, 1)])
+def test_a_track_that_may_have_slid_off_is_said_to_with_its_frame(
+    planned, desk, monkeypatch, drift, warned
+):
+    returned = np.array([0, 0, 0, 0, 0, 0.9, 0, 0, 0])
+    track = Track(tuple(range(1001, 1010)), np.full((9, 2), 40.0), returned, drift)
+    monkeypatch.setattr("gencomp_server.parts.way.follow", lambda *_, **__: track)
+    planned({"fg": still()}, trajectory="40,40")
+    said = [one for one in desk.warnings if "drifted by 3.0 pixels, most at frame 1006" in one]
+    assert len(said) == len(desk.warnings) == warned
+
+
 def test_a_crop_lies_where_its_whole_picture_would(planned):
     # Pixels 12 to 37 and 8 to 31 of a 50x40 format whose corner is at (100, 200).
     display, data = Box(100, 200, 149, 239), Box(112, 208, 137, 231)
@@ -245,7 +258,7 @@ def test_a_matte_without_its_element_is_refused(shot_of):
 
 def test_an_element_cannot_have_the_name_of_a_layer(shot_of):
     shot = shot_of(FRAMES, {"bg": plate(), "fg.effect": still()})
-    with pytest.raises(BadName, match="'effect' is taken"):
+    with pytest.raises(BadName, match="The element name 'effect' is taken"):
         declared(shot.request)
 
 

@@ -56,6 +56,12 @@ def test_own_frames_follow_start_range_speed_and_ends(knobs, expected):
     assert shown("1001-1008", [1, 2, 3], fg_start="1003", **knobs) == expected
 
 
+def test_a_still_with_a_moving_matte_is_refused_whatever_their_numbers():
+    for matte in ([1, 2], [7, 8]):
+        with pytest.raises(MissingFrame, match="'fg_matte' is a sequence, but its element 'fg' is"):
+            shown("1-2", [1], cover="still", matte=matte)
+
+
 def test_a_speed_that_ramps_down_to_a_freeze_slows_over_its_line():
     speed = read_keys("1@1001; 0@1005", CURVE, "fg_speed")
     # The integral of a line from 1 to 0 over four frames is two frames.

@@ -37,6 +37,10 @@ def test_a_scale_that_reaches_nothing_says_at_which_frame():
         check("fg", scale="1@1001; -1@1021")
 
 
+def test_a_matrix_of_nothing_after_the_elements_end_matters_to_nobody():
+    check("fg", transform="1,0,0,0,1,0@1001; 1,0,0,0,1,0@1036; 0,0,0,0,0,0@1040", fg_range="1-36")
+
+
 def test_a_scale_of_nothing_after_the_elements_end_matters_to_nobody():
     check("fg", scale="1@1001; 0@1041", fg_range="1-36")
 
@@ -60,13 +64,24 @@ def test_a_trajectory_that_crosses_the_plate_passes():
     [
         ({"trajectory": "-3,20"}, "the point -3,20 of 'element' lies off the plate"),
         ({"trajectory": "10,20", "track_frame": 900}, "'track_frame' is 900, outside"),
-        ({"trajectory": "10,20; 30,40", "trajectory_mode": "track"}, "it has 2 points"),
-        ({"trajectory": "10,20", "trajectory_mode": "keys"}, "its points have no frames"),
-        ({"trajectory": "10,20@1001", "trajectory_mode": "polyline"}, "its points have frames"),
+        (
+            {"trajectory": "10,20; 30,40", "trajectory_mode": "track"},
+            "the trajectory of 'element' has 2 points",
+        ),
+        (
+            {"trajectory": "10,20", "trajectory_mode": "keys"},
+            "the points of 'element' have no frames",
+        ),
+        (
+            {"trajectory": "10,20@1001", "trajectory_mode": "polyline"},
+            "the points of 'element' have frames",
+        ),
         ({"trajectory": "10"}, "is not a position"),
         ({"transform": "1,0,0,0,1,0", "trajectory": "1,1@1"}, "'transform' and 'trajectory' both"),
         ({"transform": "1,0,0,0,1,0", "rotate": "20"}, "'transform' and 'rotate' both"),
         ({"transform": "1,0,0,0,1,0@1001; 1,2,0,2,4,0@1002"}, "to nothing at frame 1002"),
+        ({"transform": "1,0,0,0,1,0@1001; -1,0,300,0,1,0@1003"}, "to nothing at frame 1002"),
+        ({"transform": "0,0,0,0,0,0"}, "scales 'element' to nothing."),
         ({"transform": "1,0,0,0,1,0; 1,0,0,0,1,0"}, "2 matrices for 'element' without frames"),
         ({"anchor_point": "1,2; 3,4"}, "'anchor_point' has 2 points"),
         ({"scale": "kite: 2"}, "a section for 'kite'"),

@@ -63,6 +63,14 @@ def test_a_plan_says_what_the_backbone_takes(client, shot):
     assert plan["device"]
 
 
+def test_a_plan_knows_whether_the_server_has_a_segmenter(process, shot):
+    real, tool = "gencomp_server.systems:REGISTRY", "find-it {frames} {words} {out}"
+    asked = {"prompt": "x", "change_from": "segmenter", "target_object": "it", "backbone": "tiny"}
+    server = process(registry=real, segmenter=tool).start()
+    with server.client() as client:
+        assert "looking for it" in client.check(shot.request(system="dynvfx", **asked))["notes"][0]
+
+
 def test_a_plan_is_told_on_demand_also_where_the_weights_are_missing(client, shot):
     plan = client.check(shot.request(system="overplusplus", backbone="casper"), anyway=True)
     assert (plan["backbone"], plan["on_cpu"]) == ("casper", True)

@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from gencomp_protocol.errors import MissingInput
+from gencomp_protocol.errors import BadKnob, MissingInput
 from gencomp_protocol.request import Request
-from gencomp_server.backbones import TINY
+from gencomp_server.backbones import AUTO, SPECS, TINY
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     NO_BACKBONE,
@@ -38,6 +38,16 @@ RUNS = pytest.mark.parametrize(
     + [(system, True) for system in REGISTRY if system.backbone != NO_BACKBONE],
     ids=lambda value: getattr(value, "name", {True: TINY, False: "none"}.get(value)),
 )
+
+
+@SYSTEMS
+def test_it_offers_the_backbones_that_serve_it_and_refuses_every_other_by_name(system):
+    found = next(k for k in schema(system)["knobs"] if k["name"] == "backbone")["choices"]
+    real = {spec.name: system.name in spec.systems for spec in SPECS if not spec.is_tiny}
+    assert set(found) == {AUTO, TINY} | {name for name, serves in real.items() if serves}
+    for name in (name for name, serves in real.items() if not serves):
+        with pytest.raises(BadKnob, match=f"Knob 'backbone' cannot be '{name}'. .*one of: auto"):
+            parse_params(system.params, {"backbone": name})
 
 
 @pytest.fixture

@@ -78,6 +78,9 @@ class Finder:
     def __init__(self, **boxes):
         self.boxes, self.asked = boxes, []
 
+    def check_there(self):
+        pass
+
     def mattes(self, pictures, words, *, check=None):
         seen = list(pictures)
         self.asked.append(words)
@@ -176,6 +179,7 @@ def test_the_second_edit_of_a_plate_inverts_nothing(job):
     assert first.forwards == THERE + BACK
     assert first.ctx.figures["forwards"] == THERE + BACK
     assert first.ctx.figures["inversion_forwards"] == THERE
+    assert first.ctx.figures["forwards_computed"] == THERE + BACK
     second = job.run(prompt=RIGHT, **KNOBS)
     assert second.forwards == BACK
     assert [row.reused for row in second.ctx.rows if row.name == "invert"] == [True]
@@ -206,6 +210,17 @@ def test_going_on_from_round_k_reruns_only_what_follows_and_gives_an_unbroken_ru
     assert changed_columns(continued)[1] >= 120
     forget_stages(job)
     assert same_bits(job.run(**knobs), continued)
+
+
+def test_an_edit_may_stop_after_a_round_and_go_on_from_there(job):
+    look = job.run(prompt=LEFT, last_round=1, **KNOBS)
+    assert look.forwards == look.ctx.figures["forwards"] == THERE + 3 + 1
+    assert [one["round"] for one in look.ctx.figures["rounds"]] == [1]
+    assert changed_columns(look)[1] <= 80
+    whole = job.run(prompt=LEFT, **KNOBS)
+    assert whole.forwards == BACK - 4
+    forget_stages(job)
+    assert same_bits(job.run(prompt=LEFT, **KNOBS), whole)
 
 
 def test_going_on_with_the_same_wishes_is_the_same_job(job):
@@ -249,7 +264,7 @@ def test_nothing_comes_outside_a_target_matte(job):
     job.add("target_matte", 1001, matte(0, 40), cover="still")
     made = job.run(prompt=LEFT, mask_grow=0, **KNOBS)
     assert made.ctx.figures["change_from"] == "target_matte"
-    assert changed_columns(made)[1] <= 52
+    assert changed_columns(made)[1] <= 41  # a plate pixel is half of one of the model's
     assert "look" not in {row.name for row in made.ctx.rows}
 
 
@@ -288,9 +303,24 @@ def test_a_segmenter_that_finds_nothing_leaves_the_plate_and_is_said(job):
 
 
 def test_a_segmenter_that_fails_ends_the_job_by_name(job):
+    with_segmenter(job, Segmenter("false {frames} {words} {out}"))
+    with pytest.raises(ToolFailed, match="'false' ended with 1"):
+        job.run(prompt=LEFT, target_object="the whale", **KNOBS)
+
+
+def test_a_segmenter_that_fails_on_the_plate_does_so_before_it_is_inverted(job, knowing):
+    with_segmenter(job, Segmenter("false {frames} {words} {out}"))
+    with pytest.raises(ToolFailed, match="'false' ended with 1"):
+        job.run(prompt=LEFT, source_objects="sea", **KNOBS)
+    assert knowing.forwards == 0
+
+
+@pytest.mark.parametrize("words", [{"target_object": "the whale"}, {"source_objects": "sea"}])
+def test_a_segmenter_that_is_nowhere_ends_the_job_before_anything_is_encoded(job, knowing, words):
     with_segmenter(job, Segmenter("/nowhere/find-it {frames} {words} {out}"))
     with pytest.raises(ToolFailed, match="'find-it' cannot be started"):
-        job.run(prompt=LEFT, target_object="the whale", **KNOBS)
+        job.run(prompt=LEFT, **words, **KNOBS)
+    assert knowing.encoded == 0
 
 
 def test_what_is_drawn_comes_before_a_segmenter(job):
@@ -322,6 +352,9 @@ def test_a_scope_is_a_pair_of_keep_rates(job, knowing, scope, rates):
         ({"prompt": "x", "change_from": "target_matte"}, MissingInput, "not connected"),
         ({"prompt": "x", "change_from": "segmenter"}, BadKnob, "'target_object' does not say"),
         ({"prompt": "x", "continue_from": 7}, BadKnob, "there are 6 rounds"),
+        ({"prompt": "x", "last_round": 7}, BadKnob, "'last_round' is 7, but there are 6 rounds"),
+        ({"prompt": "x", "last_round": 2, "continue_from": 3}, BadKnob, "after round 2"),
+        ({"prompt": "x", "target_object": "--out=/etc"}, BadKnob, "begin with a dash"),
     ],
 )
 def test_what_cannot_work_is_refused_from_the_header(job, knobs, kind, words):
@@ -347,6 +380,13 @@ def test_an_empty_matte_is_refused_by_name_before_anything_is_encoded(job, knowi
     with pytest.raises(BadMatte, match=f"'{name}' is empty on every frame"):
         job.run(prompt=LEFT, **KNOBS)
     assert knowing.encoded == 0
+
+
+def test_a_scope_that_has_nothing_to_hold_is_said(job):
+    (said,) = job.run(prompt=LEFT, scope="global", **KNOBS).ctx.warnings
+    assert said.startswith("Knob 'scope' is not used, because nothing says what stands out")
+    job.add("source_matte", 1001, matte(80, 160), cover="still")
+    assert job.run(prompt=LEFT, scope="global", **KNOBS).ctx.warnings == []
 
 
 def test_what_is_set_and_does_nothing_is_said(job):

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gencomp_protocol.errors import OutOfMemory, WeightsMissing
+from gencomp_protocol.errors import BadKnob, OutOfMemory, WeightsMissing
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
+from gencomp_server.backbones import spec_named
 from gencomp_server.contract import Machine
+from gencomp_server.cost import estimate
+from gencomp_server.footprint import working_bytes
 from gencomp_server.systems.dynvfx import SYSTEM
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,6 +46,39 @@ def test_a_plan_says_who_finds_the_new_content_and_what_the_next_edit_saves():
     notes = SYSTEM.plan(request(change_from="difference"), BIG).notes
     assert notes[0] == "Where the new content is: where the picture changed."
     assert notes[1].startswith("249 of the forwards turn the plate into noise;")
+
+
+def test_a_plan_names_the_segmenter_where_the_server_has_one():
+    asked = request(target_object="the whale")
+    there = replace(BIG, segmenter=True)
+    assert SYSTEM.plan(asked, there).notes[0].endswith("the segmenter, looking for the whale.")
+    assert SYSTEM.plan(asked, BIG).notes[0].endswith("where the picture changed.")
+
+
+def test_a_segmenter_that_the_server_lacks_is_refused_before_any_picture_travels():
+    with pytest.raises(BadKnob, match="this server has none"):
+        SYSTEM.plan(request(change_from="segmenter", target_object="the whale"), BIG)
+
+
+def test_the_first_round_alone_is_planned_alone():
+    # 45 steps with and without the prompt, 15 of them beside the plate.
+    assert SYSTEM.plan(request(last_round=1), BIG).forwards == 249 + 2 * 45 + 15
+
+
+def test_edit_and_plate_lie_in_memory_together():
+    one = estimate(spec_named("cogvideox-5b"), (720, 480), 49, steps=50, machine=BIG)
+    each = working_bytes(spec_named("cogvideox-5b"), (720, 480), 13, "cuda:0")
+    planned = SYSTEM.plan(request(), BIG).stage_bytes
+    assert planned["sample"] == one.stage_bytes["sample"] + each
+    assert planned["decode"] == one.stage_bytes["decode"]
+
+
+def test_on_a_card_with_room_for_one_of_them_the_model_makes_room():
+    plain = SYSTEM.plan(request(), BIG).stage_bytes["sample"]
+    small = replace(BIG, memory_bytes=plain, free_bytes=plain)
+    placed = SYSTEM.plan(request(), small)
+    assert placed.placement["offload"] != "none"
+    assert max(placed.stage_bytes.values()) <= plain
 
 
 def test_memory_for_keys_and_values_is_counted_in_whole_noise_levels():

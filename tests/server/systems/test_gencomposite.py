@@ -253,6 +253,15 @@ def test_when_an_element_bursts_in_a_long_plate_then_the_rest_is_untouched_and_c
     assert made.ctx.figures["elements"][0]["frames"] == "1040-1075"
 
 
+def test_when_only_the_seed_changes_then_nothing_is_prepared_or_encoded_again(job_of):
+    job = job_of(2)
+    first = job.run(steps=1, seed=1)
+    encoded = job.backbone.encoded
+    other = job.run(steps=1, seed=2)
+    assert (first.forwards, other.forwards) == (1, 1)
+    assert job.backbone.encoded == encoded > 0
+
+
 def test_when_an_element_is_empty_on_some_frames_then_the_plate_is_delivered_there(job_of):
     job = job_of(3)
     job.add("fg", 2, np.zeros((32, 32, 4), np.float16))
@@ -500,6 +509,20 @@ def test_when_fg_is_in_place_then_harmonise_only_moves_nothing_and_touches_nothi
     assert ((element[..., 3] == 1) == (whole[..., 3] == 1)).all()
     bg, outside = job.sent["bg", 1001], whole[..., 3] == 0
     assert made.layer("result")[1001][..., :3][outside].tobytes() == bg[outside].tobytes()
+
+
+def test_when_nothing_is_placed_then_what_would_place_it_is_said_to_be_idle(job_of):
+    job = job_of(1)
+    job.remove("fg")
+    whole = np.ones((HEIGHT, WIDTH, 1), np.float16)
+    for name in ("remove", "holdout", "depth"):
+        job.add(name, 1001, whole, cover="still")
+    said = job.run(steps=1, trajectory="3,4; 5,6", inflate=3.0).ctx.warnings
+    assert "Input 'holdout' is not used in a removal; protect keeps what must stay." in said
+    assert "Input 'depth' is not used, because no fg is placed." in said
+    assert [one for one in said if one.startswith("Knob")] == [
+        "Knob 'trajectory' has no effect, because no fg is placed."
+    ]
 
 
 # --- from the header alone -----------------------------------------------------------------------

@@ -108,13 +108,21 @@ def test_jitter_of_brightness_saturation_and_hue_is_what_it_says():
 
 
 def test_a_foreground_and_its_matte_are_changed_alike(drawn):
-    fg = drawn.original * drawn.matte
     change = Transformation(Flip(across=True), Move(1, 3, 2))
-    picture, matte = augment.transformed(fg, drawn.matte, change)
+    picture, matte = augment.transformed(drawn.original, drawn.matte, change)
     assert np.array_equal(matte > 0, (picture > 0).any(axis=3, keepdims=True))
     rows, columns = np.nonzero(matte[0, ..., 0])
     assert (rows[0], columns[0]) == (10, 48 - 20 + 3)
     assert picture[0, 12, 35].tolist() == [0.75, 0.5, 0.25]
+
+
+def test_a_soft_edge_in_another_colour_has_no_rim(drawn):
+    soft = drawn.matte * np.float32(0.02)
+    soft[:, 10:14, 10:18] = 1
+    change = Transformation(jitter=Jitter(brightness=0.2, contrast=-0.2))
+    picture, matte = augment.transformed(drawn.original, soft, change)
+    assert picture[0, 12, 12] / 1 == pytest.approx(picture[0, 9, 9] / 0.02, rel=1e-4)
+    assert picture[..., 0][matte[..., 0] == np.float32(0.02)].max() <= 0.02
 
 
 def test_the_centred_element_loses_its_path():

@@ -128,6 +128,20 @@ def test_splitthenmerge_cuts_the_foregrounds_latents_by_its_matte_and_not_the_ba
     assert made.subject[0, 0, 0].tolist() == [[1.0, 0, 0, 0, 0, 0]] * 4
 
 
+def test_splitthenmerge_is_trained_on_the_cells_that_a_job_gives_it(backbones):
+    backbone = backbones["splitthenmerge"]
+    faint, soft = halves(16) * np.float32(0.09), halves(16) * np.float32(0.3)
+    layers = {"fg": video(2), "bg": video(3)}
+    shown = [
+        conditions.example(
+            Prepared(video(1), layers, subject=halves(8), shown=one), STM, backbone
+        ).condition[:, :, :16]
+        for one in (faint, soft)
+    ]
+    assert not shown[0].any()
+    assert torch.equal(shown[1][..., :2], backbone.encode(video(2))[..., :2])
+
+
 @pytest.mark.parametrize("name", ["overplusplus", "gencompositor", "splitthenmerge"])
 def test_a_trainable_predicts_what_the_backbone_predicts_at_two_timesteps_at_once(name, backbones):
     from gencomp_server.models.trainable import Trainable

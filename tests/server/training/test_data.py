@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from gencomp_protocol.errors import BadKnob
-from gencomp_server.colour.modelrange import encode
+from gencomp_server.colour.modelrange import ModelRange, encode
 from gencomp_server.training.data import (
     Cut,
     DiskClips,
+    cut_of,
     read_captions,
 )
 from gencomp_server.training.layout import clip_at, read_clips, write_clip, write_picture
@@ -56,6 +57,13 @@ def test_an_unpaired_clip_is_a_picture_and_a_caption(folder):
     assert layers.unpaired
     assert layers.background is None
     assert layers.captions == ("A dream.",)
+
+
+def test_what_is_made_smaller_is_averaged_as_light_as_a_job_does():
+    checks = np.zeros((4, 4, 3), np.float32)
+    checks[::2, ::2] = checks[1::2, 1::2] = 0.8
+    made = cut_of(checks, Cut(0, 1, (1, 1)), ModelRange())
+    assert made.ravel() == pytest.approx(float(encode(np.float32(0.4))), abs=1e-4)
 
 
 def test_a_clip_too_short_is_played_forwards_and_backwards(folder):

@@ -98,20 +98,5 @@ def test_labels_are_switched_from_white_to_grey_in_half_of_the_clips_and_black_n
     assert len(switched) / 1000 == pytest.approx(0.5, abs=0.06)
 
 
-def test_a_pooled_matte_has_the_most_of_each_cell_and_the_first_frame_alone():
-    matte = np.zeros((9, 16, 8, 1), np.float32)
-    matte[0, 0, 0] = 0.25
-    matte[4, 15, 7] = 0.5
-    matte[5, 3, 3] = 1.0
-    cells = masks.pooled(matte)
-    assert cells.shape == (3, 2, 1, 1)
-    assert cells[..., 0, 0].tolist() == [[0.25, 0], [0, 0.5], [1.0, 0]]
-
-
-def test_a_matte_that_does_not_divide_into_cells_is_refused():
-    with pytest.raises(ValueError, match="does not divide"):
-        masks.pooled(np.zeros((4, 16, 16, 1), np.float32))
-
-
 def test_sides_scale_with_the_picture_and_stay_odd():
     assert [masks.odd(11, lines) for lines in (384, 192, 1080, 32)] == [11, 5, 31, 1]

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from gencomp_protocol.errors import BadKnob, BadMatte
+from gencomp_protocol.errors import BadKnob
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
 from gencomp_server.training.data import Cut
 from gencomp_server.training.recipes import (
@@ -104,7 +104,16 @@ def test_casper_draws_a_cut_of_the_picture_and_the_others_take_it_whole():
     cut = CASPER.cut(20, 5, SIZE, seeded(3))
     assert 0.8 <= cut.share <= 1
     assert 0 <= cut.first <= 15
-    assert GENC.cut(20, 5, SIZE, seeded(3)).share == 1
+    assert OVER.cut(20, 5, SIZE, seeded(3)).share == 1
+
+
+def test_models_of_one_size_are_shown_the_whole_picture_as_a_job_shows_it():
+    for recipe, box in (
+        (STM, (0, 0, 300, 100)),
+        (GENC, (0, 0, 300, 100)),
+        (OVER, (75, 0, 225, 100)),
+    ):
+        assert recipe.cut(20, 5, SIZE, seeded(3)).box(300, 100) == box
 
 
 def test_gencompositor_shows_a_hole_that_is_larger_than_the_element(drawn):
@@ -157,9 +166,11 @@ def test_an_unpaired_clip_is_refused_by_what_cannot_learn_from_it(recipe, clips)
         prepare(recipe, clips.load(3, WHOLE), seeded(1), 0.0)
 
 
-def test_an_empty_matte_is_refused(drawn):
-    with pytest.raises(BadMatte, match="'drawn' covers nothing"):
-        prepare(STM, replace(drawn, matte=drawn.matte * 0), seeded(1), 0.0)
+def test_a_stretch_without_the_subject_shows_splitthenmerge_the_background_alone(drawn):
+    made = prepare(STM, replace(drawn, matte=drawn.matte * 0), seeded(1), 0.0)
+    assert (made.videos["fg"] == -1).all()
+    assert not made.shown.any()
+    assert np.array_equal(made.target, signed(drawn.original).astype(np.float32))
 
 
 def test_the_learning_rate_rises_stays_or_falls_as_a_cosine():

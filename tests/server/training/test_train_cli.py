@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import argparse
 import json
 import os
 import signal
@@ -9,9 +10,11 @@ import pytest
 from gencomp_protocol.errors import BadKnob, ToolFailed
 from gencomp_server import caption_variants
 from gencomp_server.assistant import Endpoint
+from gencomp_server.backbones import spec_named
 from gencomp_server.cli import main
-from gencomp_server.train_cli import _asked_to_stop
+from gencomp_server.train_cli import _asked_to_stop, _config, _settings, add_train
 from gencomp_server.training.layout import clip_at, write_clip, write_picture
+from gencomp_server.training.recipes import RECIPES
 
 ENDPOINT = Endpoint("http://localhost:9/v1", "small")
 
@@ -41,6 +44,17 @@ def short(recipe, out, *more):
     return main([*words, "--grid-every", "0", *map(str, more)])
 
 
+def arguments(recipe, *more):
+    parser = argparse.ArgumentParser()
+    add_train(parser.add_subparsers())
+    return parser.parse_args(["train", recipe, "--procedural", "2", "--out", "out", *more])
+
+
+def settings_of(recipe, *more):
+    found = RECIPES[recipe]
+    return _settings(arguments(recipe, *more), found, spec_named(found.backbone))
+
+
 def test_the_command_trains_on_clips_of_ones_own_and_goes_on(folder, tmp_path, capsys):
     pytest.importorskip("torch")
     assert short("casper", tmp_path / "out", "--data", folder) == 0
@@ -61,6 +75,7 @@ def test_the_command_trains_on_clips_of_ones_own_and_goes_on(folder, tmp_path, c
         (["casper", "--procedural", "2", "--backbone", "casper"], "two models"),
         (["splitthenmerge", "--procedural", "2", "--size", "64x64"], "works at 48x32 only"),
         (["casper", "--data", "nowhere"], "no clip for training"),
+        (["casper", "--procedural", "2", "--device", "abacus"], "device 'abacus' cannot be had"),
         (["casper", "--procedural", "2", "--captions", "x.json"], "clips of your own"),
     ],
 )
@@ -75,6 +90,42 @@ def test_a_model_that_is_not_installed_is_said_before_anything_is_made(tmp_path,
     assert main(words) != 0
     assert "cogvideox-5b-i2v" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_clip_that_a_recipe_cannot_learn_from_is_refused_before_a_model_is_loaded(
+    folder, tmp_path, capsys
+):
+    clip = clip_at(folder, "sea", (1,), unpaired=True)
+    write_picture(clip.original[0], np.zeros((32, 48, 3), np.float32))
+    write_clip(folder, clip)
+    words = ["train", "splitthenmerge", "--data", str(folder), "--out", str(tmp_path / "out")]
+    assert main(words) == 2  # no weights are installed, and that is not what is said
+    assert "cannot learn from clip 'sea'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("processes", "batch", "forwards"), [(1, "1", 64), (8, "2", 4), (8, "16", 1), (1, "5", 13)]
+)
+def test_a_step_has_the_recipes_clips_whatever_the_processes(
+    processes, batch, forwards, monkeypatch
+):
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    assert settings_of("splitthenmerge", "--batch", batch).accumulate == forwards
+
+
+def test_a_folder_that_holds_a_training_is_refused_before_a_model_is_loaded(tmp_path, capsys):
+    state = tmp_path / "out/checkpoints/step-00000001/state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    words = ["train", "casper", "--procedural", "2", "--out", str(tmp_path / "out")]
+    assert main(words) == 2  # no weights are installed, and that is not what is said
+    assert "There is a training in" in capsys.readouterr().err
+
+
+def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert _config(arguments("casper", "--device", "cuda")).device == "cuda:3"
+    assert _config(arguments("casper", "--device", "cpu")).device == "cpu"
 
 
 def test_a_model_of_another_system_is_refused(tmp_path, capsys):
