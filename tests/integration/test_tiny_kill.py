@@ -56,6 +56,7 @@ def manifest(shot, out):
     return json.loads((shot.folder / out / "manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_when_the_worker_is_killed_while_sampling_then_the_job_goes_on_and_the_bits_are_the_same(
     small, tmp_path
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import standin
 from gencomp_nuke import node
 from gencomp_nuke.declared import OMNIMATTE, ONE_CHANNEL, STAR, key_of
 from standin import graph
@@ -44,8 +45,21 @@ OWN_BACKBONES = re.compile(r"(?<= {4 backbone )(.*) M {.*}(?=})")
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
 
 
+@pytest.fixture(scope="module", params=GIZMOS)
+def gizmo(request, tmp_path_factory):
+    """Return a node of each kind, to be looked at only: it is made once for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GENCOMP_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setattr(sys, "path", list(sys.path))
+        standin.install(gui=True).start([ROOT])
+        import nuke
+
+        yield nuke.createNode(request.param)
+
+
 @pytest.fixture(params=GIZMOS)
-def gizmo(app, request):
+def own(app, request):
+    """Return a node of each kind, made for one test."""
     import nuke
 
     return nuke.createNode(request.param)
@@ -296,22 +310,22 @@ def test_reads_use_real_frame_numbers(gizmo):
         assert read["frame"].value() == ""
 
 
-def test_when_nothing_is_generated_every_output_passes_the_plate(app, gizmo, shot):
+def test_when_nothing_is_generated_every_output_passes_the_plate(app, own, shot):
     import nuke
 
     read = nuke.createNode("Read", "name plate first 1001 last 1004 raw true")
     read["file"].setValue(f"{shot.as_posix()}/plate/plate.%04d.exr")
-    gizmo.setInput([p.is_lead for p in node.declared(gizmo).pipes].index(True), read)
-    node.follow_inputs(gizmo)
-    for output in gizmo["gc_output"].values():
-        gizmo["gc_output"].setValue(output)
-        assert app.pixels.compare(gizmo, read, 1002, RGBA)["differing"] == 0
+    own.setInput([p.is_lead for p in node.declared(own).pipes].index(True), read)
+    node.follow_inputs(own)
+    for output in own["gc_output"].values():
+        own["gc_output"].setValue(output)
+        assert app.pixels.compare(own, read, 1002, RGBA)["differing"] == 0
 
 
-def test_saved_and_opened_again_it_is_the_same_node(app, gizmo, tmp_path):
+def test_saved_and_opened_again_it_is_the_same_node(app, own, tmp_path):
     import nuke
 
-    gizmo["seed"].setValue(12)
+    own["seed"].setValue(12)
     app.save(tmp_path / "same.nk")
     before = graph.fingerprint(app.root)
     nuke.scriptOpen(str(tmp_path / "same.nk"))

@@ -48,7 +48,11 @@ def test_when_tiny_paints_then_where_it_may_not_not_one_bit_changes(job, mode):
 
 @pytest.mark.parametrize(
     ("frames", "windows", "guidance", "forwards"),
-    [(2, 1, 1.0, 2), (2, 1, 6.0, 4), (100, 2, 6.0, 8)],
+    [
+        (2, 1, 1.0, 2),
+        (2, 1, 6.0, 4),
+        pytest.param(100, 2, 6.0, 8, marks=pytest.mark.slow),
+    ],
 )
 def test_when_a_job_runs_then_all_frames_come_from_as_many_forwards_as_planned(
     job, frames, windows, guidance, forwards
