@@ -209,6 +209,7 @@ def lay(app, read, name):
     return gizmo, layers
 
 
+@UNDER_ONE_PYTHON
 @pytest.mark.parametrize("name", NODES)
 def test_what_the_server_made_is_in_the_stream_by_name_and_in_the_menu(
     app, painters, read, tmp_path, name
