@@ -476,7 +476,8 @@ def _compared(gathered: "Gathered", *, laid_over: bool = True) -> tuple[str, "Fi
         if laid_over:
             return f"{FG} over {BG}", replace(files[FG], under=files[BG])
         return BG, files[BG]
-    name = PLATE if PLATE in files else gathered.sources[0].header.name
+    first = gathered.sources[0].header.name
+    name = next((one for one in (PLATE, BG) if one in files), first)
     return name, files[name]
 
 

@@ -309,3 +309,10 @@ def test_a_result_is_compared_with_the_plate_or_with_the_foreground_over_the_bac
     assert (label, files.paths[1001].name, files.under) == ("plate", "plate.exr", None)
     label, files = _compared(named("fg", "bg"), laid_over=False)
     assert (label, files.paths[1001].name, files.under) == ("bg", "bg.exr", None)
+
+
+def test_whatever_was_named_first_a_result_is_compared_with_its_background(tmp_path):
+    headers = [InputHeader(name, (1001,)) for name in ("fg.plane", "fg_matte.plane", "bg")]
+    sources = [Source(one, {1001: tmp_path / f"{one.name}.exr"}, "exr") for one in headers]
+    label, files = _compared(Gathered(FrameRange(1001, 1001), tuple(sources), ()))
+    assert (label, files.paths[1001].name) == ("bg", "bg.exr")
