@@ -101,7 +101,7 @@ def _assist(args: argparse.Namespace) -> int:
     from gencomp_server.colour.spaces import resolve
     from gencomp_server.config import load_config
     from gencomp_server.keyframes import key_pictures
-    from gencomp_server.sources import gather, parse_given
+    from gencomp_server.sources import gather, parse_given, read_pairs
 
     endpoint = settings_endpoint(load_config().config)
     vfx_letter(endpoint, args.instruction, ())  # refused before a file is read
@@ -110,7 +110,8 @@ def _assist(args: argparse.Namespace) -> int:
         raise BadKnob(f"--input names '{given.name}'; assist looks at the plate alone.")
     plate = dataclasses.asdict(Input(PLATE, "rgb", "The shot."))
     schema = {"title": "assist", "inputs": [plate]}
-    spaces = _space_of(args.colourspace)
+    typed = [] if args.colourspace is None else [args.colourspace]
+    spaces = read_pairs(typed, "--colourspace", "--colourspace plate=srgb")
     frames = FrameRange.parse(args.frames) if args.frames else None
     gathered = gather([given], schema, frames, spaces)
     ocio = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
@@ -126,17 +127,6 @@ def _assist(args: argparse.Namespace) -> int:
         return WRONG
     _tell(found.knobs(" ".join(args.instruction.split())), as_json=args.json)
     return DONE
-
-
-def _space_of(text: str | None) -> dict[str, str]:
-    if text is None:
-        return {}
-    name, equals, space = text.partition("=")
-    if not name or not equals:
-        raise BadKnob(
-            f"--colourspace '{text}' has no value.", hint="Write it as --colourspace plate=srgb."
-        )
-    return {name: space}
 
 
 def _tell(knobs: dict[str, str], *, as_json: bool) -> None:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from gencomp_protocol import Client, ServerFile, __version__, find_server
 from gencomp_protocol.errors import (
     ArtistError,
-    BadKnob,
     Cancelled,
     GencompError,
     InternalError,
@@ -269,23 +268,6 @@ def _add_small(commands: Any) -> None:
     shot.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
 
 
-def _pairs(texts: Sequence[str], flag: str, example: str) -> dict[str, str]:
-    """Read ``NAME=VALUE`` arguments.
-
-    Raises:
-        BadKnob: One has no ``=``, or a name stands twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise BadKnob(f"{flag} '{text}' has no value.", hint=f"Write it as {example}.")
-        if name in found:
-            raise BadKnob(f"{flag} names '{name}' twice.", hint="Give it once.")
-        found[name] = value
-    return found
-
-
 # --- run -----------------------------------------------------------------------------------------
 
 
@@ -350,13 +332,13 @@ class _Asked:
     """What the arguments of ``run`` and ``plan`` say of a job, read before anything is started."""
 
     def __init__(self, args: argparse.Namespace) -> None:
-        from gencomp_server.sources import parse_given
+        from gencomp_server.sources import parse_given, read_pairs
 
         self._system = args.system
         self._given = [parse_given(text) for text in args.input]
         self._frames = FrameRange.parse(args.frames) if args.frames else None
-        self._knobs = _pairs(args.knobs, "--set", "--set seed=3")
-        self._spaces = _pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
+        self._knobs = read_pairs(args.knobs, "--set", "--set seed=3")
+        self._spaces = read_pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
         self._working_space = args.working_space
         config = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
         is_file = config and not config.startswith("ocio://")

@@ -236,7 +236,7 @@ def _read(args: argparse.Namespace) -> _Asked:
     from gencomp_server.colour.spaces import resolve
     from gencomp_server.contract import schema
     from gencomp_server.decompose import SUBJECT
-    from gencomp_server.sources import gather, parse_given
+    from gencomp_server.sources import gather, parse_given, read_pairs
     from gencomp_server.systems.omnimatte import SYSTEM
 
     patterns = _patterns(args)
@@ -247,7 +247,7 @@ def _read(args: argparse.Namespace) -> _Asked:
         for name, pattern in patterns.items()
         if name in wanted
     ]
-    spaces = dict(one.partition("=")[::2] for one in args.colourspace)
+    spaces = read_pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
     frames = FrameRange.parse(args.frames) if args.frames else None
     known = {name: space for name, space in spaces.items() if name == PLATE}
     gathered = gather(given, schema(SYSTEM), frames, known)

@@ -165,6 +165,7 @@ def _questions(args: argparse.Namespace) -> tuple[Question | None, Question | No
         BadKnob: Nothing is asked, or half of it.
     """
     from gencomp_server.measure_files import MASK, ORIGIN, OVER, A, B, Question
+    from gencomp_server.sources import read_pairs
 
     if (args.a is None) != (args.b is None) or (args.a is None and args.origin is None):
         raise BadKnob(
@@ -172,7 +173,7 @@ def _questions(args: argparse.Namespace) -> tuple[Question | None, Question | No
             hint="Write it as gencomp measure plate.%04d.exr out/result.",
         )
     frames = FrameRange.parse(args.frames) if args.frames else None
-    spaces = _spaces(args.colourspace)
+    spaces = read_pairs(args.colourspace, "--colourspace", "--colourspace A=srgb")
     mask = {} if args.mask is None else {MASK: args.mask}
     pair = origin = None
     if args.a is not None:
@@ -181,18 +182,6 @@ def _questions(args: argparse.Namespace) -> tuple[Question | None, Question | No
     if args.origin is not None:
         origin = Question({ORIGIN: args.origin, **mask}, frames)
     return pair, origin
-
-
-def _spaces(texts: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for text in texts:
-        name, equals, space = text.partition("=")
-        if not name or not equals:
-            raise BadKnob(
-                f"--colourspace '{text}' has no value.", hint="Write it as --colourspace A=srgb."
-            )
-        found[name] = space
-    return found
 
 
 def _metrics(text: str) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def _preview(args: argparse.Namespace) -> int:
     from gencomp_server.fileshot import opened
     from gencomp_server.placing import PlacingParams
     from gencomp_server.preview import preview
-    from gencomp_server.sources import gather, parse_given, second_channels
+    from gencomp_server.sources import gather, parse_given, read_pairs, second_channels
     from gencomp_server.systems import REGISTRY
 
     if args.out.suffix.lower() != ".png":
@@ -75,8 +74,8 @@ def _preview(args: argparse.Namespace) -> int:
             f"{system.title} places no elements, so there is nothing to preview.",
             hint=f"Systems that do: {', '.join(fitting)}.",
         )
-    knobs = _pairs(args.knobs, "--set", "--set scale=0.4")
-    spaces = _pairs(args.colourspace, "--colourspace", "--colourspace bg=srgb")
+    knobs = read_pairs(args.knobs, "--set", "--set scale=0.4")
+    spaces = read_pairs(args.colourspace, "--colourspace", "--colourspace bg=srgb")
     declaration = schema(system)
     given = second_channels([parse_given(text) for text in args.input], declaration, knobs)
     frames = FrameRange.parse(args.frames) if args.frames else None
@@ -102,20 +101,3 @@ def _config(asked: str | None) -> str:
     config = os.environ.get("OCIO", "") if asked is None else asked
     is_file = bool(config) and not config.startswith("ocio://")
     return str(Path(config).absolute()) if is_file else config
-
-
-def _pairs(texts: Sequence[str], flag: str, example: str) -> dict[str, str]:
-    """Read ``NAME=VALUE`` arguments.
-
-    Raises:
-        BadKnob: One has no ``=``, or a name stands twice.
-    """
-    found: dict[str, str] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not name or not equals:
-            raise BadKnob(f"{flag} '{text}' has no value.", hint=f"Write it as {example}.")
-        if name in found:
-            raise BadKnob(f"{flag} names '{name}' twice.", hint="Give it once.")
-        found[name] = value
-    return found

@@ -80,6 +80,28 @@ class Gathered:
     notes: tuple[str, ...]
 
 
+def read_pairs(texts: Iterable[str], flag: str, example: str) -> dict[str, str]:
+    """Read ``NAME=VALUE`` arguments.
+
+    Args:
+        texts: As they were typed.
+        flag: What stood before each, for sentences.
+        example: How it is written, for sentences.
+
+    Raises:
+        BadKnob: One has no ``=``, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise BadKnob(f"{flag} '{text}' has no value.", hint=f"Write it as {example}.")
+        if name in found:
+            raise BadKnob(f"{flag} names '{name}' twice.", hint="Give it once.")
+        found[name] = value
+    return found
+
+
 # --- patterns ------------------------------------------------------------------------------------
 
 
