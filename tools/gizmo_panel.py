@@ -33,6 +33,16 @@ _TABS = {
     "Continue": "From which round an edit goes on, and with what.",
 }
 """Tooltips of the dividers on tabs that a system has of its own."""
+_BUTTONS = {
+    ("dynvfx", "instruction"): (
+        "assist",
+        "write the texts",
+        "Let your assistant write the four texts above from the instruction and three frames. It "
+        "shows which frames and words would leave, and to which host, and sends nothing before "
+        "you agree. Off until the settings name an assistant and allow the network.",
+    ),
+}
+"""Buttons of one system, by the knob they stand under: their action, label and tooltip."""
 _ON_SEVERAL_LINES = ("prompt", "source_prompt", "continue_prompt")
 _CHOICES = re.compile(r" M (\{.*?\})")
 _KNOB = re.compile(r" addUserKnob \{(\d+) (\w+)")
@@ -144,12 +154,24 @@ def panel_lines(panel: Panel, like: Example) -> list[str]:
     for knob in knobs:
         if knob["tab"] == "Main" and knob["name"] not in _SAMPLING:
             lines += knob_lines(panel, knob, like)
+            lines += _button_lines(panel, knob["name"], like)
     lines += _input_lines(panel, like)
     lines += like.between("gc_divider_frames", "gc_tab_delivery")
     for tab in [*tabs, *_LAST_TABS]:
         lines += _tab_lines(panel, tab, [k for k in knobs if k["tab"] == tab], like)
     lines += like.between("gc_tab_cache", "gc_tab_about")
     return lines + _about_lines(panel, like, hint)
+
+
+def _button_lines(panel: Panel, knob: str, like: Example) -> list[str]:
+    """Return the button that stands under a knob; none for most."""
+    button = _BUTTONS.get((panel.system.name, knob))
+    if button is None:
+        return []
+    name, label, tip = button
+    line = like.knobs("gc_generate")[0].replace("callbacks.generate(", f"callbacks.{name}(")
+    line = re.sub(r" l \S+ t \".*?\" T ", lambda _: f" l {quoted(label)} t {quoted(tip)} T ", line)
+    return [line.replace("{22 gc_generate", f"{{22 gc_{name}")]
 
 
 def _callbacks(like: Example) -> list[str]:

@@ -61,8 +61,19 @@ def generate(gizmo: Any) -> None:
 
 
 @guarded
+def assist(gizmo: Any) -> None:
+    """Let an assistant write a node's texts, once the artist has seen what would leave."""
+    from gencomp_nuke import assisting
+
+    assisting.assist(gizmo)
+
+
+@guarded
 def cancel(gizmo: Any) -> None:
-    """Stop the job of a node; without one nothing happens."""
+    """Stop the job of a node, or its question to an assistant; without one nothing happens."""
+    from gencomp_nuke import assisting
+
+    assisting.stop(str(gizmo["gc_id"].value()))
     run = _session().run_of(str(gizmo["gc_id"].value()))
     if run is not None:
         run.cancel()

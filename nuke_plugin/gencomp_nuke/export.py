@@ -34,10 +34,15 @@ def render(node: Any, ask: Ask, folder: Path) -> "dict[str, dict[int, Path]]":
         MissingFrame: Nuke rendered, and a file is not there.
     """
     with full_resolution(), rendering(node, folder):
-        return {pipe.header.name: _render_pipe(node, pipe, folder) for pipe in ask.pipes}
+        return {pipe.header.name: render_pipe(node, pipe, folder) for pipe in ask.pipes}
 
 
-def _render_pipe(node: Any, pipe: Pipe, folder: Path) -> "dict[int, Path]":
+def render_pipe(node: Any, pipe: Pipe, folder: Path) -> "dict[int, Path]":
+    """Render one connected input, inside :func:`rendering`; return its files by frame.
+
+    Raises:
+        Cancelled, BadPicture, MissingFrame: As of :func:`render`.
+    """
     writer = node.node(pipe.writer)
     place = folder / pipe.folder
     place.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from gencomp_protocol.locate import home_folder
 SETTINGS_FILE = "nuke.json"
 _VARIABLES = {
     "server_command": "GENCOMP_SERVER_COMMAND",
+    "gencomp_command": "GENCOMP_COMMAND",
     "idle_exit_s": "GENCOMP_IDLE_EXIT_S",
     "unsaved_folder": "GENCOMP_UNSAVED_FOLDER",
 }
@@ -31,19 +32,27 @@ class Prefs:
 
     Attributes:
         server_command: Command line that starts a server.
+        gencomp_command: Command line of gencomp's other commands; empty: that of the server up to
+            its word ``serve``.
         idle_exit_s: Seconds without a job after which a server that we started leaves; 0: never.
         unsaved_folder: Folder for the results of scripts without a name; empty: ``unsaved`` in
             gencomp's folder of this user.
     """
 
     server_command: str = "gencomp serve"
+    gencomp_command: str = ""
     idle_exit_s: int = 1800
     unsaved_folder: str = ""
 
     @property
     def command(self) -> "tuple[str, ...]":
         """Return the words of ``server_command``."""
-        return tuple(shlex.split(self.server_command, posix=os.name != "nt"))
+        return self.words(self.server_command)
+
+    @staticmethod
+    def words(text: str) -> "tuple[str, ...]":
+        """Return the words of a command line."""
+        return tuple(shlex.split(text, posix=os.name != "nt"))
 
 
 def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:

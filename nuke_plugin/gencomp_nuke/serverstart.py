@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from gencomp_nuke.prefs import Prefs
+from gencomp_nuke.tool import environment
 from gencomp_protocol import locate, sockets
 from gencomp_protocol.errors import Cancelled, ServerUnreachable
 from gencomp_protocol.locate import ServerFile
@@ -29,8 +30,6 @@ LOG_FILE = "server.log"
 _KNOCK_S = 2.0
 _POLL_S = 0.1
 _START_S = 90.0  # Importing the worker's libraries from a cold network disk takes this long.
-# What Nuke puts into the environment for its own Python would break another one.
-_NUKES_OWN = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "LD_PRELOAD")
 
 
 def ensure(
@@ -132,7 +131,7 @@ def _start(
 
 
 def _spawn(prefs: Prefs, where: Path, environ: "Mapping[str, str]") -> "subprocess.Popen[bytes]":
-    child_environ = {k: v for k, v in environ.items() if k not in _NUKES_OWN}
+    child_environ = environment(environ)
     child_environ["GENCOMP_IDLE_EXIT_S"] = str(prefs.idle_exit_s)
     try:
         with open(where, "ab") as lines:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import shlex
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from gencomp_server.config import ServerConfig
 
 DONE, WRONG = 0, 2
+MOST_PICTURES = 8
 _SYSTEMS = ("dynvfx",)
 _EXAMPLE = """example:
   gencomp assist dynvfx --input plate=plate/shot.%04d.exr \\
@@ -45,7 +47,11 @@ def add_assist(commands: Any) -> None:
     assist.set_defaults(command=_assist)
     assist.add_argument("system", metavar="SYSTEM", choices=_SYSTEMS, help="dynvfx")
     assist.add_argument(
-        "--input", required=True, metavar="plate=PATTERN", help="the shot, as gencomp run has it"
+        "--input",
+        required=True,
+        action="append",
+        metavar="plate=PATTERN",
+        help="the shot, as gencomp run has it; or a few of its frames, plate@1001=FILE for each",
     )
     assist.add_argument("--instruction", required=True, metavar="TEXT", help="what to add")
     assist.add_argument("--frames", metavar="1001-1048", help="default: the plate's, as on disk")
@@ -56,6 +62,12 @@ def add_assist(commands: Any) -> None:
         "--working-space", default="scene_linear", metavar="SPACE", help="as gencomp run has it"
     )
     assist.add_argument("--ocio", metavar="CONFIG", help="OpenColorIO config; default: $OCIO")
+    assist.add_argument(
+        "--converse",
+        action="store_true",
+        help="for a program: writes what would leave as one line of JSON, reads y or n, writes the "
+        "knob values as another",
+    )
     assist.add_argument("--yes", action="store_true", help="do not ask; what leaves is still shown")
     assist.add_argument("--json", action="store_true", help="one JSON map of knob values")
 
@@ -96,6 +108,21 @@ def agree(letter: Letter, *, already: bool = False) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+def converse(letter: Letter) -> bool:
+    """Write what would leave as one line of JSON on standard output, and read the answer.
+
+    Returns:
+        True only for ``y`` or ``yes``; end of input is no.
+    """
+    _say({"letter": list(letter.tells), "host": letter.endpoint.host})
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _say(plain: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(plain) + "\n")
+    sys.stdout.flush()
+
+
 def _assist(args: argparse.Namespace) -> int:
     from gencomp_server.assistant import suggest, vfx_letter
     from gencomp_server.colour.spaces import resolve
@@ -105,27 +132,33 @@ def _assist(args: argparse.Namespace) -> int:
 
     endpoint = settings_endpoint(load_config().config)
     vfx_letter(endpoint, args.instruction, ())  # refused before a file is read
-    given = parse_given(args.input)
-    if given.name != PLATE:
-        raise BadKnob(f"--input names '{given.name}'; assist looks at the plate alone.")
+    given = [parse_given(text) for text in args.input]
+    for one in given:
+        if one.name != PLATE:
+            raise BadKnob(f"--input names '{one.name}'; assist looks at the plate alone.")
+    if sum(one.frame is not None for one in given) > MOST_PICTURES:
+        raise BadKnob(f"--input names more than {MOST_PICTURES} frames.", hint="Three will do.")
     plate = dataclasses.asdict(Input(PLATE, "rgb", "The shot."))
     schema = {"title": "assist", "inputs": [plate]}
     typed = [] if args.colourspace is None else [args.colourspace]
     spaces = read_pairs(typed, "--colourspace", "--colourspace plate=srgb")
     frames = FrameRange.parse(args.frames) if args.frames else None
-    gathered = gather([given], schema, frames, spaces)
+    gathered = gather(given, schema, frames, spaces)
     ocio = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
     if ocio and not ocio.startswith("ocio://"):
         ocio = str(Path(ocio).absolute())
     space = resolve(args.working_space, ocio)
     pictures = key_pictures(gathered.sources[0], gathered.frames, space)
-    found = suggest(
-        endpoint, args.instruction, pictures, lambda letter: agree(letter, already=args.yes)
-    )
+    ask = converse if args.converse else functools.partial(agree, already=args.yes)
+    found = suggest(endpoint, args.instruction, pictures, ask)
     if found is None:
         sys.stderr.write("Nothing was sent.\n")
         return WRONG
-    _tell(found.knobs(" ".join(args.instruction.split())), as_json=args.json)
+    knobs = found.knobs(" ".join(args.instruction.split()))
+    if args.converse:
+        _say({"knobs": knobs})
+    else:
+        _tell(knobs, as_json=args.json)
     return DONE
 
 

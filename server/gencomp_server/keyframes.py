@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.request import STILLS
 from gencomp_server.assistant import Picture
 from gencomp_server.measure_files import Wanted, opened
 from gencomp_server.sheet import Shown, show_opaque, thumbnail
@@ -34,7 +35,7 @@ def key_pictures(source: Source, span: FrameRange, space: Space) -> tuple[Pictur
     """Return the pictures of a clip that an assistant looks at.
 
     Args:
-        source: The clip's files.
+        source: The clip's files; of single pictures each is looked at.
         span: Its frames.
         space: What their light is.
 
@@ -42,8 +43,9 @@ def key_pictures(source: Source, span: FrameRange, space: Space) -> tuple[Pictur
         BadPicture: A file is damaged or of a kind that is not taken.
     """
     made: list[Picture] = []
+    stills = source.header.cover == STILLS
     with opened([Wanted("clip", source, "rgb")]) as (reader, _):
-        for frame in pick(list(span)):
+        for frame in tuple(source.paths) if stills else pick(list(span)):
             for n, pictures in reader.frames(FrameRange(frame, frame)):
                 label = f"{source.header.name} frame {n}"
                 made.append(_as_picture(label, pictures["clip"], space))

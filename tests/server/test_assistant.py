@@ -487,3 +487,47 @@ def test_an_endpoint_that_fails_ends_the_command_with_four(command, service, cap
 )
 def test_first_middle_and_last_frame_are_looked_at(frames, picked):
     assert pick(list(frames)) == picked
+
+
+def test_a_program_gets_the_letter_as_a_line_and_then_the_texts(
+    command, service, monkeypatch, capsys
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert command("--converse") == 0
+    said = capsys.readouterr()
+    letter, answer = (json.loads(line) for line in said.out.splitlines())
+    host = f"127.0.0.1:{service.server.server_port}"
+    assert letter["host"] == host
+    assert letter["letter"][0] == f"To {host}, model looks-well:"
+    assert "The artist wants: add a whale" in "\n".join(letter["letter"])
+    assert answer["knobs"]["source_objects"] == "boat, water"
+    assert said.err == ""
+
+
+@pytest.mark.parametrize("answer", ["", "n\n"])
+def test_a_program_that_does_not_say_yes_sends_nothing(
+    command, service, monkeypatch, capsys, answer
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO(answer))
+    assert command("--converse") == 2
+    assert len(capsys.readouterr().out.splitlines()) == 1
+    assert service.asked == []
+
+
+def test_single_frames_are_looked_at_as_they_are(command, service, tmp_path, capsys):
+    words = ["assist", "dynvfx", "--instruction", "add a whale", "--yes"]
+    for n in (1001, 1003):
+        words += ["--input", f"plate@{n}={tmp_path}/plate.{n}.exr"]
+    assert main(words) == 0
+    content = service.asked[0][1]["messages"][1]["content"]
+    labels = [part["text"] for part in content[1:] if part["type"] == "text"]
+    assert labels == ["plate frame 1001", "plate frame 1003"]
+
+
+def test_more_frames_than_a_letter_should_hold_are_refused(command, service, tmp_path, capsys):
+    words = ["assist", "dynvfx", "--instruction", "add a whale", "--yes"]
+    for n in range(1, 10):
+        words += ["--input", f"plate@{n}={tmp_path}/plate.1001.exr"]
+    assert main(words) == 2
+    assert "more than 8 frames" in capsys.readouterr().err
+    assert service.asked == []
