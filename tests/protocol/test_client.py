@@ -68,7 +68,11 @@ class Script:
             message = decode(frames)
             self.seen.append(message)
             for answer in self.answers.get(type(message), lambda _: [])(message):
-                self.socket.send_multipart([identity, *encode(answer)])
+                try:
+                    self.socket.send_multipart([identity, *encode(answer)])
+                except zmq.ZMQError as error:  # The client has gone before it was answered.
+                    if error.errno != zmq.EHOSTUNREACH:
+                        raise
 
     def of(self, kind):
         """Return the messages of a type that were seen."""
