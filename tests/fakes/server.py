@@ -7,6 +7,7 @@ reads afterwards what it was asked and sent. Runs under Python 3.9, in a thread 
 itself: ``python tests/fakes/server.py FOLDER`` writes ``server.json`` like a real one.
 """
 
+import errno
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ import zmq
 
 from gencomp_protocol import PROTOCOL_VERSION, sockets
 from gencomp_protocol.codec import decode, encode
-from gencomp_protocol.errors import Unauthorised
+from gencomp_protocol.errors import Unauthorised, UnknownJob
 from gencomp_protocol.locate import home_folder
 from gencomp_protocol.messages import (
     CHUNK_BYTES,
@@ -34,6 +35,8 @@ from gencomp_protocol.messages import (
     FailedEvent,
     Follow,
     Hello,
+    JobList,
+    JobQuery,
     LayerEvent,
     Ping,
     Planned,
@@ -61,7 +64,7 @@ class Job:
         self.pictures = {}  # (input, frame) -> bytes received
         self.missing = [(one.name, entry) for one in submit.inputs for entry in one.pictures]
         self.taken = 0
-        self.is_over = False
+        self.is_over = self.is_cancelled = False
 
 
 class FakeServer:
@@ -76,10 +79,14 @@ class FakeServer:
         self.folder, self.home = Path(folder), home
         self.refuses = None  # Error that answers a check.
         self.fails = None  # Error that ends a job once its pictures are here.
+        self.fails_at = {}  # The same, by the name of the job.
+        self.plan = {}  # What a check is told.
+        self.progress = ("solve", 1, 3, 65.0)  # The one progress that a job tells.
         self.warns = []  # Sentences sent along.
         self.backbone = None  # What the manifest says of a video model.
         self.goes_on = threading.Event()  # Cleared: jobs stop short of their layers.
         self.goes_on.set()
+        self.stops_before = set()  # Names of jobs that stop short of theirs for good.
         self.is_running_job = threading.Event()
         self.hellos, self.requests, self.jobs = [], [], {}
         self.cancelled, self.released = [], []
@@ -116,13 +123,25 @@ class FakeServer:
             if self.goes_on.is_set():
                 waiting, self._waiting = self._waiting, []
                 for peer, job in waiting:
-                    self._deliver(peer, job)
+                    if job.name not in self.stops_before:
+                        self._deliver(peer, job)
 
     def _send(self, peer, message):
-        self._socket.send_multipart([peer, *encode(message)])
+        try:
+            self._socket.send_multipart([peer, *encode(message)])
+        except zmq.ZMQError as error:
+            if error.errno != errno.EHOSTUNREACH:  # A client that was killed.
+                raise
 
     def _answer(self, peer, message):
-        if isinstance(message, Hello):
+        if isinstance(message, (Follow, JobQuery)) and message.job not in self.jobs:
+            error = UnknownJob(f"The server has no job '{message.job}'.", hint="Submit it again.")
+            self._send(peer, Refusal(message.id, error))
+        elif isinstance(message, JobQuery):
+            job = self.jobs[message.job]
+            state = "receiving" if job.missing else "done" if job.is_over else "running"
+            self._send(peer, JobList(message.id, ({"job": job.name, "state": state},)))
+        elif isinstance(message, Hello):
             self.hellos.append(message.client)
             if message.secret != SECRET:
                 error = Unauthorised("The secret is wrong.", hello=True)
@@ -133,7 +152,7 @@ class FakeServer:
             self._send(peer, answer)
         elif isinstance(message, Check):
             self.requests.append(message.request)
-            good = Planned(message.id, {})
+            good = Planned(message.id, self.plan)
             bad = Refusal(message.id, self.refuses) if self.refuses else None
             self._send(peer, bad or good)
         elif isinstance(message, Submit):
@@ -150,7 +169,7 @@ class FakeServer:
             self._send(peer, read_stretch(path, path.stat().st_size, message))
         elif isinstance(message, Cancel):
             self.cancelled.append(message.job)
-            self.jobs[message.job].is_over = True
+            self.jobs[message.job].is_cancelled = True
             self._send(peer, Acknowledged(message.id))
             self._send(peer, CancelledEvent(message.job))
         elif isinstance(message, (Release, Unfollow)):
@@ -188,18 +207,19 @@ class FakeServer:
     def _run(self, peer, job):
         self._send(peer, StateEvent(job.name, "queued", 1))
         self._send(peer, StateEvent(job.name, "running"))
-        self._send(peer, ProgressEvent(job.name, "solve", 1, 3, 65.0))
+        self._send(peer, ProgressEvent(job.name, *self.progress))
         for sentence in self.warns:
             self._send(peer, WarningEvent(job.name, sentence))
         self._waiting.append((peer, job))
         self.is_running_job.set()
 
     def _deliver(self, peer, job):
-        if job.is_over:
+        if job.is_cancelled:
             return
         job.is_over = True
-        if self.fails is not None:
-            self._send(peer, FailedEvent(job.name, self.fails))
+        fails = self.fails_at.get(job.name, self.fails)
+        if fails is not None:
+            self._send(peer, FailedEvent(job.name, fails))
             return
         layers = {}
         for path in sorted(self.folder.glob("*/*.exr")):
@@ -211,7 +231,9 @@ class FakeServer:
             self._send(peer, LayerEvent(job.name, layer, frame, len(body), digest))
             entry = layers.setdefault(layer, {"channels": list("RGBA"), "frames": {}})
             entry["frames"][str(frame)] = {"digest": digest, "bytes": len(body)}
-        manifest = {"system": "omnimatte", "layers": layers, "backbone": self.backbone}
+        knobs = dict(job.submit.request.knobs)
+        told = {"system": "omnimatte", "knobs": knobs, "backbone": self.backbone}
+        manifest = {**told, "layers": layers}
         self._send(peer, DoneEvent(job.name, manifest))
 
 

@@ -32,6 +32,11 @@ def paint(path, channels, boxes, *, half=True, size=(WIDTH, HEIGHT)):
     )
 
 
+def connect(gizmo, pipe, node):
+    """Connect a node to a pipe of a gizmo by the pipe's name."""
+    gizmo.setInput(int(gizmo.node(pipe)["number"].value()), node)
+
+
 def press(app, gizmo):
     """Press Generate on a node and live through it."""
     from gencomp_nuke import callbacks

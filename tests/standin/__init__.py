@@ -2,22 +2,26 @@
 """A stand-in for Nuke: enough of it to run our gizmos and the Nuke room without Nuke.
 
 What it proves
-    Scripts and gizmos are read by a real Tcl interpreter, so quoting, braces and the order of
-    commands are what Nuke's own parser sees. Stack wiring, groups, expressions, ``[value …]``
-    texts, user knobs, flags, link targets, callbacks and their order, the thread that touches
-    Nuke, undo steps, Writes that are and are not rendered, start-up order, ``-t`` and ``-x``.
-    Pixels are computed in 32 bit float by another Python with numpy and OpenImageIO, from the
-    same graph: reads, writes, copies of channels, overs, switches, frame holds.
+    Scripts and gizmos, anybody's, are read by a real Tcl interpreter, so quoting, braces and the
+    order of commands are what Nuke's own parser sees; whatever is no node is refused. Stack
+    wiring, groups, clones, expressions, keys, ``[value …]`` texts, user knobs, flags, link
+    targets, callbacks and their order, the thread that touches Nuke and how long it is held, undo
+    steps, Writes that are and are not rendered, start-up order, ``-t`` and ``-x`` as processes
+    with exit codes. Pixels are computed in 32 bit float by another Python with numpy and
+    OpenImageIO, from the same graph.
 
 What it cannot prove
     That a real Nuke accepts every knob name and value: the class table here is ours, written from
     public scripts, and only the classes in it are checked. How Nuke draws anything. Colour
-    management (a Read here knows ``raw`` and sRGB for 8-bit files). Proxies, views, bounding
-    boxes that differ from the format, pixel filters. Timing, memory, licences. How
-    ``executeInMainThread`` is scheduled between events. What differs between Nuke 14, 15, 16 and
-    17. For all of that there is ``tests/in_nuke``.
+    management (a Read here knows ``raw`` and sRGB for 8-bit files). Pictures of proxies, pixels
+    outside the format, the exact weights of filters between whole pixels (a Blur here is a Blur,
+    not Nuke's). Slopes of curves: between keys a value is held or goes straight. Shapes in the
+    text that Nuke itself writes for a Roto. Memory, licences. How ``executeInMainThread`` is
+    scheduled between events. What differs between Nuke 14, 15, 16 and 17. For all of that there
+    is ``tests/in_nuke``.
 
-Use: ``app = standin.install(gui=True)``, then ``import nuke`` as in Nuke.
+Use: ``app = standin.install(gui=True)``, then ``import nuke`` as in Nuke. ``with app.watch() as
+watch`` records what holds the main thread; ``app.answers`` holds what the artist will answer.
 """
 
 from standin.app import App, install

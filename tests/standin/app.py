@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The application: start-up, the ``nuke`` module, its main thread, rendering.
+"""The application: start-up, scripts, the main thread, callbacks, rendering.
 
 One :class:`App` is one running Nuke. ``install`` makes one and puts it behind ``import nuke``; the
 module stays the same object, so that code that imported it earlier meets the newest application.
 """
 
+import contextlib
 import queue
 import sys
 import threading
-import types
 from pathlib import Path
 
 from standin import graph
+from standin.formats import Formats
+from standin.hooks import Hooks
 from standin.pixels import Pixels
-from standin.tclscript import ScriptError
+from standin.rendering import Rendering
+from standin.tclscript import ScriptError, split
+from standin.watchdog import Watch
 
 BUILTIN_LAYERS = {
     "rgb": ("rgba.red", "rgba.green", "rgba.blue"),
@@ -29,7 +33,7 @@ BUILTIN_LAYERS = {
 }
 
 
-class App:
+class App(Rendering):
     """One running Nuke.
 
     Args:
@@ -37,29 +41,53 @@ class App:
         strict: Refuse knobs that the class table does not know.
     """
 
+    current = None
+
     def __init__(self, *, gui=False, strict=True):
+        App.current = self
         self.gui, self.strict = gui, strict
         self._main = threading.get_ident()
         self._calls = queue.Queue()
         self.printed, self.messages, self.edits, self.opened_menus = [], [], [], {}
-        self.plugin_path, self.raw_args = [], []
-        self.layers = dict(BUILTIN_LAYERS)
+        self.answers = []  # What the artist answers to ask, getInput, choice: first one first.
+        self.asked = []  # What was asked.
+        self.panels = set()
+        self.plugin_path, self.raw_args, self.start_folders = [], [], []
+        self.layers, self.notes = dict(BUILTIN_LAYERS), {}
         self.builtin_layers = frozenset(BUILTIN_LAYERS)
-        self.loading = self.in_knob_changed = self.is_executing = False
+        self.formats, self.defaults, self.clipboard = Formats(), {}, ""
+        self.loading = self.in_knob_changed = self.is_executing = self.is_modified = False
         self.cancel_render_after = None  # A test sets how many frames render before a cancel.
-        self.rendered = []
+        self.rendered, self.background, self.closed = [], [], False
         self.undo_off, self.undo_open, self.undo_steps = 0, 0, []
+        self.view = "main"
         self._running_file = None
+        self._watch = Watch()
+        self.hooks = Hooks(self)
         self.pixels = Pixels(self)
         self._new_root()
 
     def _new_root(self):
         self.root = graph.Node(self, "Root", None)
         self._contexts, self._this = [self.root], []
+        self.notes, self.is_modified = {}, False
 
     @property
     def frame(self):
         return int(float(self.root._knobs["frame"]._raw or 1))
+
+    def frame_and_view(self, context):
+        """Return frame and view of a number, a ``nuke.OutputContext`` or nothing."""
+        if context is None:
+            return self.frame, self.view
+        if hasattr(context, "frame"):
+            return context.frame(), context.viewname(None)
+        return context, self.view
+
+    def views(self):
+        """Return the names of the script's views."""
+        lines = [split(line) for line in self.root._knobs["views"]._raw.strip().split("\n")]
+        return [words[0] for words in lines if words] or ["main"]
 
     # --- threads ---------------------------------------------------------------------------------
 
@@ -67,6 +95,22 @@ class App:
         """Refuse another thread than the main one: Nuke would crash, now or later."""
         if threading.get_ident() != self._main:
             raise RuntimeError(f"'{what}' was touched outside Nuke's main thread")
+
+    def is_main_thread(self):
+        return threading.get_ident() == self._main
+
+    def execute_in_main_thread_and_wait(self, call, args=(), kwargs=None):
+        done, found = threading.Event(), []
+
+        def run(*words, **more):
+            try:
+                found.append(call(*words, **more))
+            finally:
+                done.set()
+
+        self.execute_in_main_thread(run, args, kwargs)
+        done.wait()
+        return found[0] if found else None
 
     def execute_in_main_thread(self, call, args=(), kwargs=None):
         args = args if isinstance(args, tuple) else (args,)
@@ -84,41 +128,117 @@ class App:
                     raise AssertionError("nothing happened for too long") from None
                 continue
             waited = 0.0
-            call(*args, **kwargs)
+            with self.timed(getattr(call, "__qualname__", repr(call))):
+                call(*args, **kwargs)
+
+    def idle(self):
+        """Do what is queued now, then run updateUI as Nuke does when nothing happens."""
+        while not self._calls.empty():
+            call, args, kwargs = self._calls.get()
+            with self.timed(getattr(call, "__qualname__", repr(call))):
+                call(*args, **kwargs)
+        for node in list(self.everything()):
+            if node._alive:
+                self.hooks.script("updateUI", node)
+
+    @contextlib.contextmanager
+    def watch(self):
+        """Record how long the main thread is held while this lasts, and by what."""
+        self._watch = Watch()
+        self._watch.is_on = True
+        try:
+            yield self._watch
+        finally:
+            self._watch.is_on = False
+
+    def timed(self, what):
+        return self._watch.entry(what)
+
+    def untimed(self):
+        return self._watch.left_out()
 
     # --- scripts ---------------------------------------------------------------------------------
 
     def clear(self):
-        for node in self._everything(self.root):
+        if self.root._children or self.root._knobs["name"]._raw:
+            self.hooks.script("onScriptClose", self.root)
+        for node in self.everything():
             node._alive = False
         self._new_root()
 
     def open(self, path):
         """Open a script."""
-        self.clear()
         text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+        self.clear()
         self.root._knobs["name"]._raw = Path(path).as_posix()
-        graph.load(self, text, self.root, strict=self.strict)
+        with self.untimed():
+            graph.load(self, text, self.root, strict=self.strict)
         self.root._knobs["name"]._raw = Path(path).as_posix()
+        self.hooks.script("onScriptLoad", self.root)
+        self.is_modified = False
 
     def save(self, path=None):
-        """Save the script; it is called so afterwards."""
+        """Save the script; it is called so afterwards. Callbacks come first and may stop it."""
         path = path or self.root._knobs["name"]._raw  # nuke.scriptSave("") keeps the name
         if not path:
             raise RuntimeError("the script has no name")
         self.root._knobs["name"]._raw = Path(path).as_posix()
-        Path(path).write_text(graph.dump_script(self), encoding="utf-8")
+        self.hooks.script("onScriptSave", self.root)
+        Path(path).write_text(self.script_text(), encoding="utf-8")
+        self.is_modified = False
+
+    def script_text(self):
+        """Return the script as it would be saved."""
+        with self.untimed():
+            for node in self.everything():
+                for knob in node._knobs.values():
+                    knob._keep_curves()
+            return graph.dump_script(self)
 
     def create(self, cls, knobs="", inpanel=True):
         """Make a node of a class, or of a gizmo on the plug-in path."""
         group = self._contexts[-1]
         file = self._find_plugin(cls)
-        if file is not None:
-            text = file.read_text(encoding="utf-8")
-            return graph.load(self, text, group, strict=self.strict)[0]
-        if graph.classes.knobs_of(cls) is None:
-            raise RuntimeError(f"{cls}: Unknown command")
-        return graph.load(self, f"{cls} {{inputs 0 {knobs}}}", group, strict=self.strict)[0]
+        with self.untimed():
+            if file is not None:
+                text = file.read_text(encoding="utf-8")
+            elif graph.classes.knobs_of(cls) is None:
+                raise RuntimeError(f"{cls}: Unknown command")
+            else:
+                number = f"number {_free_number(group)} " if cls == "Input" else ""
+                text = f"{cls} {{inputs 0 {number}{self._default_knobs(cls)}{knobs}}}"
+            made = graph.build(self, text, group, strict=self.strict)
+        if self.strict:
+            for node in made:
+                graph.check_links(node)
+        for node in made:
+            self.created(node)
+        top = next(node for node in made if node._group is group)
+        self.hooks.call("onUserCreate", top)
+        if cls == "Input":
+            self.input_changed(group)
+        if inpanel and self.gui:
+            self.panels.add(top._knobs["name"]._raw)
+        return top
+
+    def _default_knobs(self, cls):
+        found = {name: value for (at, name), value in self.defaults.items() if at in ("*", cls)}
+        return "".join(f"{name} {graph.quote(value)} " for name, value in found.items())
+
+    def created(self, node):
+        """Run what runs when a node comes to be: made, loaded, pasted."""
+        self.hooks.script("onCreate", node)
+
+    def input_changed(self, node):
+        """Tell a node that a connection of it changed."""
+        if node._group is not None and not self.loading:
+            self.is_modified = True
+            node._knob_changed(_Pseudo(self, node, "inputChange"))
+
+    def panel_shown(self, node):
+        """Tell a node that its panel opens."""
+        self.panels.add(node._knobs["name"]._raw)
+        node._knob_changed(_Pseudo(self, node, "showPanel"))
 
     def paste(self, text):
         """Paste a script's text, as from the clipboard."""
@@ -126,22 +246,39 @@ class App:
 
     def copy(self, nodes):
         """Return the text that copying nodes puts on the clipboard."""
+        for node in nodes:
+            for one in [node, *self._everything(node)]:
+                for knob in one._knobs.values():
+                    knob._keep_curves()
         return graph.dump(self, nodes)
 
     def delete(self, node):
-        node._group._children.remove(node)
+        for one in [node, *self._everything(node)]:
+            self.hooks.script("onDestroy", one)
+        followers = [n for n in node._group._children if node in n._inputs]
+        node._leave()
+        for other in followers:
+            other._inputs = [None if n is node else n for n in other._inputs]
         for other in [node, *self._everything(node)]:
             other._alive = False
+        if node._cls == "Input":
+            self.input_changed(node._group)
+        for other in followers:
+            self.input_changed(other)
+
+    def everything(self):
+        """Yield every node of the script, in groups too."""
+        return self._everything(self.root)
 
     def _everything(self, group):
-        for node in group._children:
+        for node in list(group._children):
             yield node
             yield from self._everything(node)
 
-    def all_nodes(self, cls=None, group=None, recurseGroups=False):
+    def all_nodes(self, filter=None, group=None, recurseGroups=False):  # noqa: A002 - Nuke\'s name
         top = group or self._contexts[-1]
         found = list(self._everything(top)) if recurseGroups else list(top._children)
-        return [n for n in found if cls is None or n._cls == cls]
+        return [n for n in found if filter is None or n._cls == filter]
 
     def to_node(self, name):
         if name == "root":
@@ -152,7 +289,13 @@ class App:
         self._contexts.append(group)
 
     def leave(self):
-        self._contexts.pop()
+        if len(self._contexts) > 1:
+            self._contexts.pop()
+
+    @property
+    def context(self):
+        """The group that new nodes go to."""
+        return self._contexts[-1]
 
     def this_node(self):
         return self._this[-1][0] if self._this else self._contexts[-1]
@@ -160,17 +303,27 @@ class App:
     def this_knob(self):
         return self._this[-1][1] if self._this else None
 
-    def run_callback(self, script, node, knob):
-        """Run a knob's Python as Nuke does: with thisNode and thisKnob set."""
+    @contextlib.contextmanager
+    def standing_in(self, node, knob):
+        """Make ``thisNode`` and ``thisKnob`` mean these."""
         self._this.append((node, knob))
         try:
-            exec(compile(script, f"<{node._cls}>", "exec"), {"nuke": sys.modules["nuke"]})
+            yield
         finally:
             self._this.pop()
 
+    def run_callback(self, script, node, knob):
+        """Run a knob's Python as Nuke does: with thisNode and thisKnob set."""
+        what = f"{node._knobs['name']._raw}.{knob._name if knob is not None else 'onCreate'}"
+        with self.standing_in(node, knob), self.timed(what):
+            exec(compile(script, f"<{node._cls}>", "exec"), {"nuke": sys.modules["nuke"]})
+
     def note_edit(self, node, knob):
         """Keep what would stand in the undo list."""
-        if self.loading or self.undo_off:
+        if self.loading:
+            return
+        self.is_modified = True
+        if self.undo_off:
             return
         if not self.undo_open:
             self.undo_steps.append("edit" if knob is None else knob._name)
@@ -178,18 +331,19 @@ class App:
 
     # --- start-up --------------------------------------------------------------------------------
 
-    def add_plugin_path(self, path):
+    def add_plugin_path(self, path, *, first=True):
         folder = Path(path)
         if not folder.is_absolute() and self._running_file is not None:
             folder = self._running_file.parent / folder
         folder = folder.resolve()
-        self.plugin_path.insert(0, folder)
-        sys.path.insert(0, str(folder))
+        self.plugin_path.insert(0 if first else len(self.plugin_path), folder)
+        sys.path.insert(0 if first else len(sys.path), str(folder))
 
     def start(self, nuke_path=()):
         """Run every init.py and, with an interface, every menu.py; the last folder first."""
         folders = [Path(folder).resolve() for folder in nuke_path]
         self.plugin_path.extend(folders)
+        self.start_folders.extend(folders)
         for name in ("init.py", "menu.py") if self.gui else ("init.py",):
             for folder in reversed(folders):
                 if (folder / name).is_file():
@@ -212,167 +366,30 @@ class App:
                 return folder / f"{name}.gizmo"
         return None
 
-    # --- rendering -------------------------------------------------------------------------------
 
-    def execute(self, node, start=None, end=None, incr=1, views=None, continueOnError=False):
-        """Render a Write, on the main thread, never from inside another rendering."""
-        self.check_thread("execute")
-        node = self.to_node(node) if isinstance(node, str) else node
-        if self.is_executing:
-            raise RuntimeError("I'm already executing something else")
-        if node._cls != "Write":
-            raise RuntimeError(f"{node.fullName()} cannot be executed")
-        if node._knobs["disable"].value():
-            raise RuntimeError(f"{node.fullName()} is disabled")
-        first, last = (self.frame, self.frame) if start is None else (start, end)
-        self.is_executing = True
-        try:
-            for number, frame in enumerate(range(int(first), int(last) + 1, int(incr))):
-                if self.cancel_render_after is not None and number >= self.cancel_render_after:
-                    raise RuntimeError("Cancelled")
-                self.pixels.write(node, frame)
-                self.rendered.append((node.fullName(), frame))
-        finally:
-            self.is_executing = False
+class _Pseudo:
+    """A knob that is none: ``showPanel``, ``inputChange``."""
 
-    def render_all(self, first, last):
-        """Render as ``-x`` does: every Write that is not disabled, in groups too."""
-        writes = [n for n in self._everything(self.root) if n._cls == "Write"]
-        active = [n for n in writes if not n._knobs["disable"].value()]
-        for node in sorted(active, key=lambda n: n._knobs["render_order"].value()):
-            self.execute(node, first, last)
-        return len(active)
+    def __init__(self, app, node, name):
+        self._app, self._node, self._name = app, node, name
+
+    def name(self):
+        return self._name
+
+    def node(self):
+        return self._node
 
 
-class Undo:
-    """``nuke.Undo``: a named step, and switching the list off."""
-
-    app = None
-
-    def __init__(self, name=""):
-        self._name = name
-
-    def __enter__(self):
-        app = type(self).app
-        if not app.undo_open and not app.undo_off:
-            app.undo_steps.append(self._name)
-        app.undo_open += 1
-        return self
-
-    def __exit__(self, *exc):
-        type(self).app.undo_open -= 1
-
-    @classmethod
-    def disable(cls):
-        cls.app.undo_off += 1
-
-    @classmethod
-    def enable(cls):
-        cls.app.undo_off -= 1
-
-
-class ProgressTask:
-    """``nuke.ProgressTask``: a bar with a cancel button that a test may press."""
-
-    def __init__(self, title=""):
-        self.title, self.steps, self.is_pressed = title, [], False
-
-    def setProgress(self, value):
-        self.steps.append(int(value))
-
-    def setMessage(self, text):
-        self.message = text
-
-    def isCancelled(self):
-        return self.is_pressed
-
-
-class Menu:
-    """A menu: names and what they run."""
-
-    def __init__(self, app, name):
-        self._app, self._name, self.items = app, name, {}
-
-    def addMenu(self, name, **_):
-        return self.items.setdefault(name, Menu(self._app, name))
-
-    def addCommand(self, name, command="", *_, **__):
-        self.items[name] = command
-        return command
-
-
-def _layer(app):
-    def layer(name, channels):
-        app.layers.setdefault(name, tuple(channels))
-        return name
-
-    return layer
+def _free_number(group):
+    taken = {int(n._knobs["number"]._raw or 0) for n in group._children if n._cls == "Input"}
+    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def install(*, gui=False, strict=True):
     """Make an application, put it behind ``import nuke`` and return it."""
-    app = App(gui=gui, strict=strict)
-    module = sys.modules.get("nuke")
-    if module is None or not getattr(module, "is_standin", False):
-        module = types.ModuleType("nuke", "The stand-in for Nuke's Python module.")
-        sys.modules["nuke"] = module
+    from standin.nukemodule import install as put
 
-    def menu(name):
-        if not app.gui:
-            raise RuntimeError("there is no interface")
-        return app.opened_menus.setdefault(name, Menu(app, name))
-
-    def message(text):
-        if not app.gui:
-            raise RuntimeError("there is no interface")
-        app.messages.append(text)
-
-    Undo.app = app
-    names = {
-        "is_standin": True,
-        "GUI": app.gui,
-        "INTERACTIVE": app.gui,
-        "NUKE_VERSION_STRING": "15.1v5",
-        "NUKE_VERSION_MAJOR": 15,
-        "NUKE_VERSION_MINOR": 1,
-        "rawArgs": app.raw_args,
-        "Undo": Undo,
-        "ProgressTask": ProgressTask,
-        "Layer": _layer(app),
-        "allNodes": app.all_nodes,
-        "createNode": app.create,
-        "delete": app.delete,
-        "execute": app.execute,
-        "render": app.execute,
-        "executeInMainThread": app.execute_in_main_thread,
-        "frame": lambda value=None: _frame(app, value),
-        "layers": lambda: list(app.layers),
-        "menu": menu,
-        "message": message,
-        "nodePaste": lambda path: app.paste(Path(path).read_text(encoding="utf-8")),
-        "pluginAddPath": app.add_plugin_path,
-        "pluginPath": lambda: [str(folder) for folder in app.plugin_path],
-        "root": lambda: app.root,
-        "scriptClear": app.clear,
-        "scriptName": lambda: app.root.name(),
-        "scriptOpen": app.open,
-        "scriptSave": app.save,
-        "scriptSaveAs": lambda path, overwrite=-1: app.save(path),
-        "thisKnob": app.this_knob,
-        "thisNode": app.this_node,
-        "toNode": app.to_node,
-        "tprint": lambda *words, **_: app.printed.append(" ".join(map(str, words))),
-        "views": lambda: ["main"],
-    }
-    for name, value in names.items():
-        setattr(module, name, value)
-    return app
-
-
-def _frame(app, value):
-    if value is not None:
-        app.root["frame"].setValue(int(value))
-    return app.frame
+    return put(App(gui=gui, strict=strict))
 
 
 __all__ = ["App", "ScriptError", "install"]

@@ -1,29 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nuke's own expression language, as far as our gizmos use it.
 
-Numbers, dotted names, ``! - * / % + - < <= > >= == != && || ?:``, parentheses, a few functions and
-linear ``curve``. Whoever asks for more gets an error, never a guess.
+Numbers, dotted names, ``! - * / % ^ + - < <= > >= == != && || ?:``, parentheses, functions, knobs
+at another frame (``knob(frame-1)``) and linear ``curve``. Whoever asks for more gets an error,
+never a guess.
 """
 
 import math
 import re
 
+from standin.animation import Curve
+
 _TOKEN = re.compile(
     r"\s*(?:(?P<number>\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+)|(?P<name>[A-Za-z_][A-Za-z0-9_]*"
-    r"(?:\.[A-Za-z_][A-Za-z0-9_]*)*)|(?P<op>\|\||&&|[=!<>]=|[-+*/%<>!?:(),]))"
+    r"(?:\.[A-Za-z0-9_]+)*)|(?P<op>\|\||&&|[=!<>]=|[-+*/%<>!?:(),^]))"
 )
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+")
+
+
+def _smoothstep(low, high, x):
+    along = max(0.0, min(1.0, (x - low) / (high - low) if high != low else float(x >= high)))
+    return along * along * (3 - 2 * along)
+
+
 _FUNCTIONS = {
     "abs": abs,
+    "acos": math.acos,
+    "asin": math.asin,
+    "atan": math.atan,
+    "atan2": math.atan2,
     "ceil": math.ceil,
     "clamp": lambda x, lo=0.0, hi=1.0: max(lo, min(hi, x)),
+    "cos": math.cos,
+    "degrees": math.degrees,
+    "exp": math.exp,
+    "fabs": abs,
     "floor": math.floor,
+    "fmod": math.fmod,
+    "hypot": math.hypot,
     "int": int,
+    "lerp": lambda a, b, x: a + (b - a) * x,
+    "log": math.log,
+    "log10": math.log10,
     "max": max,
     "min": min,
+    "mix": lambda a, b, x: a + (b - a) * x,
     "pow": pow,
+    "radians": math.radians,
     "rint": round,
+    "sin": math.sin,
+    "smoothstep": _smoothstep,
     "sqrt": math.sqrt,
+    "step": lambda a, x: float(x >= a),
+    "tan": math.tan,
+    "trunc": math.trunc,
 }
+_CONSTANTS = {"pi": math.pi, "e": math.e}
 _LEVELS = (("||",), ("&&",), ("==", "!="), ("<", "<=", ">", ">="), ("+", "-"), ("*", "/", "%"))
 _TWO = {
     "||": lambda a, b: float(bool(a) or bool(b)),
@@ -42,19 +74,24 @@ _TWO = {
 }
 
 
+def names_in(text):
+    """Return the dotted names in a knob's word."""
+    return list(dict.fromkeys(_NAME.findall(text)))
+
+
 def evaluate(text, look_up, frame):
     """Return the number an expression stands for.
 
     Args:
         text: The expression, without its braces.
-        look_up: Called with a dotted name; returns its number.
+        look_up: Called with a dotted name, and a frame where one is asked for; returns its number.
         frame: Current frame.
 
     Raises:
         ValueError: It is not an expression that is understood here.
     """
     if text.split()[:1] == ["curve"]:
-        return _curve(text.split()[1:], frame)
+        return Curve(text.split()[1:]).at(frame)
     reader = _Reader(text, look_up, frame)
     value = reader.ternary()
     if reader.token() is not None:
@@ -105,7 +142,11 @@ class _Reader:
             operation = self.take()[1]
             value = self.unary()
             return {"!": float(not value), "-": -value, "+": value}[operation]
-        return self.atom()
+        base = self.atom()
+        if self.token() == "^" and self.tokens[0][0] == "op":
+            self.take()
+            return base ** self.unary()
+        return base
 
     def atom(self):
         kind, text = self.take()
@@ -121,10 +162,12 @@ class _Reader:
             return self.call(text)
         if text in ("frame", "x", "t"):
             return float(self.frame)
+        if text in _CONSTANTS:
+            return _CONSTANTS[text]
         return self.look_up(text)
 
     def call(self, name):
-        if name not in _FUNCTIONS:
+        if name not in _FUNCTIONS and "." not in name:
             raise ValueError(f"'{self.text}': the stand-in knows no function '{name}'")
         self.take("(")
         values = []
@@ -133,24 +176,6 @@ class _Reader:
             if self.token() == ",":
                 self.take()
         self.take(")")
+        if name not in _FUNCTIONS:  # A knob at another frame.
+            return self.look_up(name, *values)
         return float(_FUNCTIONS[name](*values))
-
-
-def _curve(words, frame):
-    """Interpolate ``x1001 0 x1020 1`` linearly; hold outside."""
-    keys, at = [], None
-    for word in words:
-        if word[:1] == "x":
-            at = float(word[1:])
-        elif re.match(r"[-+.\d]", word):
-            at = 1.0 if at is None else at
-            keys.append((at, float(word)))
-            at += 1.0
-    if not keys:
-        return 0.0
-    if frame <= keys[0][0]:
-        return keys[0][1]
-    for (x0, y0), (x1, y1) in zip(keys, keys[1:]):
-        if frame <= x1:
-            return y0 + (y1 - y0) * (frame - x0) / (x1 - x0)
-    return keys[-1][1]

@@ -1,102 +1,105 @@
 # SPDX-License-Identifier: Apache-2.0
 """Knobs: their text as a script holds it, and what Python sees of it.
 
-``raw`` is the word of the script: ``1.5``, ``true``, ``{parent.mix*2}`` (an expression), or text
-with ``[value …]`` in it. A knob whose word is an expression or a curve is evaluated when asked.
+``raw`` is the word of the script: ``1.5``, ``true``, ``{parent.mix*2}`` (an expression),
+``{curve x1 0 x9 1} 5`` (two numbers, the first with keys), or text with ``[value …]`` in it. A knob
+whose word is an expression or a curve is evaluated when asked.
 """
 
-import posixpath
-import tkinter
+import functools
 
-from standin import expression
-from standin.tclscript import split
-
-TRUE = ("true", "1", "on", "yes")
-FALSE = ("false", "0", "off", "no", "")
-# Codes of addUserKnob: kind of value, and the class that Python sees.
-_CODES = {
-    1: ("e", "EvalString_Knob"),
-    2: ("f", "File_Knob"),
-    3: ("i", "Int_Knob"),
-    4: ("m", "Enumeration_Knob"),
-    6: ("b", "Boolean_Knob"),
-    7: ("d", "Double_Knob"),
-    8: ("d", "Double_Knob"),
-    11: ("c", "Channel_Knob"),
-    20: ("t", "Tab_Knob"),
-    22: ("p", "PyScript_Knob"),
-    26: ("t", "Text_Knob"),
-    41: ("link", "Link_Knob"),
-    43: ("e", "Multiline_Eval_String_Knob"),
-}
-_CLASSES = {
-    "s": "String_Knob",
-    "e": "EvalString_Knob",
-    "f": "File_Knob",
-    "i": "Int_Knob",
-    "d": "Double_Knob",
-    "b": "Boolean_Knob",
-    "m": "Enumeration_Knob",
-    "c": "Channel_Knob",
-    "l": "ChannelMask_Knob",
-    "p": "Script_Knob",
-    "x": "Knob",
-}
-_DEFAULTS = {"i": "0", "d": "0", "b": "false", "c": "none"}
+from standin import knobtypes
+from standin.animation import spell
+from standin.knobnumbers import FALSE, TRUE, Numbers
+from standin.rotopaint import CurvesOfKnob
+from standin.tclscript import UserKnob, quote, split
+from standin.texts import expand_frame, substitute
 
 
 class Guarded:
-    """An object that only Nuke's main thread may touch."""
+    """An object whose public methods only Nuke's main thread may call."""
 
-    def __getattribute__(self, name):
-        if not name.startswith("_"):
-            object.__getattribute__(self, "_app").check_thread(name)
-        return object.__getattribute__(self, name)
+    def __init_subclass__(cls, **more):
+        super().__init_subclass__(**more)
+        for name in dir(cls):
+            method = getattr(cls, name)
+            is_ours = callable(method) and not getattr(method, "is_guarded", False)
+            if is_ours and (name[0] != "_" or name == "__getitem__"):
+                setattr(cls, name, _guarded(name, method))
 
 
-class Knob(Guarded):
+def _guarded(name, method):
+    if isinstance(method, type):
+        return method
+
+    @functools.wraps(method)
+    def checked(self, *words, **more):
+        self._app.check_thread(name)
+        return method(self, *words, **more)
+
+    checked.is_guarded = True
+    return checked
+
+
+class Knob(Numbers, CurvesOfKnob, Guarded):
     """One knob of one node."""
 
     def __init__(self, node, name, kind, default="", items=(), user=None):
-        self._app = node._app
+        self._app = None if node is None else node._app
         self._node, self._name, self._kind = node, name, kind
         self._items, self._user = list(items), user
-        self._default = default
-        self._raw = default
+        self._default = self._raw = default
         self._enabled, self._visible = True, True
+        self._tip, self._given = None, False
 
     @classmethod
     def _of_user(cls, node, user):
-        kind, _ = _CODES.get(user.code, ("x", "Knob"))
-        items = split(user.options.get("M", "")) if kind == "m" else ()
-        default = items[0] if items else _DEFAULTS.get(kind, "")
-        if kind in "tp" and kind:
-            default = user.options.get("T", "")
-        knob = cls(node, user.name, kind, default, items, user)
-        knob._visible = not {"+INVISIBLE", "+HIDDEN"} & set(user.flags)
-        return knob
+        kind, class_name = knobtypes.CODES.get(user.code, ("x", "Knob"))
+        items = split(user.option("M")) if kind in knobtypes.MENUS else ()
+        default = items[0] if items else knobtypes.DEFAULTS.get(kind, "")
+        if kind in "tp" or kind == "tcl":
+            default = user.option("T")
+        made = class_of(class_name).__new__(class_of(class_name))
+        Knob.__init__(made, node, user.name, kind, default, items, user)
+        made._visible = not {"+INVISIBLE", "+HIDDEN"} & set(user.flags)
+        made._enabled = "+DISABLED" not in user.flags
+        return made
 
     # --- what Python sees ------------------------------------------------------------------------
 
     def name(self):
         return self._name
 
+    def setName(self, name):
+        self._name = name
+
     def node(self):
         return self._node
 
-    def fullyQualifiedName(self):
+    def fullyQualifiedName(self, channel=-1):
         return f"{self._node.fullName()}.{self._name}"
 
     def Class(self):
         if self._user is not None:
-            return _CODES.get(self._user.code, ("x", "Knob"))[1]
-        return _CLASSES.get(self._kind, "Knob")
+            return knobtypes.CODES.get(self._user.code, ("x", "Knob"))[1]
+        return knobtypes.CLASSES.get(self._kind, "Knob")
 
     def label(self):
-        return "" if self._user is None else self._user.options.get("l", self._name)
+        return "" if self._user is None else self._user.option("l", self._name)
+
+    def setLabel(self, text):
+        if self._user is not None:
+            self._user.set_option("l", text)
 
     def tooltip(self):
-        return "" if self._user is None else self._user.options.get("t", "")
+        if self._tip is not None:
+            return self._tip
+        return "" if self._user is None else self._user.option("t")
+
+    def setTooltip(self, text):
+        self._tip = text
+        if self._user is not None:
+            self._user.set_option("t", text)
 
     def enabled(self):
         return self._enabled
@@ -110,19 +113,44 @@ class Knob(Guarded):
     def setVisible(self, value):
         self._visible = bool(value)
 
-    def value(self):
-        return self._value_at(None)
+    def getFlag(self, flag):
+        words = () if self._user is None else self._user.flags
+        return any(bit & int(flag) and word in words for bit, word in knobtypes.FLAGS.values())
 
-    def getValue(self):
+    def setFlag(self, flag):
+        for bit, word in knobtypes.FLAGS.values():
+            if bit & int(flag) and self._user is not None:
+                self._user.set_flag(word, True)
+        self._visible = self._visible and not self.getFlag(0x40400)
+
+    def clearFlag(self, flag):
+        for bit, word in knobtypes.FLAGS.values():
+            if bit & int(flag) and self._user is not None:
+                self._user.set_flag(word, False)
+        self._visible = not self.getFlag(0x40400)
+
+    def value(self, index=None):
+        found = self._value_at(None)
+        return found[index] if index is not None and isinstance(found, (list, tuple)) else found
+
+    def getValue(self, index=None):
         if self._target() is not None:
-            return self._target().getValue()
+            return self._target().getValue(*(() if index is None else (index,)))
         if self._kind == "m":
             return float(self._index())
-        return self.value()
+        return self.value(index)
 
     def evaluate(self, frame=None):
-        text = self._text()
-        return expand_frame(text, self._app.frame if frame is None else frame)
+        at, view = self._app.frame_and_view(frame)
+        return expand_frame(self._text(at), at, view)
+
+    getEvaluatedValue = evaluate
+
+    def getText(self):
+        return self._raw
+
+    def setText(self, text):
+        self._set_raw(text)
 
     def values(self):
         return list(self._items)
@@ -130,45 +158,93 @@ class Knob(Guarded):
     def setValues(self, items):
         chosen = self._value_at(None)
         self._items = [str(item) for item in items]
-        if self._raw not in self._items and self._items:
+        if self._raw not in self._items and self._items and self._expression() is None:
             self._raw = chosen if chosen in self._items else self._items[0]
 
-    def isAnimated(self):
-        return self._expression() is not None  # An expression counts, as in Nuke.
+    def numValues(self):
+        return len(self._items)
 
-    def hasExpression(self):
-        return self.isAnimated() and not self._expression().startswith("curve")
-
-    def setExpression(self, text, channel=0):
-        self._set_raw("{" + text + "}")
-
-    def toScript(self):
-        return self._raw
+    def toScript(self, quoted=False, *_, **__):
+        text = self._raw.strip() if self._kind == "trk" else self._raw
+        return quote(text) if quoted else text
 
     def fromScript(self, text):
         self._set_raw(text)
-
-    def getFlag(self, flag):
-        return False
-
-    def setValue(self, value, *_):
-        target = self._target()
-        if target is not None:
-            target.setValue(value)
-            return True
-        self._set_raw(self._spell(value))
         return True
 
+    def setValue(self, value, *more):
+        target = self._target()
+        if target is not None:
+            return target.setValue(value, *more)
+        count = self._count()
+        index = more[0] if more and isinstance(more[0], int) and count > 1 else None
+        if isinstance(value, (list, tuple)):
+            self._set_raw(" ".join(spell(number) for number in value))
+        elif count > 1 and index is not None and index >= 0:
+            self._set_field(index, spell(value))
+        elif count > 1 and not isinstance(value, str):
+            spread = knobtypes.FIELDS[self._kind][1]
+            self._set_raw(spell(value) if spread else " ".join([spell(value)] * count))
+        elif self._curve(0) is not None and self._kind in knobtypes.FIELDS:
+            self.setValueAt(value, more[1] if len(more) > 1 else self._app.frame)
+        else:
+            self._set_raw(self._spell(value))
+        return True
+
+    def setExpression(self, text, channel=-1, *_):
+        count = self._count()
+        for index in range(count) if channel < 0 else [channel]:
+            self._set_field(index, text)
+
+    def setRange(self, low, high):
+        self._user.set_option("R", (spell(low), spell(high)))
+
+    def min(self):
+        return float(self._user.option("R", ("0", "1"))[0])
+
+    def max(self):
+        return float(self._user.option("R", ("0", "1"))[1])
+
     def execute(self):
-        if self._kind != "p":
+        if self._kind not in knobtypes.BUTTONS:
             raise TypeError(f"{self._name} is no button")
-        if self._raw:
+        if self._kind == "p" and self._raw:
             self._app.run_callback(self._raw, self._node, self)
+
+    def setCommand(self, script):
+        self._default = self._raw = script
+        self._user.set_option("T", script)
+
+    def command(self):
+        return self._raw
+
+    def setLink(self, target):
+        self._user.set_option("T", target)
+
+    makeLink = setLink
+
+    def getLink(self):
+        return self._user.option("T")
+
+    def getLinkedKnob(self):
+        return self._target()
+
+    def x(self, *_):
+        return self._number(self._app.frame, 0)
+
+    def y(self, *_):
+        return self._number(self._app.frame, 1)
+
+    def arraySize(self):
+        return self._count()
 
     # --- inside ----------------------------------------------------------------------------------
 
     def _set_raw(self, raw):
         if raw == self._raw:
+            return
+        if self._node is None:
+            self._raw = raw
             return
         self._app.note_edit(self._node, self)
         self._raw = raw
@@ -183,56 +259,32 @@ class Knob(Guarded):
                     raise ValueError(f"{self._name} has no item '{value}'")
                 return value
             return self._items[int(value)]
-        if kind == "b":
-            return "true" if value else "false"
-        if kind == "i":
-            return str(int(value))
-        if kind == "d":
-            return repr(float(value)) if float(value) != int(value) else str(int(value))
+        if kind in knobtypes.FIELDS and not isinstance(value, str):
+            return self._spell_number(value)
+        if kind == "fmt" and hasattr(value, "name"):
+            return value.name()
         if not isinstance(value, str):
             raise TypeError(f"{self._name} takes text, not {value!r}")
         return value
+
+    def _spell_number(self, value):
+        if self._kind == "b":
+            return "true" if value else "false"
+        if self._kind == "i":
+            return str(int(value))
+        if self._kind == "m":
+            return self._items[int(value)]
+        return spell(value)
 
     def _target(self):
         """Return the knob that a link shows, or None."""
         if self._kind != "link":
             return None
-        path = (self._user.options.get("T") or self._raw).rpartition(".")
-        inner = self._node.node(path[0])
+        path = (self._user.option("T") or self._raw).rpartition(".")
+        inner = self._node.node(path[0]) if path[0] not in ("", "this") else self._node
         if inner is None:
             raise ValueError(f"{self._name} links to {path[0]}, which is not there")
         return inner[path[2]]
-
-    def _expression(self):
-        """Return the expression this knob's word is, or None for a plain value."""
-        if self._kind not in ("i", "d", "b", "m", "x") or self._raw in self._items:
-            return None
-        if not self._raw.startswith("{"):
-            return None
-        text = split(self._raw)[0]
-        if text.startswith('"'):  # {{"a > b"}}: Nuke quotes an expression with spaces.
-            text = split(text)[0]
-        return text[:-2] if text.endswith(" i") else text  # "i" marks a whole number.
-
-    def _number(self, frame):
-        text = self._expression()
-        if text is not None:
-            look_up = self._node._number_of
-            return expression.evaluate(text, lambda name: look_up(name, frame), frame)
-        if self._kind == "b":
-            if self._raw.lower() not in TRUE + FALSE:
-                raise ValueError(f"{self._name} is '{self._raw}', which is neither on nor off")
-            return float(self._raw.lower() in TRUE)
-        return float(self._raw or 0)
-
-    def _index(self, frame=None):
-        if self._expression() is not None:
-            return int(self._number(self._app.frame if frame is None else frame))
-        if self._raw in self._items:
-            return self._items.index(self._raw)
-        if self._raw.isdigit():
-            return int(self._raw)
-        raise ValueError(f"{self._name} has no item '{self._raw}'")
 
     def _value_at(self, frame):
         frame = self._app.frame if frame is None else frame
@@ -240,108 +292,85 @@ class Knob(Guarded):
         if target is not None:
             return target._value_at(frame)
         kind = self._kind
-        if kind == "b":
-            return bool(self._number(frame))
-        if kind == "i":
-            return int(self._number(frame))
-        if kind == "d":
-            return self._number(frame)
+        if kind in ("b", "i", "d"):
+            return {"b": bool, "i": int, "d": float}[kind](self._number(frame))
         if kind == "m":
             return self._items[self._index(frame)] if self._items else ""
-        return self._text() if kind == "f" else self._raw
+        if kind in knobtypes.FIELDS:
+            if knobtypes.FIELDS[kind][1] and len(split(self._raw)) == 1:
+                return self._number(frame)
+            return [self._number(frame, i) for i in range(self._count())]
+        if kind == "fmt":
+            return self._app.formats.get(self._raw)
+        return self._text(frame) if kind == "f" else self._raw
 
-    def _number_at(self, frame):
+    def _numbers(self, frame):
+        """Return all numbers at a frame, a single word spread."""
+        return [self._number(frame, i) for i in range(self._count())]
+
+    def _number_at(self, frame, index=0):
         """Return the knob as expressions see it: a menu as its index."""
-        if self._kind == "m":
-            return float(self._index(frame))
-        if self._kind in ("b", "i", "d"):
-            return self._number(frame)
-        return float(self._text() or 0)
+        target = self._target()
+        if target is not None:
+            return target._number_at(frame, index)
+        if self._kind in knobtypes.FIELDS:
+            return self._number(frame, index)
+        return float(self._text(frame) or 0)
 
-    def _text(self):
+    def _text(self, frame=None):
         """Return the text with its ``[…]`` evaluated."""
+        target = self._target()
+        if target is not None:
+            return target._text(frame)
+        frame = self._app.frame if frame is None else frame
         if self._kind == "m":
-            return str(self.value())
-        if self._kind in ("i", "d", "b"):
-            value = self.value()
-            return str(value).lower() if self._kind == "b" else f"{value:g}"
+            return str(self._value_at(frame))
+        if self._kind in knobtypes.FIELDS:
+            numbers = self._numbers(frame)
+            if self._kind == "b":
+                return str(bool(numbers[0])).lower()
+            spread = knobtypes.FIELDS[self._kind][1] and len(set(numbers)) == 1
+            return " ".join(f"{number:g}" for number in (numbers[:1] if spread else numbers))
         if "[" not in self._raw:
             return self._raw
-        return substitute(self._raw, self._node)
+        return substitute(self._raw, self._node, frame)
 
 
-def expand_frame(text, frame):
-    """Put a frame number where a path says ``%04d`` or ``####``."""
-    found, place = "", 0
-    while place < len(text):
-        letter = text[place]
-        if letter == "%":
-            end = place + 1
-            while end < len(text) and text[end].isdigit():
-                end += 1
-            if text[end : end + 1] == "d":
-                width = int(text[place + 1 : end] or 0)
-                found += f"{int(frame):0{width}d}"
-                place = end + 1
-                continue
-        if letter == "#":
-            end = place
-            while text[end : end + 1] == "#":
-                end += 1
-            found += f"{int(frame):0{end - place}d}"
-            place = end
-            continue
-        found += letter
-        place += 1
-    return found
+_MADE = {}
 
 
-def substitute(text, node):
-    """Evaluate ``[value …]`` and ``[file …]`` in a knob's text, as Nuke does when it is asked.
-
-    Raises:
-        ValueError: A command that is not known here; Python is refused, since farms may lack it.
-    """
-    tcl = tkinter.Tcl()
-    tcl.eval("interp create -safe kid")
-    failure = []
-
-    def kept(action):
-        def called(*words):
-            try:
-                return action(*words)
-            except Exception as error:
-                failure.append(error)
-                raise
-
-        return called
-
-    commands = {"value": node._text_of, "knob": node._text_of, "file": _file, "unknown": _refuse}
-    for name, action in commands.items():
-        tcl.createcommand("gc_" + name, kept(action))
-        tcl.call("interp", "alias", "kid", name, "", "gc_" + name)
-    tcl.call("interp", "limit", "kid", "commands", "-value", 10_000)
-    try:
-        return str(tcl.call("interp", "eval", "kid", "subst", "-nobackslashes", "{" + text + "}"))
-    except tkinter.TclError as error:
-        raise ValueError(f"'{text}': {failure[0] if failure else error}") from None
+def class_of(name):
+    """Return the Python class of a knob's class name, as ``nuke.Boolean_Knob``."""
+    if name not in _MADE:
+        codes = [code for code, (_, own) in knobtypes.CODES.items() if own == name]
+        _MADE[name] = type(name, (Knob,), {"__init__": _made_in_python(codes[:1])})
+    return _MADE[name]
 
 
-def _refuse(*words):
-    raise ValueError(f"[{words[0]} …] is not evaluated here")
+def _made_in_python(codes):
+    """Return the constructor of knobs that Python makes: name, label, and items or a script."""
+
+    def __init__(self, name, label=None, more=None, *_):
+        user = UserKnob(f"{codes[0] if codes else 1} {quote(name) if name else '{}'}")
+        if label is not None:
+            user.set_option("l", label)
+        if isinstance(more, (list, tuple)):
+            user.set_option("M", " ".join(quote(str(item)) for item in more))
+        elif isinstance(more, str):
+            user.set_option("T", more)
+        elif isinstance(more, int) and user.code == 20:
+            user.set_option("n", str(more))
+        made = Knob._of_user(None, user)
+        self.__dict__.update(made.__dict__)
+        object.__setattr__(self, "_app", _anywhere())
+
+    return __init__
 
 
-def _file(what, path="", *more):
-    """Tcl's ``file``, the parts of it that only look at the text of a path."""
-    if what == "dirname":
-        return posixpath.dirname(path) or ("/" if path.startswith("/") else ".")
-    if what == "tail":
-        return posixpath.basename(path)
-    if what == "rootname":
-        stem, dot, ending = path.rpartition(".")
-        return stem if dot and "/" not in ending else path
-    if what == "extension":
-        return posixpath.splitext(path)[1]
-    if what == "join":
-        return posixpath.join(path, *more)
-    raise ValueError(f"[file {what} …] is not evaluated here")
+def _anywhere():
+    from standin.app import App
+
+    return App.current
+
+
+__all__ = ["FALSE", "TRUE", "Guarded", "Knob", "class_of", "expand_frame", "substitute"]

@@ -13,29 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import OpenImageIO as oiio
+import pixel_merges
+import pixel_places
+import pixel_samples
+from pixel_picture import COLOURS, LAYERS, Picture, same_size
 
 _NAMES = {"R": "rgba.red", "G": "rgba.green", "B": "rgba.blue", "A": "rgba.alpha"}
 _LAST = {"R": "red", "G": "green", "B": "blue", "A": "alpha"}
 _BACK = {value: key for key, value in _NAMES.items()}
-_LAYERS = {
-    "rgb": ("rgba.red", "rgba.green", "rgba.blue"),
-    "rgba": ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha"),
-    "alpha": ("rgba.alpha",),
-}
-_COLOURS = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
-
-
-class Picture:
-    def __init__(self, width, height, pixel_aspect=1.0, channels=None):
-        self.width, self.height, self.pixel_aspect = width, height, pixel_aspect
-        self.channels = channels or {}
-
-    def get(self, name):
-        found = self.channels.get(name)
-        return np.zeros((self.height, self.width), np.float32) if found is None else found
-
-    def with_channels(self, channels):
-        return Picture(self.width, self.height, self.pixel_aspect, channels)
+_BACK_LAST = {value: key for key, value in _LAST.items()}
 
 
 def compute(plan):
@@ -46,7 +32,7 @@ def compute(plan):
 
 
 def _nothing(step, made):
-    return Picture(1920, 1080)
+    return Picture(step["width"], step["height"], step["pixel_aspect"], {}, [0, 0, 0, 0])
 
 
 def _channel_name(name):
@@ -80,83 +66,47 @@ def _read(step, made):
         full = np.where(full <= 0.04045, low, ((full + 0.055) / 1.055) ** 2.4).astype(np.float32)
     aspect = spec.get_float_attribute("PixelAspectRatio", 1.0)
     channels = {name: np.ascontiguousarray(full[..., i]) for i, name in enumerate(names)}
-    if len(names) == 1 and names[0] not in _COLOURS:  # A grey picture shows in all colours.
-        channels = dict.fromkeys(_LAYERS["rgb"], channels[names[0]])
-    return Picture(spec.full_width, spec.full_height, aspect, channels)
+    if len(names) == 1 and names[0] not in COLOURS:  # A grey picture shows in all colours.
+        channels = dict.fromkeys(LAYERS["rgb"], channels[names[0]])
+    top = spec.full_height - y
+    box = [x, top - spec.height, x + spec.width, top]
+    said = {} if step["black"] else _said(spec, step["path"])
+    return Picture(spec.full_width, spec.full_height, aspect, channels, box, said)
 
 
-def _same_size(a, b):
-    if (a.width, a.height) != (b.width, b.height):
-        raise RuntimeError(
-            f"the stand-in does not combine {a.width}x{a.height} and {b.width}x{b.height}"
-        )
+def _said(spec, path):
+    """Return what a file says of itself, under the names that Nuke gives."""
+    said = {f"exr/{attribute.name}": _plain(attribute.value) for attribute in spec.extra_attribs}
+    size = {"input/width": spec.full_width, "input/height": spec.full_height}
+    return {**said, **size, "input/filename": path}
 
 
-def _copy(step, made):
-    a, b = made[step["a"]], made[step["b"]]
-    _same_size(a, b)
-    channels = dict(b.channels)
-    for source, target in step["pairs"]:
-        channels[target] = a.get(source)
-    return b.with_channels(channels)
-
-
-def _merge(combine):
-    def merge(step, made):
-        a, b = made[step["a"]], made[step["b"]]
-        _same_size(a, b)
-        alpha = a.get("rgba.alpha")
-        channels = dict(b.channels)
-        for name in _COLOURS:
-            channels[name] = combine(a.get(name), b.get(name), alpha).astype(np.float32)
-        return b.with_channels(channels)
-
-    return merge
-
-
-def _per_sample(change):
-    def apply(step, made):
-        a, value = made[step["a"]], np.float32(step["value"])
-        channels = dict(a.channels)
-        for name in _LAYERS["rgb"]:
-            if name in channels:
-                channels[name] = change(channels[name], value)
-        return a.with_channels(channels)
-
-    return apply
-
-
-def _constant(step, made):
-    shape = (step["height"], step["width"])
-    values = zip(_COLOURS, step["values"])
-    return Picture(
-        shape[1], shape[0], 1.0, {name: np.full(shape, value, np.float32) for name, value in values}
-    )
+def _plain(value):
+    return value if isinstance(value, (str, int, float)) else str(value)
 
 
 _OPERATIONS = {
     "nothing": _nothing,
     "read": _read,
-    "copy": _copy,
-    "over": _merge(lambda a, b, alpha: a + b * (np.float32(1) - alpha)),
-    "plus": _merge(lambda a, b, alpha: a + b),
-    "minus": _merge(lambda a, b, alpha: a - b),
-    "difference": _merge(lambda a, b, alpha: np.abs(a - b)),
-    "multiply": _per_sample(lambda x, value: x * value),
-    "add": _per_sample(lambda x, value: x + value),
-    "constant": _constant,
+    **pixel_merges.OPERATIONS,
+    **pixel_places.OPERATIONS,
+    **pixel_samples.OPERATIONS,
 }
+
+
+def _file_name(name):
+    layer, _, last = name.rpartition(".")
+    return _BACK.get(name) or f"{layer}.{_BACK_LAST.get(last, last)}"
 
 
 def write(question):
     picture = compute(question["plan"])
-    wanted = _LAYERS[question["layer"]]
-    present = [name for name in wanted if name in picture.channels]
+    present = picture.chosen(question["channels"])
     if not present:
-        raise RuntimeError(f"{question['path']}: nothing to write in {question['layer']}")
+        raise RuntimeError(f"{question['path']}: nothing to write")
     kind = oiio.HALF if question["half"] else oiio.FLOAT
     spec = oiio.ImageSpec(picture.width, picture.height, len(present), kind)
-    spec.channelnames = tuple(_BACK[name] for name in present)
+    spec.channelnames = tuple(_file_name(name) for name in present)
     spec.attribute("compression", "zips")
     spec.attribute("PixelAspectRatio", float(picture.pixel_aspect))
     pixels = np.ascontiguousarray(np.stack([picture.get(name) for name in present], -1))
@@ -171,7 +121,7 @@ def write(question):
 
 def compare(question):
     one, other = compute(question["one"]), compute(question["other"])
-    _same_size(one, other)
+    same_size(one, other)
     a = np.stack([one.get(name) for name in question["channels"]])
     b = np.stack([other.get(name) for name in question["others"]])
     difference = np.abs(a.astype(np.float64) - b)
@@ -204,6 +154,7 @@ def size(question):
         "width": picture.width,
         "height": picture.height,
         "pixel_aspect": picture.pixel_aspect,
+        "bbox": picture.bbox,
     }
 
 
@@ -230,6 +181,7 @@ _ANSWERS = {
     "compare": compare,
     "digest": digest,
     "format": size,
+    "metadata": lambda question: {"metadata": compute(question["plan"]).metadata},
     "paint": paint,
     "sample": sample,
     "write": write,

@@ -14,12 +14,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from standin.knobs import expand_frame
+from standin.formats import Box, Format
+from standin.planning import Planner
+from standin.texts import expand_frame
 
 VARIABLE = "GENCOMP_TEST_SERVER_PYTHON"
 _WORKER = Path(__file__).resolve().parent / "pixel_worker.py"
-_PASS = ("Dot", "NoOp", "Write", "Output", "FrameRange")
-_SAME = ("Multiply", "Add")
 
 
 @functools.cache
@@ -81,19 +81,19 @@ class Pixels:
     def sample(self, node, frame, channel, x, y):
         """Return one sample; x and y in pixels, y upwards, as in Nuke."""
         plan = self.plan(node, frame)
-        return ask_worker(do="sample", plan=plan, channel=channel, x=x, y=y)["value"]
+        return self._ask(do="sample", plan=plan, channel=channel, x=x, y=y)["value"]
 
     def channels_of(self, node, frame):
-        return ask_worker(do="channels", plan=self.plan(node, frame))["channels"]
+        return self._ask(do="channels", plan=self.plan(node, frame))["channels"]
 
     def digest(self, node, frame, channels=("rgba.red", "rgba.green", "rgba.blue")):
         """Return a digest of the 32 bit samples of some channels."""
         plan = self.plan(node, frame)
-        return ask_worker(do="digest", plan=plan, channels=list(channels))["digest"]
+        return self._ask(do="digest", plan=plan, channels=list(channels))["digest"]
 
     def compare(self, one, other, frame, channels, others=None):
         """Compare channels of two nodes: greatest difference, and how many samples differ."""
-        return ask_worker(
+        return self._ask(
             do="compare",
             one=self.plan(one, frame),
             other=self.plan(other, frame),
@@ -101,117 +101,47 @@ class Pixels:
             others=list(others or channels),
         )
 
-    def write(self, node, frame):
+    def write(self, node, frame, view="main"):
         """Render one frame of a Write."""
-        path = Path(node._knobs["file"].evaluate(frame))
+        app = self._app
+        path = expand_frame(node._knobs["file"]._text(frame), frame, view)
+        path = Path(app.hooks.filtered("filenameFilter", path))
         if not path.parent.is_dir():
             if not node._knobs["create_directories"].value():
                 raise RuntimeError(f"{node.fullName()}: {path.parent} is not there")
             path.parent.mkdir(parents=True)
         if not node._knobs["raw"].value():
             raise RuntimeError("the stand-in writes raw only")
+        planner = Planner(app, view)
+        last = planner.plan(node.input(0), int(frame))
         ask_worker(
             do="write",
-            plan=self.plan(node.input(0), frame),
+            plan=planner.steps[: last + 1],
             path=str(path),
-            layer=node._knobs["channels"]._raw,
+            channels=planner.channels(node, node._knobs["channels"]._raw),
             half=node._knobs["datatype"].value() == "16 bit half",
         )
 
     def format_of(self, node):
-        """Return width, height and pixel aspect of what a node gives at its first frame."""
-        plan = self.plan(node, node._range()[0])
-        found = ask_worker(do="format", plan=plan)
-        return found["width"], found["height"], found["pixel_aspect"]
+        """Return the format of what a node gives at its first frame; smaller in proxy mode."""
+        found = self._ask(do="format", plan=self.plan(node, node._range()[0]))
+        width, height = found["width"], found["height"]
+        if self._app.root._knobs["proxy"].value():
+            width, height = width // 2, height // 2
+        return Format(width, height, found["pixel_aspect"])
 
-    # --- plans -----------------------------------------------------------------------------------
+    def bbox_of(self, node, frame):
+        return Box(*self._ask(do="format", plan=self.plan(node, frame))["bbox"])
 
-    def plan(self, node, frame):
+    def metadata_of(self, node, frame):
+        return self._ask(do="metadata", plan=self.plan(node, frame))["metadata"]
+
+    def plan(self, node, frame, view=None):
         """Return the steps that compute a node at a frame; the last is the answer."""
-        steps, known = [], {}
-        self._plan(node, int(frame), steps, known)
-        return steps
+        planner = Planner(self._app, view or self._app.view)
+        last = planner.plan(node, int(frame))
+        return planner.steps[: last + 1]
 
-    def _plan(self, node, frame, steps, known):
-        key = (id(node), frame)
-        if key not in known:
-            known[key] = self._step(node, frame, steps, known)
-        return known[key]
-
-    def _step(self, node, frame, steps, known):
-        def from_input(index, at=frame):
-            return self._plan(node.input(index), at, steps, known)
-
-        def add(**step):
-            steps.append(step)
-            return len(steps) - 1
-
-        if node is None:
-            return add(op="nothing")
-        cls, knobs = node._cls, node._knobs
-        if cls == "Input":
-            group = node._group
-            return self._plan(group.input(knobs["number"].value()), frame, steps, known)
-        if knobs["disable"]._value_at(frame) and cls != "Write":
-            return from_input(0)
-        if cls == "Group":
-            inner = [n for n in node._children if n._cls == "Output"]
-            if len(inner) != 1:
-                raise RuntimeError(f"{node.fullName()} has {len(inner)} Outputs")
-            return self._plan(inner[0], frame, steps, known)
-        if cls in _PASS:
-            return from_input(0)
-        if cls == "Switch":
-            which = int(knobs["which"]._value_at(frame))
-            return from_input(max(0, min(which, len(node._inputs) - 1)))
-        if cls == "FrameHold":
-            return from_input(0, int(knobs["first_frame"].value()))
-        if cls == "TimeOffset":
-            return from_input(0, frame - int(knobs["time_offset"].value()))
-        if cls == "Read":
-            return add(op="read", **self._read(node, frame))
-        if cls == "Copy":
-            pairs = [(knobs[f"from{i}"]._raw, knobs[f"to{i}"]._raw) for i in range(8)]
-            pairs = [pair for pair in pairs if "none" not in pair]
-            for _, to in pairs:
-                self._check_channel(node, to)
-            return add(op="copy", b=from_input(0), a=from_input(1), pairs=pairs)
-        if cls == "Merge2":
-            b, a = from_input(0), from_input(1)
-            return add(op=knobs["operation"].value(), a=a, b=b)
-        if cls in _SAME:
-            return add(op=cls.lower(), a=from_input(0), value=knobs["value"]._value_at(frame))
-        if cls == "Constant":
-            return add(op="constant", **self._constant(node))
-        raise RuntimeError(f"the stand-in computes no {cls}")
-
-    def _check_channel(self, node, channel):
-        layer = channel.partition(".")[0]
-        if layer not in self._app.layers:
-            raise RuntimeError(f"{node.fullName()}: there is no layer called {layer}")
-
-    def _read(self, node, frame):
-        """Return what a Read reads at a frame."""
-        knobs = node._knobs
-        first, last = knobs["first"]._value_at(frame), knobs["last"]._value_at(frame)
-        path = knobs["file"]._text()
-        if not path:
-            raise RuntimeError(f"{node.fullName()}: no file is named")
-        for edge, end in (("before", first), ("after", last)):
-            if (frame < first) if edge == "before" else (frame > last):
-                if knobs[edge].value() == "black":
-                    near = expand_frame(path, end)
-                    return {"path": near, "raw": True, "black": True}
-                frame = end
-        path = expand_frame(path, frame)
-        if not Path(path).is_file():
-            if knobs["on_error"].value() == "black":
-                return {"path": expand_frame(path, first), "raw": True, "black": True}
-            raise RuntimeError(f"{node.fullName()}: {path}: Read error: No such file or directory")
-        return {"path": path, "raw": knobs["raw"]._value_at(frame), "black": False}
-
-    def _constant(self, node):
-        words = node._knobs["color"]._raw.split()
-        values = [float(word) for word in (words * 4 if len(words) == 1 else words)][:4]
-        size = [int(float(word)) for word in node._knobs["format"]._raw.split()[:2]] or [64, 48]
-        return {"values": values, "width": size[0], "height": size[1]}
+    def _ask(self, **question):
+        with self._app.untimed():
+            return ask_worker(**question)

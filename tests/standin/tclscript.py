@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nuke scripts as real Tcl: reading commands, and writing words so that Tcl reads them back.
 
-A script is code. It runs in a safe child interpreter from which every command is hidden but ``set``
-and ``stack``-like ones of ours; anything else is either the name of a node class, which starts with
-a capital, or refused. Commands and seconds are limited.
+A script is code. It runs in a safe child interpreter from which every command is hidden; there are
+a few of Nuke's own, and any other word with a body of knobs after it is the class of a node, unless
+it is a command of Tcl, which is refused. Commands, seconds, characters, brackets inside brackets
+and the length of variables are limited.
 """
 
 import re
@@ -11,10 +12,25 @@ import tkinter
 
 MOST_COMMANDS = 400_000
 MOST_SECONDS = 60
-_KEPT = ("set", "list")
+MOST_CHARACTERS = 64_000_000
+MOST_OF_A_VARIABLE = 200
+DEEPEST_BRACKETS = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9_./%:@+,=<>!?*^~|&()'-]+\Z")
-_CLASS = re.compile(r"[A-Z][A-Za-z0-9_.]*\Z")
+_CLASS = re.compile(r"[^\s\"\[\]{}$;\\:#]+\Z")
 _OPTIONS = {"l": 1, "t": 1, "T": 1, "M": 1, "R": 2, "n": 1}
+_BACKSLASHED = re.compile(r"\\.", re.DOTALL)
+_ARRAY = re.compile(r"\$[\w:]*\(")
+_UNSPEAKABLE = re.compile("[\0-\x08\x0b-\x1f\ud800-\udfff]")
+_NESTING = re.compile(r"[\[\]]")
+# Commands of Tcl and Tk that not every build has, or that only a library loads.
+_REFUSED_WORDS = (
+    "auto_execok auto_import auto_load auto_mkindex auto_qualify auto_reset bell bgerror bind "
+    "clipboard console destroy dde event exec exit fconfigure focus grab history http image "
+    "load memory option package parray pkg_mkIndex python python_exec registry resource selection "
+    "send shell socket source system tcl_findLibrary tclLog tk tkwait toplevel unload vwait winfo "
+    "wm"
+)
+_REFUSED = frozenset(_REFUSED_WORDS.split())
 
 
 class ScriptError(Exception):
@@ -36,7 +52,8 @@ def quote(word):
     found = word.replace("\\", "\\\\")
     for letter in '"[]{}$':
         found = found.replace(letter, "\\" + letter)
-    return '"' + found.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r") + '"'
+    found = found.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return '"' + _UNSPEAKABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", found) + '"'
 
 
 _PARSER = tkinter.Tcl()
@@ -51,6 +68,7 @@ class Reader:
 
     def __init__(self, builder):
         self._builder, self._failure = builder, None
+        self._tcl, self._refused = None, _REFUSED
 
     def run(self, text):
         """Run a whole script.
@@ -58,25 +76,29 @@ class Reader:
         Raises:
             ScriptError: It is not Tcl, names a command that is refused, or never ends.
         """
-        tcl = tkinter.Tcl()
+        _check_size(text)
+        self._tcl = tcl = tkinter.Tcl()
+        self._refused = _REFUSED | set(tcl.splitlist(tcl.eval("info commands")))
         tcl.eval("interp create -safe kid")
         for name in tcl.splitlist(tcl.eval("kid eval {info commands}")):
-            if name not in _KEPT:
-                tcl.call("interp", "hide", "kid", name)
+            tcl.call("interp", "hide", "kid", name)
         commands = {
             "unknown": self._unknown,
+            "set": self._set,
             "push": lambda *words: self._builder.push(words[0] if words else "0"),
-            "stack": lambda *words: self._builder.stack(int(words[0]) if words else 0),
+            "stack": lambda *words: self._builder.stack(_depth(words)),
             "end_group": lambda *words: self._builder.end_group(),
             "clone": self._clone,
             "version": lambda *words: self._builder.note(("version", *words)),
             "add_layer": lambda *words: self._builder.note(("add_layer", *words)),
-            "define_window_layout_xml": lambda *words: self._builder.note(("layout", *words)),
+            "define_window_layout_xml": lambda *words: self._builder.note(
+                ("define_window_layout_xml", *words)
+            ),
         }
         for name, action in commands.items():
             tcl.createcommand("gc_" + name, self._kept_error(action))
             tcl.call("interp", "alias", "kid", name, "", "gc_" + name)
-        tcl.call("interp", "eval", "kid", "set cut_paste_input 0")
+        tcl.call("interp", "invokehidden", "kid", "set", "cut_paste_input", "0")
         tcl.call("interp", "limit", "kid", "commands", "-value", MOST_COMMANDS)
         now = int(tcl.eval("clock seconds"))
         tcl.call("interp", "limit", "kid", "time", "-seconds", now + MOST_SECONDS)
@@ -97,15 +119,26 @@ class Reader:
             except ScriptError as error:
                 self._failure = self._failure or error
                 raise
+            except tkinter.TclError as error:
+                self._failure = self._failure or ScriptError(str(error))
+                raise
             except Exception as error:
                 self._failure = self._failure or ScriptError(f"{type(error).__name__}: {error}")
                 raise
 
         return called
 
+    def _set(self, *words):
+        """Set a variable; a long one is refused: doubled thirty times it fills a machine."""
+        if len(words) not in (1, 2) or "(" in words[0] or "::" in words[0]:
+            raise ScriptError(f"'set {' '.join(words)[:40]}' is not understood")
+        if len(words) == 2 and len(words[1]) > MOST_OF_A_VARIABLE:
+            raise ScriptError(f"the variable {words[0]} is longer than {MOST_OF_A_VARIABLE}")
+        return self._tcl.call("interp", "invokehidden", "kid", "set", *words)
+
     def _unknown(self, *words):
         name = words[0] if words else ""
-        if not _CLASS.match(name):
+        if name.lstrip(":") in self._refused or not _CLASS.match(name):
             raise ScriptError(f"the command '{name}' is refused")
         if len(words) != 2:
             raise ScriptError(f"{name} needs one body in braces, not {len(words) - 1} words")
@@ -117,6 +150,32 @@ class Reader:
         return self._builder.clone(words[:-1], pairs("clone", words[-1]))
 
 
+def _depth(words):
+    if len(words) != 1 or not words[0].isdigit():
+        raise ScriptError(f"'stack {' '.join(words)[:40]}' is not understood")
+    return int(words[0])
+
+
+def _check_size(text):
+    """Refuse what could fill the memory, or the stack of Tcl's own parser.
+
+    Raises:
+        ScriptError: The script is too long or too deep.
+    """
+    if len(text) > MOST_CHARACTERS:
+        raise ScriptError(f"longer than {MOST_CHARACTERS} characters")
+    if "\0" in text:
+        raise ScriptError("holds a zero byte: no text")
+    bare = _BACKSLASHED.sub("", text)
+    depth = 0
+    for found in _NESTING.finditer(bare):
+        depth = depth + 1 if found.group() == "[" else max(depth - 1, 0)
+        if depth > DEEPEST_BRACKETS:
+            raise ScriptError(f"more than {DEEPEST_BRACKETS} brackets inside each other")
+    if len(_ARRAY.findall(bare)) > DEEPEST_BRACKETS:
+        raise ScriptError(f"more than {DEEPEST_BRACKETS} variables with an index")
+
+
 def pairs(cls, body):
     """Split a node's body into knob names and words."""
     words = split(body)
@@ -126,26 +185,66 @@ def pairs(cls, body):
 
 
 class UserKnob:
-    """One ``addUserKnob`` line: code, name, options and flags."""
+    """One ``addUserKnob`` line: code, name, then options, flags and other words in their order.
 
-    def __init__(self, spec):
+    Args:
+        spec: What stands between the braces.
+        strict: Refuse words that are neither an option nor a flag; else they are kept.
+    """
+
+    def __init__(self, spec, *, strict=True):
         words = split(spec)
         if len(words) == 1:  # {20} alone stands for the tab called User
             words.append("User")
         if len(words) < 2 or not words[0].isdigit():
             raise ScriptError(f"addUserKnob {{{spec}}} has no number and name")
         self.code, self.name = int(words[0]), words[1]
-        self.options, self.flags = {}, []
+        self._parts = []  # (key of an option or "", its word or words)
         rest = words[2:]
         while rest:
             word = rest.pop(0)
-            if word[:1] in "+-" and word[1:2].isalpha():
-                self.flags.append(word)
+            if word[:1] in ("+", "-") and word[1:2].isalpha():
+                self._parts.append(("", word))
             elif word in _OPTIONS and len(rest) >= _OPTIONS[word]:
                 taken = [rest.pop(0) for _ in range(_OPTIONS[word])]
-                self.options[word] = taken[0] if len(taken) == 1 else tuple(taken)
-            else:
+                self._parts.append((word, taken[0] if len(taken) == 1 else tuple(taken)))
+            elif strict:
                 raise ScriptError(f"addUserKnob {self.name}: what is '{word}'?")
+            else:
+                self._parts.append(("", word))
+
+    @property
+    def flags(self):
+        """The flags, in their order."""
+        return [word for key, word in self._parts if not key]
+
+    @property
+    def options(self):
+        """The options by their letters."""
+        return {key: value for key, value in self._parts if key}
+
+    def option(self, key, default=""):
+        """Return an option, or what stands for it."""
+        return self.options.get(key, default)
+
+    def set_option(self, key, value):
+        """Set an option, where it stands or before the flags."""
+        kept = [(k, value if k == key else v) for k, v in self._parts]
+        if key not in self.options:
+            place = next((i for i, (k, _) in enumerate(kept) if not k), len(kept))
+            kept.insert(place, (key, value))
+        self._parts = kept
+
+    def set_flag(self, word, on):
+        """Set or clear a flag."""
+        self._parts = [part for part in self._parts if part != ("", word)]
+        if on:
+            self._parts.append(("", word))
+
+    @property
+    def ends(self):
+        """Whether it ends or begins a group without holding anything."""
+        return self.option("n") in ("-1", "-2", "-3")
 
     @property
     def is_saved(self):
@@ -155,11 +254,14 @@ class UserKnob:
     def spell(self, menu=None):
         """Write the line's inside again, with the menu as it is now."""
         parts = [str(self.code), quote(self.name)]
-        for key, value in self.options.items():
-            if key == "M":
-                parts.append("M {" + " ".join(quote(item) for item in menu or split(value)) + "}")
+        for key, value in self._parts:
+            if not key:
+                parts.append(value if _PLAIN.match(value) else quote(value))
+            elif key == "M":
+                items = menu if menu else split(value)
+                parts.append("M {" + " ".join(quote(item) for item in items) + "}")
             elif key == "R":
-                parts.append("R " + " ".join(value))
+                parts.append("R " + " ".join(quote(word) for word in value))
             else:
                 parts.append(f"{key} {quote(value)}")
-        return " ".join(parts + self.flags)
+        return " ".join(parts)
