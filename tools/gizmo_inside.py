@@ -1,43 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes inside a gizmo as lines of Tcl: Inputs and Writes, Reads, the stream, the output menu.
+"""The nodes inside a gizmo as lines of Tcl: Inputs, Writes, Reads, the stream, the output menu.
 
-A layer has ``Read_KEY``, a switch ``Layer_KEY`` that shows the plate until there is a result, and
-``Copy_KEY``, which puts it into the stream under its own name.
+A layer has ``Read_KEY``, what adjusts it, a switch ``Layer_KEY`` that shows the plate until there
+is a result, and ``Copy_KEY``, which puts it into the stream under its own name.
 """
 
-from gizmo_source import Panel, is_starred, keys_of, over_of
+from gizmo_lines import node_lines
+from gizmo_live import (
+    adjusted_lines,
+    effect_lines,
+    live_lines,
+    recomposed_lines,
+    result_lines,
+    view_lines,
+)
+from gizmo_source import Panel, is_starred, keys_of, over_of, slots_of, suffix
 
-from gencomp_nuke.declared import PipeSpec
-from gencomp_protocol.layers import LayerSpec
+from gencomp_nuke.declared import RECOMPOSED, STAR, PipeSpec, key_of
+from gencomp_protocol.layers import EFFECT, PLATE, RESULT, LayerSpec
 
 _PARTS = ("red", "green", "blue", "alpha")
 
 
-def node_lines(cls: str, x: int, y: int, name: str, *knobs: str) -> list[str]:
-    """Return one inner node."""
-    return [
-        f" {cls} {{",
-        *(f"  {knob}" for knob in knobs),
-        f"  name {name}",
-        f"  xpos {x}",
-        f"  ypos {y}",
-        " }",
-    ]
-
-
 def _pipe_lines(pipe: PipeSpec, number: int) -> list[str]:
+    """Return the Input of a pipe and its Write.
+
+    Of a family the first pipe alone has an Input: the others get theirs when an artist connects
+    the one before.
+    """
     x = number * 200
-    lines = node_lines(
-        "Input", x, -600, pipe.pipe, "inputs 0", *([f"number {number}"] * (number > 0))
-    )
-    lines.append(f"set {pipe.pipe} [stack 0]")
+    variable = f"${pipe.pipe}" if pipe.slot <= 1 else "0"
+    lines: list[str] = []
+    if pipe.slot <= 1:
+        words = ["inputs 0", *([f"number {number}"] * (number > 0))]
+        lines = [*node_lines("Input", x, -600, pipe.pipe, *words), f"set {pipe.pipe} [stack 0]"]
+    lines.append(f"push {variable}")
     channels, depth = {"rgb": "rgb", "rgba": "rgba"}.get(pipe.kind, "alpha"), "{{parent.gc_depth}}"
     if channels == "alpha":
         depth = '"32 bit float"'
         source = "depth.Z" if pipe.kind == "data" else "rgba.alpha"
         copy = ("inputs 2", f"from0 {source}", "to0 rgba.alpha")
-        lines.append(f"push ${pipe.pipe}")
+        lines.append(f"push {variable}")
         lines += node_lines("Copy", x, -540, f"{pipe.pipe}_channel", *copy)
+        lines.append(f"set {pipe.pipe}_channel [stack 0]")
     path = f"\\[value parent.gc_export]/{pipe.folder}/{pipe.folder}.%04d.exr"
     return lines + node_lines(
         "Write",
@@ -70,17 +75,9 @@ def _lead_lines(panel: Panel) -> tuple[str, list[str]]:
     return "Lead", [*lines, "set Lead [stack 0]"]
 
 
-def _copy_words(alpha_only: bool, target: str) -> list[str]:
-    words = ["inputs 2"]
-    for index, part in enumerate(_PARTS):
-        to = f"rgba.{part}" if target == "rgba" else "none"
-        words += [f"from{index} rgba.{'alpha' if alpha_only else part}", f"to{index} {to}"]
-    return words
-
-
-def _layer_lines(key: str, layer: LayerSpec, y: int, lead: str, stream: str) -> list[str]:
-    """Return Read, switch and copy of a layer; a matte shows in all four channels."""
-    name = f"\\[value parent.gc_layer_{key}]" if is_starred(layer) else key
+def _read_lines(key: str, layer: LayerSpec, y: int) -> list[str]:
+    """Return the Read of a layer; a matte shows in all four channels."""
+    name = f"\\[value parent.gc_layer{suffix(key)}]" if is_starred(layer) else key
     first, last = "{{parent.gc_result_first}}", "{{parent.gc_result_last}}"
     lines = node_lines(
         "Read",
@@ -102,16 +99,34 @@ def _layer_lines(key: str, layer: LayerSpec, y: int, lead: str, stream: str) -> 
     if layer.channels == ("A",):
         lines += [f"set R_{key} [stack 0]", f"push $R_{key}"]
         lines += node_lines("Copy", -440, y + 30, f"Matte_{key}", *_copy_words(True, "rgba"))
-    lines.append(f"push ${lead}")
-    which = ("inputs 2", f"which {{{{parent.gc_has_{key}}}}}")
-    lines += [
-        *node_lines("Switch", -220, y + 60, f"Layer_{key}", *which),
-        f"set Layer_{key} [stack 0]",
+    return [*lines, f"set R_{key} [stack 0]"]
+
+
+def _played_lines(panel: Panel, lead: str, y: int) -> tuple[list[str], int]:
+    """Return every layer as it is played: read and, where it has knobs for that, adjusted."""
+    lines, keys = [], keys_of(panel)
+    adjusted = {key for key, _ in panel.adjusted}
+    for place, (key, layer) in enumerate(keys):
+        lines += _read_lines(key, layer, y + 140 * place)
+        if key in adjusted and key != EFFECT:
+            lines += adjusted_lines(key, y + 140 * place)
+        lines.append(f"set P_{key} [stack 0]")
+    if EFFECT in adjusted:
+        lines += [f"push $R_{EFFECT}", *effect_lines(panel, lead, y)]
+        lines.append(f"set P_{EFFECT} [stack 0]")
+    return lines, y + 140 * len(keys)
+
+
+def _switch_lines(panel: Panel, key: str, lead: str, y: int) -> list[str]:
+    """Return the switch of a layer, which shows the plate until there is a result."""
+    if key == RESULT and panel.is_live:
+        return result_lines(lead, y)
+    which = ("inputs 2", f"which {{{{parent.gc_has{suffix(key)}}}}}")
+    return [
+        f"push $P_{key}",
+        f"push ${lead}",
+        *node_lines("Switch", -220, y, f"Layer_{key}", *which),
     ]
-    lines.append(f"push ${stream}")
-    copy = [*_copy_words(False, "none"), f"disable {{{{!parent.gc_has_{key}}}}}"]
-    lines += node_lines("Copy", 0, y + 60, f"Copy_{key}", *copy)
-    return [*lines, f"set S_{key} [stack 0]"]
 
 
 def graph_lines(panel: Panel) -> list[str]:
@@ -120,14 +135,48 @@ def graph_lines(panel: Panel) -> list[str]:
     for number, pipe in enumerate(panel.pipes):
         lines += _pipe_lines(pipe, number)
     lead, made = _lead_lines(panel)
-    lines += made
-    stream, keys, y = lead, keys_of(panel), -300
-    for key, layer in keys:
-        lines += _layer_lines(key, layer, y, lead, stream)
-        stream, y = f"S_{key}", y + 140
-    lines += [f"push $Layer_{key}" for key, _ in reversed(keys)] + [f"push ${lead}"]
-    which = (f"inputs {len(keys) + 1}", "which {{parent.gc_output}}")
+    played, y = _played_lines(panel, lead, -300)
+    lines += [*made, *played, *(live_lines(lead, y) if panel.is_live else [])]
+    stream = lead
+    for key, _ in keys_of(panel):
+        lines += [*_switch_lines(panel, key, lead, y), f"set Layer_{key} [stack 0]"]
+        copy = [*_copy_words(False, "none"), f"disable {{{{!parent.gc_has{suffix(key)}}}}}"]
+        lines += [f"push ${stream}", *node_lines("Copy", 0, y, f"Copy_{key}", *copy)]
+        lines.append(f"set S_{key} [stack 0]")
+        stream, y = f"S_{key}", y + 60
+    if RECOMPOSED in panel.outputs:
+        y += 60 * len(slots_of(panel))
+        lines += recomposed_lines(panel, y)
+    shown = [_shown(output, slot) for output, slot in _places(panel)]
+    lines += [f"push ${name or lead}" for name in reversed(shown)]
+    which = (f"inputs {len(shown)}", "which {{parent.gc_output}}")
     lines += [*node_lines("Switch", -220, y, "Chosen", *which), f"push ${stream}"]
-    copy = [*_copy_words(False, "rgba"), "disable {{parent.gc_output==0}}"]
+    copy = [*_copy_words(False, "rgba"), "mix {{parent.gc_mix}}"]
+    copy += ["disable {{parent.gc_output==0}}"]
     lines += node_lines("Copy", 0, y, "Copy_chosen", *copy)
-    return [*lines, *node_lines("Output", 0, y + 80, "Output1")]
+    lines += view_lines(panel, y + 60)
+    return [*lines, *node_lines("Output", 0, y + 480, "Output1")]
+
+
+def _places(panel: Panel) -> list[tuple[str, int]]:
+    """Return the output menu's places: the output, and the slot of an object's."""
+    return [
+        (output, slot)
+        for output in panel.outputs
+        for slot in (slots_of(panel) if STAR in output else [0])
+    ]
+
+
+def _shown(output: str, slot: int) -> str:
+    """Return the variable of what a place of the output menu shows; empty for the plate."""
+    if output == PLATE:
+        return ""
+    return "Recomposed" if output == RECOMPOSED else f"Layer_{key_of(output, slot)}"
+
+
+def _copy_words(alpha_only: bool, target: str) -> list[str]:
+    words = ["inputs 2"]
+    for index, part in enumerate(_PARTS):
+        to = f"rgba.{part}" if target == "rgba" else "none"
+        words += [f"from{index} rgba.{'alpha' if alpha_only else part}", f"to{index} {to}"]
+    return words

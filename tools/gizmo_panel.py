@@ -1,182 +1,82 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The panel of a gizmo as lines of Tcl: tabs, knobs, and what the node says of itself.
+"""The panel of a gizmo as lines of Tcl: its tabs in order, and what the node says of itself.
 
-What all gizmos share is taken word for word from an example, as is every knob that is there in the
-same form, since its tooltip was written by hand.
+What all gizmos share is taken from the template, as is every knob that stands there in the same
+form, since its tooltip was written by hand.
 """
 
 import re
-from pathlib import Path
 from typing import Any
 
+from gizmo_knobs import first_lowered, input_lines, is_named, knob_lines
+from gizmo_lines import Example, quoted, user_knob
 from gizmo_source import (
+    KEYFRAMES,
     Panel,
-    camel,
+    has_keyframes,
     is_starred,
     keys_of,
     over_of,
     slots_of,
+    suffix,
 )
 
-from gencomp_nuke.declared import STAR, PipeSpec, key_of
-from gencomp_protocol.layers import PLATE, RESULT
-from gencomp_server.contract import declared_inputs, schema
+from gencomp_nuke.declared import STAR, PipeSpec, placeholder
+from gencomp_protocol.layers import EFFECT, RESULT
+from gencomp_server.contract import schema
 
-_LAST_TABS = ("Delivery", "Model", "Speed")
+_FOLDED = ("Delivery", "Model", "Speed", "Continue")
 _SAMPLING = ("seed", "exposure")
 _TABS = {
-    "Model": "Which video model, and how it is asked.",
+    "Mask & Keyframes": "Where the mask counts. A frame is a keyframe, whose mask counts, or "
+    "unknown: the model decides there.",
     "Element": "What an element is made of, and when it plays. A knob that is text may say another "
     "thing of each, by its name: plane: 1001 | bird: 1010.",
     "Placement": "Where an element goes, how large it is, and how far around it the plate may "
     "change. Of several elements, by name: plane: 0.4 | bird: 0.8.",
-    "Continue": "From which round an edit goes on, and with what.",
 }
 """Tooltips of the dividers on tabs that a system has of its own."""
-_BUTTONS = {
-    ("dynvfx", "instruction"): (
-        "assist",
-        "write the texts",
-        "Let your assistant write the four texts above from the instruction and three frames. It "
-        "shows which frames and words would leave, and to which host, and sends nothing before "
-        "you agree. Off until the settings name an assistant and allow the network.",
-    ),
+_BESIDE_TAB = {
+    "Mask & Keyframes": ("gc_detect", "gc_key_state"),
+    "Placement": ("gc_element", "gc_placing_preview"),
 }
-"""Buttons of one system, by the knob they stand under: their action, label and tooltip."""
-_ON_SEVERAL_LINES = ("prompt", "source_prompt", "continue_prompt")
-_CHOICES = re.compile(r" M (\{.*?\})")
-_KNOB = re.compile(r" addUserKnob \{(\d+) (\w+)")
-
-
-def quoted(text: str) -> str:
-    """Return a text as one word of Tcl that its list parser gives back unchanged."""
-    if re.fullmatch(r"[A-Za-z0-9_.+-]+", text):
-        return text
-    return '"' + re.sub(r'([\\"\[\]{}$])', r"\\\1", text).replace("\n", "\\n") + '"'
-
-
-def user_knob(code: int, name: str, *, label: str = "", tip: str = "", more: str = "") -> str:
-    """Return the line that adds a knob."""
-    words = [f"{code} {name}"]
-    words += [f"l {quoted(label)}"] if label else []
-    words += [f"t {quoted(tip)}"] if tip else []
-    return f" addUserKnob {{{' '.join([*words, *([more] if more else [])])}}}"
-
-
-class Example:
-    """The gizmo that others are like: its lines by knob, and those before the first.
-
-    Args:
-        path: The gizmo's file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.lines: dict[str, list[str]] = {}
-        self.head: list[str] = []
-        found = self.head
-        for line in path.read_text(encoding="utf-8").splitlines():
-            match = _KNOB.match(line)
-            if match:
-                found = self.lines.setdefault(match.group(2), [])
-            elif line.startswith("}"):
-                break
-            found.append(line)
-
-    def knobs(self, *names: str) -> list[str]:
-        """Return the lines of knobs, as they are."""
-        return [line for name in names for line in self.lines[name]]
-
-    def between(self, first: str, last: str) -> list[str]:
-        """Return the lines from one knob up to, and without, another."""
-        names = list(self.lines)
-        return self.knobs(*names[names.index(first) : names.index(last)])
-
-
-def knob_lines(panel: Panel, knob: dict[str, Any], like: Example) -> list[str]:
-    """Return the lines of one knob that is sent: the example's where it has the very same."""
-    beside = [e.name for e in declared_inputs(panel.system) if e.channel_knob == knob["name"]]
-    if any(word.split("=")[0] == knob["name"] for word in panel.coordinates.split()):
-        knob = {**knob, "doc": f"{knob['doc']} Counted as Nuke counts: y runs up."}
-    if beside:
-        knob = {**knob, "doc": f"{knob['doc']} It serves gencomp run; connect {camel(beside[0])}."}
-    made = _plain_knob(knob, more=["+INVISIBLE"] if beside else [])
-    known = like.lines.get(knob["name"])
-    if known and knob["name"] == "backbone":  # Each system has its own, and all the same words.
-        known = [_CHOICES.sub(lambda _: _CHOICES.search(made[0])[0], known[0]), *known[1:]]
-    if known and _form(known) == _form(made):
-        return known
-    return made
-
-
-def _form(lines: list[str]) -> tuple[str, ...]:
-    """Return what of a knob is compared with the server: kind, range, choices and default."""
-    head = lines[0]
-    kind = head.split("{")[1].split()[0]
-    reach = re.search(r" R (\S+ [^\s}]+)", head)
-    choices = _CHOICES.search(head)
-    return (kind, *(m.group(1) if m else "" for m in (reach, choices)), *lines[1:])
-
-
-def _plain_knob(knob: dict[str, Any], more: list[str]) -> list[str]:
-    name, default = knob["name"], knob["default"]
-    code = 4 if knob["choices"] else {"bool": 6, "int": 3, "float": 7, "str": 1}[knob["type"]]
-    code = 43 if name in _ON_SEVERAL_LINES else code
-    tip = knob["doc"]
-    if knob["choices"]:
-        more = ["M {" + " ".join(quoted(choice) for choice in knob["choices"]) + "}", *more]
-    elif code == 6:
-        more = ["+STARTLINE", *more]
-    elif knob["lo"] is not None:
-        ends = f"{knob['lo']:.10g}", f"{knob['hi']:.10g}"
-        more = [f"R {ends[0]} {ends[1]}", *more]
-        tip += (
-            "" if re.search(rf"\bto {re.escape(ends[1])}\b", tip) else f" {ends[0]} to {ends[1]}."
-        )
-    label = knob["label"] or name.replace("_", " ")
-    value = str(default).lower() if code == 6 else f"{default:.10g}" if code in (3, 7) else default
-    head = user_knob(code, name, label=label, tip=tip, more=" ".join(more))
-    return [head, f" {name} {quoted(value) if value else chr(34) * 2}"]
+"""First and last of the template's knobs on such a tab."""
+_LABEL = "[value gc_output]\n[value gc_note]"
+_COUNTS = (
+    "[value gc_masked] && ([value mask_frames] eq {every frame}"
+    " || ([value mask_frames] eq {keyframes only} && [value gc_is_key]))"
+)
+_TRIMASK_WORDS = (
+    f" [if {{[value gc_view] eq {{trimask}}}} {{if {{{_COUNTS}}} {{format {{the mask counts}}}}"
+    " {format {unknown: the model decides}}}]"
+)
 
 
 def panel_lines(panel: Panel, like: Example) -> list[str]:
     """Return the Group's own knobs."""
     knobs = schema(panel.system)["knobs"]
-    tabs = list(dict.fromkeys(k["tab"] for k in knobs if k["tab"] not in ("Main", *_LAST_TABS)))
-    hint = f"Connect {panel.connect or _spell_needs(panel)}, then press Generate."
-    lines = [f" name {panel.name}1", f" help {quoted(_help(panel))}", *_callbacks(like)]
-    lines += like.knobs("gc_tab_main")
-    status = like.knobs("gc_status")[0]
-    lines.append(re.sub(r' T ".*?"', lambda _: f" T {quoted(hint)}", status))
-    lines += like.knobs("gc_generate", "gc_cancel")
-    lines += _output_lines(panel)
-    tip = "What the server is asked for."
-    lines.append(user_knob(26, "gc_divider_system", label=panel.system.title, tip=tip))
-    for knob in knobs:
-        if knob["tab"] == "Main" and knob["name"] not in _SAMPLING:
-            lines += knob_lines(panel, knob, like)
-            lines += _button_lines(panel, knob["name"], like)
-    lines += _input_lines(panel, like)
-    lines += like.between("gc_divider_frames", "gc_tab_delivery")
-    for tab in [*tabs, *_LAST_TABS]:
+    tabs = list(dict.fromkeys(k["tab"] for k in knobs if k["tab"] not in ("Main", *_FOLDED)))
+    lines = [f" name {panel.name}1", f" help {quoted(_help(panel))}"]
+    lines += [*_callbacks(panel, like), f" icon {panel.name}.png", *_main_lines(panel, knobs, like)]
+    for tab in sorted(tabs, key=lambda tab: tab not in _BESIDE_TAB):
         lines += _tab_lines(panel, tab, [k for k in knobs if k["tab"] == tab], like)
-    lines += like.between("gc_tab_cache", "gc_tab_about")
-    return lines + _about_lines(panel, like, hint)
+    lines += _layer_lines(panel)
+    lines += like.between("gc_tab_takes", "gc_tab_advanced")
+    lines += like.knobs("gc_tab_advanced")
+    for group in _FOLDED:
+        lines += _group_lines(panel, group, [k for k in knobs if k["tab"] == group], like)
+    return lines + _about_lines(panel, like)
 
 
-def _button_lines(panel: Panel, knob: str, like: Example) -> list[str]:
-    """Return the button that stands under a knob; none for most."""
-    button = _BUTTONS.get((panel.system.name, knob))
-    if button is None:
-        return []
-    name, label, tip = button
-    line = like.knobs("gc_generate")[0].replace("callbacks.generate(", f"callbacks.{name}(")
-    line = re.sub(r" l \S+ t \".*?\" T ", lambda _: f" l {quoted(label)} t {quoted(tip)} T ", line)
-    return [line.replace("{22 gc_generate", f"{{22 gc_{name}")]
+def _callbacks(panel: Panel, like: Example) -> list[str]:
+    """Return label and callbacks; with keyframes, the label says in words what a frame is."""
+    lines = [line for line in like.head if line.startswith((" knobChanged ", " onCreate "))]
+    told = _TRIMASK_WORDS if has_keyframes(panel) else ""
+    return [f" label {quoted(_LABEL + told)}", *lines]
 
 
-def _callbacks(like: Example) -> list[str]:
-    wanted = (" label ", " knobChanged ", " onCreate ")
-    return [line for line in like.head if line.startswith(wanted)]
+def _hint(panel: Panel) -> str:
+    return f"Connect {panel.connect or _spell_needs(panel)}, then press Generate."
 
 
 def _spell_needs(panel: Panel) -> str:
@@ -185,114 +85,176 @@ def _spell_needs(panel: Panel) -> str:
 
 
 def _help(panel: Panel) -> str:
-    spare = [entry.name for entry in declared_inputs(panel.system) if entry.optional]
-    may = sorted({camel(name.removesuffix(".*")) for name in spare}, key=str.lower)
+    spare = [entry.name for entry in panel.inputs if entry.optional]
+    may = sorted({_name_of(name) for name in spare}, key=str.lower)
+    expects = panel.extra.help or (
+        f"Expects {_spell_needs(panel)}, scene-linear, premultiplied where there is an alpha; may "
+        f"use {', '.join(may)}."
+    )
     return (
-        f"{panel.system.doc}\nExpects {_spell_needs(panel)}, scene-linear, premultiplied where "
-        f"there is an alpha; may use {', '.join(may)}. Press Generate; the layers are then in the "
+        f"{panel.system.doc}\n{expects} Press Generate; the layers are then in the "
         "stream as name.rgba, read from disk, also without a server."
     )
 
 
+def _name_of(name: str) -> str:
+    """Return an input's name as help has it: ``fg.*`` is ``Fg``."""
+    return "".join(word.capitalize() for word in name.removesuffix(".*").split("_"))
+
+
+# --- tabs ----------------------------------------------------------------------------------------
+
+
+def _main_lines(panel: Panel, knobs: list[dict[str, Any]], like: Example) -> list[str]:
+    lines = [" addUserKnob {20 gc_tab_main l Main}", *like.filled("gc_status", HINT=_hint(panel))]
+    lines += like.between("gc_generate", "gc_view")
+    lines += _output_lines(panel)
+    view = like.knobs("gc_view")
+    if has_keyframes(panel):
+        words = " trimask: the mask's three classes over the plate, and what the frame is."
+        view[0] = view[0].replace("{output compare}", "{output trimask compare}")
+        view[0] = view[0].replace(" compare: ", f"{words} compare: ", 1)
+    lines += [*view, *(like.knobs("gc_live") if panel.is_live else []), *like.knobs("gc_mix")]
+    tip = "What the server is asked for."
+    lines.append(user_knob(26, "gc_divider_system", label=panel.system.title, tip=tip))
+    for knob in knobs:
+        if knob["tab"] == "Main" and knob["name"] not in _SAMPLING:
+            lines += knob_lines(panel, knob, like)
+    lines += input_lines(panel, like)
+    return lines + like.between("gc_divider_frames", "gc_detect")
+
+
 def _output_lines(panel: Panel) -> list[str]:
-    names = [PLATE]
-    slots = slots_of(panel)
-    for layer in panel.layers:
-        names += [key_of(layer.name, slot) for slot in slots] if is_starred(layer) else [layer.name]
+    docs = {layer.name: layer.doc for layer in panel.layers}
+    names: list[str] = []
+    for output in panel.outputs:
+        slots = slots_of(panel) if STAR in output else [0]
+        names += [placeholder(output, slot) if slot else output for slot in slots]
     tip = (
         "What RGBA carries. Whatever is chosen, every layer is in the stream under its own name. "
         "plate: the input, untouched. "
-        + " ".join(f"{one.name.replace(STAR, 'NAME')}: {_first(one.doc)}" for one in panel.layers)
+        + " ".join(
+            f"{one.replace(STAR, 'NAME')}: {first_lowered(docs[one])}"
+            for one in panel.outputs
+            if one in docs
+        )
+        + (" recomposed: over of all layers." if "recomposed" in panel.outputs else "")
         + " What has not been generated shows the plate."
     )
-    usual = RESULT if RESULT in names else names[0]
+    usual = panel.extra.usual or (RESULT if RESULT in names else names[0])
     head = user_knob(4, "gc_output", label="output", tip=tip, more=f"M {{{' '.join(names)}}}")
     return [head, f" gc_output {usual}"]
 
 
-def _first(doc: str) -> str:
-    """Return a sentence as it goes on after a colon."""
-    return doc[:1].lower() + doc[1:] if doc[1:2] in " " or doc[1:2].islower() else doc
-
-
-def _input_lines(panel: Panel, like: Example) -> list[str]:
-    tip = "Names and channels of what is connected."
-    lines = [user_knob(26, "gc_divider_inputs", label="Inputs", tip=tip, more="")]
-    docs = {entry.name: entry.doc for entry in declared_inputs(panel.system)}
-    for pipe in panel.pipes:
-        if pipe.is_family and (pipe.bare or (pipe.kind == "matte" and not pipe.like)):
-            lines += _name_lines(pipe)
-        if pipe.kind in ("matte", "data"):
-            name = f"gc_channel_{pipe.folder}"
-            alone = pipe.input.replace(".*", "")  # One element's words fit one pipe of several.
-            tip = f"Channel of pipe {pipe.pipe}: {_first(docs.get(alone, docs[pipe.input]))}"
-            link = f"T {pipe.pipe}_channel.from0 +STARTLINE"
-            lines.append(user_knob(41, name, label=f"{pipe.pipe} channel", tip=tip, more=link))
-    return lines
-
-
-def _name_lines(pipe: PipeSpec) -> list[str]:
-    tip = (
-        f"Name of what is connected to {pipe.pipe}; its layers are called so. A letter first, then "
-        "letters, digits or _, at most 32. Pipes are in order from back to front."
-    )
-    if pipe.bare:
-        tip += f" Empty: alone it needs none, beside others it is {pipe.folder}."
-    head = user_knob(1, f"gc_name{pipe.slot}", label=f"{pipe.pipe} name", tip=tip)
-    return [head, f" gc_name{pipe.slot} {quoted('' if pipe.bare else f'object{pipe.slot}')}"]
-
-
 def _tab_lines(panel: Panel, tab: str, knobs: list[dict[str, Any]], like: Example) -> list[str]:
     key = re.sub(r"\W+", "_", tab.lower())
-    if not knobs:
-        return []
-    if f"gc_tab_{key}" in like.lines and key != "model":
-        lines = like.knobs(f"gc_tab_{key}", f"gc_divider_{key}")
-    else:
-        lines = [f" addUserKnob {{20 gc_tab_{key} l {quoted(tab)}}}"]
-        label = "Video model" if tab == "Model" else tab
-        tip = _TABS.get(tab, f"{tab}: each knob says what it does and how it is written.")
-        lines.append(user_knob(26, f"gc_divider_{key}", label=label, tip=tip))
+    lines = [f" addUserKnob {{20 gc_tab_{key} l {quoted(tab)}}}"]
+    tip = _TABS.get(tab, f"{tab}: each knob says what it does and how it is written.")
+    lines.append(user_knob(26, f"gc_divider_{key}", label=tab, tip=tip))
     for knob in knobs:
         lines += knob_lines(panel, knob, like)
+        if knob["name"] == KEYFRAMES or (tab == "Placement" and knob["name"] == "trajectory"):
+            first, last = _BESIDE_TAB[tab]
+            lines += [*like.between(first, last), *like.knobs(last)]
     return lines
 
 
-def _about_lines(panel: Panel, like: Example, hint: str) -> list[str]:
-    version = like.knobs("gc_version")[0].replace("Omnimatte", panel.name)
-    about = like.knobs("gc_about")[0]
-    about = re.sub(r' T ".*?\\n', lambda _: f' T "{quoted(panel.after).strip(chr(34))}\\n', about)
-    sent = " ".join(knob["name"] for knob in schema(panel.system)["knobs"])
+def _layer_lines(panel: Panel) -> list[str]:
+    """Return the tab of adjustments: a closed group for each layer."""
+    tip = "What is done to a layer after it was read from disk. As it stands nothing is changed."
+    lines = [" addUserKnob {20 gc_tab_layers l Layers}"]
+    lines.append(user_knob(26, "gc_divider_layers", label="Adjust", tip=tip))
+    for key, layer in panel.adjusted:
+        label = f"{layer.name.replace(STAR, 'object')} {key.rpartition('_')[2]}"
+        label = label if is_starred(layer) else layer.name
+        lines.append(f" addUserKnob {{20 gc_group_layer_{key} l {quoted(label)} n 2}}")
+        lines += _adjustments(key, label)
+        if key == EFFECT:
+            lines += _shadow_and_light()
+        lines.append(f" addUserKnob {{20 gc_group_layer_{key}_end l endGroup n -1}}")
+    return lines
+
+
+def _adjustments(key: str, label: str) -> list[str]:
+    made = (
+        (7, "density", "1", "R 0 2", "How dense it is: 0 is gone, 1 as it is. 0 to 2."),
+        (18, "tint", "{1 1 1}", "", "Factor of its colour; its alpha stays."),
+        (7, "blur", "0", "R 0 100", "Blur, in pixels. 0 to 100."),
+        (
+            3,
+            "edge",
+            "0",
+            "R -20 20",
+            "Whole pixels by which it is grown, or shrunk below 0. -20 to 20.",
+        ),
+        (12, "offset", "{0 0}", "", "Where it is moved to, in pixels; y runs up."),
+    )
+    lines = []
+    for code, name, value, more, tip in made:
+        words = f"{label}: {first_lowered(tip)}"
+        lines.append(user_knob(code, f"gc_{name}_{key}", label=name, tip=words, more=more))
+        lines.append(f" gc_{name}_{key} {value}")
+    return lines
+
+
+def _shadow_and_light() -> list[str]:
+    lines = []
+    for name, what in (("shadow", "darker"), ("light", "brighter")):
+        tip = f"How much of what makes the plate {what}, each channel by itself. 0 to 2."
+        lines += [user_knob(7, f"gc_{name}", label=name, tip=tip, more="R 0 2"), f" gc_{name} 1"]
+    return lines
+
+
+def _group_lines(panel: Panel, group: str, knobs: list[dict[str, Any]], like: Example) -> list[str]:
+    if not knobs:
+        return []
+    key = group.lower()
+    lines = [*like.knobs(f"gc_group_{key}"), *like.lines.get(f"gc_divider_{key}", [])]
+    for knob in knobs:
+        lines += knob_lines(panel, knob, like)
+    return lines + like.knobs(f"gc_group_{key}_end")
+
+
+# --- what the node says of itself ----------------------------------------------------------------
+
+
+def _about_lines(panel: Panel, like: Example) -> list[str]:
     told = {
         "gc_system": panel.system.name,
-        "gc_params": sent,
+        "gc_params": " ".join(knob["name"] for knob in schema(panel.system)["knobs"]),
         "gc_pipes": "; ".join(spell_pipe(pipe) for pipe in panel.pipes),
         "gc_needs": panel.needs,
         "gc_layers": " ".join(layer.name for layer in panel.layers),
-        "gc_outputs": " ".join([PLATE, *(layer.name for layer in panel.layers)]),
+        "gc_outputs": " ".join(panel.outputs),
         "gc_coordinates": panel.coordinates,
-        "gc_hint": hint,
+        "gc_hint": _hint(panel),
     }
-    lines = [*like.knobs("gc_tab_about"), version, about]
-    for name in list(like.lines)[list(like.lines).index("gc_system") :]:
-        if name.startswith(("gc_has", "gc_layer")) and name != "gc_layers":
-            continue
+    lines = [*like.knobs("gc_tab_about"), *like.filled("gc_version", NAME=panel.name)]
+    lines += [*like.filled("gc_about", AFTER=panel.after), *like.knobs("gc_example")]
+    names = list(like.lines)
+    for name in names[names.index("gc_system") : names.index("gc_result_last") + 1]:
         known = like.lines[name]
-        lines += (
-            [known[0], f" {name} {quoted(told[name]) if told[name] else chr(34) * 2}"]
-            if (name in told)
-            else known
+        value = quoted(told[name]) if told.get(name) else '""'
+        lines += [known[0], f" {name} {value}"] if name in told else known
+    if has_keyframes(panel):
+        tip = "A mask, or one of what is unknown, is connected; the view trimask asks."
+        for name in ("gc_masked", "gc_unknown_masked"):
+            lines += [user_knob(6, name, tip=tip, more="+INVISIBLE"), f" {name} false"]
+    if any(is_named(pipe) and not pipe.bare for pipe in panel.pipes):
+        tip = (
+            "Names that the node took from what is connected, by pipe; one that differs was typed."
         )
+        lines += [user_knob(1, "gc_auto_names", tip=tip, more="+INVISIBLE"), ' gc_auto_names ""']
     if over_of(panel):
         tip = "Which pipe is the plate: 0, the first; 1, what is put together of the others."
         lines += [user_knob(3, "gc_lead", tip=tip, more="+INVISIBLE"), " gc_lead 0"]
     for key, layer in keys_of(panel):
+        has, named = f"gc_has{suffix(key)}", f"gc_layer{suffix(key)}"
         tip = f"The result has {layer.name}."
-        lines += [user_knob(6, f"gc_has_{key}", tip=tip, more="+INVISIBLE"), f" gc_has_{key} false"]
+        lines += [user_knob(6, has, tip=tip, more="+INVISIBLE"), f" {has} false"]
         if is_starred(layer):
             tip = f"Name of the layer {layer.name} of that pipe in the result."
-            lines += [user_knob(1, f"gc_layer_{key}", tip=tip, more="+INVISIBLE")]
-            lines += [f' gc_layer_{key} ""']
+            lines += [user_knob(1, named, tip=tip, more="+INVISIBLE"), f' {named} ""']
     return lines
 
 
@@ -302,4 +264,5 @@ def spell_pipe(pipe: PipeSpec) -> str:
     flags = (("lead", pipe.is_lead), ("own", pipe.own), ("bare", pipe.bare))
     words += [word for word, said in flags if said]
     words += [f"like={pipe.like}"] if pipe.like else []
+    words += [f"stills={pipe.stills}"] if pipe.stills else []
     return " ".join(words)

@@ -5,13 +5,16 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from gizmo_extras import Extra, extra_of
+
 from gencomp_nuke.declared import STAR, PipeSpec, key_of
 from gencomp_protocol.errors import MissingInput
 from gencomp_protocol.frames import Format, FrameRange
-from gencomp_protocol.layers import BG, PLATE, RGBA, LayerSpec
+from gencomp_protocol.layers import BG, EFFECT, ELEMENT, PLATE, RESULT, RGBA, LayerSpec
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_server.contract import Input, OneOf, System, declared_inputs, schema
 
+KEYFRAMES = "keyframes"
 _NAME = "NAME"
 _RANGE = FrameRange(1001, 1004)
 
@@ -37,19 +40,35 @@ class Panel:
     connect: str = ""
 
     @property
+    def extra(self) -> Extra:
+        """Return what the gizmo has that the system does not declare."""
+        return extra_of(self.system.name)
+
+    @property
+    def inputs(self) -> list[Input]:
+        """Return the inputs that the gizmo shows."""
+        hidden = self.extra.hidden
+        return [entry for entry in declared_inputs(self.system) if entry.name not in hidden]
+
+    @property
     def pipes(self) -> tuple[PipeSpec, ...]:
-        """Return the pipes: inputs in their order, families slot by slot where they first come."""
-        entries = list(declared_inputs(self.system))
+        """Return the pipes: inputs in their order with the first of each family, then the others.
+
+        The further ones come last, so that a number never depends on how many there are.
+        """
+        entries = self.inputs
         names = {entry.name for entry in entries}
         families = [entry for entry in entries if entry.name.endswith(".*")]
         made: list[PipeSpec] = []
         for entry in entries:
-            if entry in families and entry is families[0]:
-                slots = range(1, min(entry.most, self.slots) + 1)
-                made += [_family_pipe(f, slot, families, names) for slot in slots for f in families]
-            elif entry not in families and f"{entry.name}.*" not in names:
+            if entry in families:
+                made.append(_family_pipe(entry, 1, families, names))
+            elif f"{entry.name}.*" not in names:
                 lead = entry.name in (PLATE, BG)
-                made.append(PipeSpec(camel(entry.name), entry.name, entry.kind, is_lead=lead))
+                more = {"is_lead": lead, "stills": self.extra.stills.get(entry.name, "")}
+                made.append(PipeSpec(camel(entry.name), entry.name, entry.kind, **more))
+        for slot in range(2, self.slots + 1):
+            made += [_family_pipe(f, slot, families, names) for f in families if slot <= f.most]
         return tuple(made)
 
     @property
@@ -60,7 +79,7 @@ class Panel:
             if isinstance(rule, OneOf):
                 rules.append(" | ".join(" + ".join(camel(i.name) for i in s) for s in rule.sets))
             elif not rule.optional:
-                rules.append(camel(rule.name))
+                rules.append(camel(rule.name.removesuffix(".*")))
         return ", ".join(rules)
 
     @property
@@ -73,8 +92,28 @@ class Panel:
                 if layer.channels in (RGBA, ("A",)):
                     found.setdefault(name, dataclasses.replace(layer, name=name))
         families = any(pipe.is_family for pipe in self.pipes)
-        bare = {name.replace(f"_{STAR}", "") for name in found if STAR in name}
-        return tuple(one for name, one in found.items() if not (families and name in bare))
+        bare = {name.replace(f"_{STAR}", "") for name in found if f"_{STAR}" in name}
+        kept = [one for name, one in found.items() if not (families and name in bare)]
+        places = self.extra.layers.split()
+        if places:
+            kept.sort(key=lambda layer: places.index(layer.name))
+        return tuple(kept)
+
+    @property
+    def outputs(self) -> list[str]:
+        """Return the places of the output menu, ``*`` for an object's."""
+        return self.extra.outputs.split() or [PLATE, *(layer.name for layer in self.layers)]
+
+    @property
+    def is_live(self) -> bool:
+        """Tell whether its result can be computed anew over another plate."""
+        return {RESULT, EFFECT} <= {layer.name for layer in self.layers}
+
+    @property
+    def adjusted(self) -> list[tuple[str, LayerSpec]]:
+        """Return the layers that have knobs of their own inside: the effect, and each object's."""
+        names = (EFFECT, STAR, f"{ELEMENT}_{STAR}")
+        return [(key, layer) for key, layer in keys_of(self) if layer.name in names]
 
 
 def _family_pipe(entry: Input, slot: int, families: list[Input], names: set[str]) -> PipeSpec:
@@ -154,3 +193,13 @@ def over_of(panel: Panel) -> tuple[str, str] | None:
             front, back = (camel(entry.name) for entry in rule.sets[1])
             return front, back
     return None
+
+
+def suffix(key: str) -> str:
+    """Return what stands after ``gc_has`` for a layer: an object's own has the number alone."""
+    return key if key.isdigit() else f"_{key}"
+
+
+def has_keyframes(panel: Panel) -> bool:
+    """Tell whether the system's mask counts at keyframes."""
+    return any(knob["name"] == KEYFRAMES for knob in schema(panel.system)["knobs"])

@@ -2,9 +2,10 @@
 """Write a first gizmo from what a system declares: ``python tools/new_gizmo.py overplusplus``.
 
 Inputs become pipes, knobs a panel by tabs, layers Reads inside. What all gizmos share, such as the
-buttons, the frame range and the server, is taken word for word from ``gizmos/Omnimatte.gizmo``.
-The file may be polished afterwards; ``tests/nuke`` compares it with the system in both directions.
-``--again gizmos/OverPlusPlus.gizmo`` writes a file once more, for its system's knobs of today.
+buttons, the frame range and the server, is in ``gizmo_template.tcl``, with words written by hand;
+what one has of its own beyond its system is in ``gizmo_extras.py``. ``--again gizmos/X.gizmo``
+writes a file once more. All five are written so: who wants a change makes it in these two files or
+in the system, and ``tests/nuke`` compares gizmo and system in both directions.
 """
 
 import argparse
@@ -17,14 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / room) for room in ("protocol", "nuke_plugin", "server")]
 
 from gizmo_inside import graph_lines  # noqa: E402
-from gizmo_panel import Example, panel_lines  # noqa: E402
+from gizmo_lines import Example  # noqa: E402
+from gizmo_panel import panel_lines  # noqa: E402
 from gizmo_source import Panel  # noqa: E402
 
 from gencomp_protocol.errors import GencompError  # noqa: E402
 from gencomp_server.contract import find_system  # noqa: E402
 from gencomp_server.systems import REGISTRY  # noqa: E402
 
-LIKE = ROOT / "gizmos" / "Omnimatte.gizmo"
+LIKE = ROOT / "tools" / "gizmo_template.tcl"
 
 
 def gizmo(panel: Panel, like: Example) -> str:

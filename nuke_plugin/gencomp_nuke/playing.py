@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 import nuke
 from gencomp_nuke import node
+from gencomp_nuke.caches import opened
 from gencomp_nuke.declared import (
     PLATE_OUTPUT,
     RECOMPOSED,
@@ -40,6 +41,7 @@ class Result:
         order: Objects from front to back.
         backbone: The video model it was made with and the class of its licence, as the node says
             it; empty where none was used.
+        key: What it was made from, by which it is seen to be out of date; empty: unknown.
     """
 
     folder: Path
@@ -48,6 +50,7 @@ class Result:
     slots: "dict[int, str]"
     order: "tuple[str, ...]"
     backbone: str = ""
+    key: str = ""
 
 
 NOTHING = Result(Path(), (0, 0), (), {}, ())
@@ -88,6 +91,7 @@ def _knobs(gizmo: Any, told: Declaration, result: Result) -> "dict[str, Any]":
         "gc_result_first": result.frames[0],
         "gc_result_last": result.frames[1],
         "gc_backbone": result.backbone,
+        "gc_key": result.key,
         "gc_has_split": any(name + OBJECT_SUFFIX in result.layers for name in names),
     }
     for key, name in _layers(told, result).items():
@@ -95,7 +99,7 @@ def _knobs(gizmo: Any, told: Declaration, result: Result) -> "dict[str, Any]":
         stem = "" if key.isdigit() else "_"
         wanted[f"gc_has{stem}{key}"] = bool(name)
         wanted[f"gc_layer{stem}{key}"] = name
-    wanted["gc_folder"] = _spell_folder(result.folder) if result.layers else ""
+    wanted["gc_folder"] = spell_folder(result.folder) if result.layers else ""
     known = gizmo.knobs()
     return {knob: value for knob, value in wanted.items() if knob in known}
 
@@ -177,7 +181,7 @@ def _reload(gizmo: Any) -> None:
             inner["reload"].execute()
 
 
-def _spell_folder(folder: Path) -> str:
+def spell_folder(folder: Path) -> str:
     """Spell a folder beside the script relative to it, so that both can be moved together."""
     script = nuke.root().name()
     plain = folder.as_posix()
@@ -190,4 +194,4 @@ def _spell_folder(folder: Path) -> str:
 def result_folder(gizmo: Any) -> Optional[Path]:
     """Return the folder of the result that a node plays, or None."""
     text = str(gizmo["gc_folder"].evaluate() or "")
-    return Path(text) if text else None
+    return Path(opened(text)) if text else None

@@ -10,8 +10,8 @@ from standin import graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 GIZMO = ROOT / "gizmos" / "Omnimatte.gizmo"
-PIPES = ["Plate", *(f"Matte{i}" for i in range(1, 9)), "CleanPlate", "Keep"]
-PIPES += ["Limit", "Protect", "Depth"]
+PIPES = ["Plate", "Matte1", "CleanPlate", "Keep", "Limit", "Protect", "Depth"]
+MATTES = [f"Matte{slot}" for slot in range(2, 9)]
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
 
 
@@ -30,16 +30,9 @@ def inner(gizmo, cls):
     return [n for n in gizmo.nodes() if n.Class() == cls]
 
 
-def test_tabs_are_main_then_delivery_then_the_models_then_cache_and_server_then_about(gizmo):
-    tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20]
-    assert tabs == ["Main", "Delivery", "Model", "Speed", "Cache & Server", "About"]
-
-
-def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
-    dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
-    order = ["system", "inputs", "frames", "sampling", "delivery", "model", "speed"]
-    order += ["output", "server"]
-    assert dividers == [f"gc_divider_{name}" for name in order]
+def test_tabs_stand_in_the_order_of_every_gizmo(gizmo):
+    tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20 and "n" not in k.options]
+    assert tabs == ["Main", "Layers", "Takes", "Cache & Server", "Advanced", "About"]
 
 
 def test_pipes_have_names_and_numbers_that_never_move(gizmo):
@@ -49,7 +42,7 @@ def test_pipes_have_names_and_numbers_that_never_move(gizmo):
 
 def test_writes_are_off_until_we_render(gizmo):
     writes = inner(gizmo, "Write")
-    assert len(writes) == len(PIPES)
+    assert len(writes) == len(PIPES) + len(MATTES)
     assert all(w["disable"].value() is True for w in writes)
     gizmo["gc_rendering"].setValue(True)
     assert all(w["disable"].value() is False for w in writes)

@@ -2,17 +2,19 @@
 """What holds for every gizmo: it is its system's panel, and what all share is the same in all."""
 
 import re
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 
 import standin
-from gencomp_nuke import node
+from gencomp_nuke import callbacks, node
 from gencomp_nuke.declared import OMNIMATTE, ONE_CHANNEL, STAR, key_of
 from standin import graph
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+OLDER = Path(__file__).parent / "older" / "Omnimatte.gizmo"
 FILES = sorted((ROOT / "gizmos").glob("*.gizmo"))
 GIZMOS = [path.stem for path in FILES]
 # What a system takes or gives and its gizmo does not show: passes made elsewhere, and what is more
@@ -25,22 +27,54 @@ LINES = {"Multiline_Eval_String_Knob": TEXT}  # Long texts have several lines, w
 SILENT = {"other_channels", "unknown_channel"}
 MOST_SHOWN = 4
 COMMON = {
-    "buttons": ("gc_generate", "gc_cancel"),
+    "buttons": ("gc_generate", "gc_cancel", "gc_resume", "gc_preview", "gc_estimate", "gc_plan"),
+    "mix": ("gc_mix",),
     "frames": ("gc_divider_frames", "gc_range", "gc_first", "gc_last"),
     "sampling": ("gc_divider_sampling", "seed", "exposure"),
-    "delivery": ("gc_tab_delivery", "gc_divider_delivery", "grain", "origin", "other_channels"),
-    "model": ("gc_tab_model", "backbone", "quality"),
+    "takes": (
+        "gc_tab_takes",
+        "gc_wedge",
+        "gc_run_wedge",
+        "gc_take",
+        "gc_take_count",
+        "gc_promote",
+        "gc_sheet",
+    ),
+    "compare": (
+        "gc_divider_compare",
+        "gc_compare_folder",
+        "gc_compare_pick",
+        "gc_compare_mode",
+        "gc_wipe",
+        "gc_gain",
+        "gc_compare_knobs",
+    ),
+    "delivery": ("gc_group_delivery", "gc_divider_delivery", "grain", "origin", "other_channels"),
+    "model": ("gc_group_model", "backbone", "quality"),
     "speed": (
-        "gc_tab_speed",
+        "gc_group_speed",
         "gc_divider_speed",
         "compiled",
         "attention",
         "cached_steps",
         "precision",
     ),
-    "output": ("gc_tab_cache", "gc_divider_output", "gc_cache", "gc_folder", "gc_reveal"),
-    "server": ("gc_depth", "gc_divider_server", "gc_server"),
+    "output": (
+        "gc_tab_cache",
+        "gc_divider_output",
+        "gc_cache",
+        "gc_folder",
+        "gc_version_pick",
+        "gc_delete",
+        "gc_reveal",
+        "gc_merge",
+    ),
+    "sending": ("gc_divider_rendering", "gc_depth", "gc_inputs", "gc_files", "gc_handles"),
+    "server": ("gc_divider_server", "gc_server", "gc_policy", "gc_check"),
+    "plain": ("gc_divider_plain", "gc_bake", "gc_explode"),
+    "about": ("gc_tab_about", "gc_example", "gc_schema", "gc_key"),
 }
+GROUPS = {"Delivery": "Delivery", "Model": "Video model", "Speed": "Speed on a GPU"}
 OWN_BACKBONES = re.compile(r"(?<= {4 backbone )(.*) M {.*}(?=})")
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
 
@@ -133,6 +167,7 @@ def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
     from gencomp_server.contract import schema
 
     wanted = {knob["name"]: knob["tab"] for knob in schema(system)["knobs"]}
+    wanted = {name: GROUPS.get(tab, tab) for name, tab in wanted.items()}
     found, tab = {}, ""
     for knob in user_knobs(gizmo):
         tab = knob.options["l"] if knob.code == 20 else tab
@@ -214,15 +249,23 @@ def test_a_block_that_all_have_is_the_same_text_in_all(path, block):
 
 def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
     dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
-    first = [f"gc_divider_{name}" for name in ("system", "inputs", "frames", "sampling")]
-    last = [f"gc_divider_{name}" for name in ("delivery", "model", "speed", "output", "server")]
-    assert (dividers[:4], dividers[-5:]) == (first, last)
+    first = ["system", "inputs", "frames", "sampling"]
+    last = ["layers", "takes", "compare", "output", "rendering", "server", "plain"]
+    last += ["delivery", "speed"]
+    assert dividers[:4] == [f"gc_divider_{name}" for name in first]
+    assert dividers[-len(last) :] == [f"gc_divider_{name}" for name in last]
 
 
 def test_tabs_are_main_then_its_own_then_those_of_every_gizmo(gizmo):
-    tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20]
+    tabs = [k.options["l"] for k in user_knobs(gizmo) if k.code == 20 and "n" not in k.options]
     assert tabs[0] == "Main"
-    assert tabs[-5:] == ["Delivery", "Model", "Speed", "Cache & Server", "About"]
+    assert tabs[-5:] == ["Layers", "Takes", "Cache & Server", "Advanced", "About"]
+
+
+def test_every_group_of_knobs_is_closed_again(gizmo):
+    groups = [k.options["n"] for k in user_knobs(gizmo) if k.code == 20 and "n" in k.options]
+    assert groups[1::2] == ["-1"] * (len(groups) // 2)
+    assert set(groups[::2]) <= {"1", "2"}
 
 
 def test_a_knob_is_sent_or_starts_with_gc(gizmo):
@@ -247,14 +290,20 @@ def test_what_it_says_before_generate_stands_in_its_status(gizmo):
 # --- inside --------------------------------------------------------------------------------------
 
 
-def test_pipes_stand_in_the_order_that_it_says(gizmo):
+def test_pipes_stand_in_the_order_that_it_says_with_the_first_of_each_family(gizmo):
     found = sorted((n["number"].value(), n.name()) for n in inner(gizmo, "Input"))
-    assert found == list(enumerate(pipe.pipe for pipe in node.declared(gizmo).pipes))
+    shipped = [pipe.pipe for pipe in node.declared(gizmo).pipes if pipe.slot <= 1]
+    assert found == list(enumerate(shipped))
+    told = [pipe.pipe for pipe in node.declared(gizmo).pipes]
+    assert told[: len(shipped)] == shipped
 
 
 def test_every_pipe_has_a_write_and_every_matte_a_channel(gizmo):
     for pipe in node.declared(gizmo).pipes:
         source = gizmo.node(f"Write_{pipe.folder}").input(0)
+        if pipe.slot > 1 and pipe.kind not in ONE_CHANNEL:
+            assert source is None
+            continue
         wanted = f"{pipe.pipe}_channel" if pipe.kind in ONE_CHANNEL else pipe.pipe
         assert source.name() == wanted
     assert len(inner(gizmo, "Write")) == len(node.declared(gizmo).pipes)
@@ -343,8 +392,73 @@ def test_no_path_of_a_machine_and_no_font_is_in_the_file(path):
     assert not [word for word in ("note_font", "/home/", "/mnt/", "/tmp/", "C:") if word in text]
 
 
-def test_what_omnimatte_says_of_itself_is_what_older_nodes_are_taken_for(app):
+def test_every_button_presses_something_that_the_room_has(gizmo):
+    pressed = {}
+    for knob in user_knobs(gizmo):
+        if knob.code == 22:
+            found = re.search(
+                r"callbacks\.(?:press\(nuke.thisNode\(\), '(\w+)'|(\w+)\()", knob.options["T"]
+            )
+            pressed[knob.name] = found.group(1) or found.group(2)
+    direct = {"gc_generate": "generate", "gc_cancel": "cancel", "gc_reveal": "reveal"}
+    assert {knob: pressed.pop(knob) for knob in direct} == direct
+    assert set(pressed.values()) <= set(callbacks.BUTTONS)
+
+
+def test_what_is_told_and_not_set_is_never_saved(gizmo):
+    told = {"gc_status", "gc_plan", "gc_version", "gc_about", "gc_key_state", "gc_compare_knobs"}
+    kept = {k.name for k in user_knobs(gizmo) if k.name in told and "+DO_NOT_WRITE" not in k.flags}
+    assert kept <= {"gc_version", "gc_about"}
+
+
+def test_keyframes_are_a_tab_where_the_system_has_them(gizmo):
+    has = "keyframes" in gizmo["gc_params"].value().split()
+    buttons = ("gc_detect", "gc_key_add", "gc_key_remove", "gc_key_previous", "gc_key_next")
+    assert {name in gizmo.knobs() for name in (*buttons, "gc_is_key", "gc_key_state")} == {has}
+    assert ("trimask" in gizmo["gc_view"].values()) is has
+
+
+def test_the_result_is_live_where_there_is_an_effect(gizmo):
+    live = {"result", "effect"} <= set(gizmo["gc_layers"].value().split())
+    assert ("gc_live" in gizmo.knobs()) is live
+    assert live is (gizmo["gc_system"].value() != "omnimatte")
+    assert not live or gizmo["gc_live"].value() is True
+
+
+@pytest.mark.parametrize(("ending", "size"), [("", 24), ("@2x", 48)])
+def test_it_has_an_icon_in_two_sizes(gizmo, ending, size):
+    name, dot, png = gizmo["icon"].value().partition(".")
+    data = (ROOT / "icons" / f"{name}{ending}{dot}{png}").read_bytes()
+    assert name == gizmo.name().rstrip("1")
+    assert data[:8] == b"\x89PNG\r\n\x1a\n"
+    assert struct.unpack(">IIBB", data[16:26]) == (size, size, 8, 6)
+
+
+# --- older nodes ---------------------------------------------------------------------------------
+
+
+def test_an_omnimatte_saved_earlier_is_understood(app):
+    import nuke
+
+    app.paste(OLDER.read_text(encoding="utf-8"))
+    gizmo = nuke.toNode("Omnimatte1")
+    assert {name: gizmo[name].value() for name in OMNIMATTE} == dict(OMNIMATTE)
+    assert gizmo["gc_schema"].value() == 1
+
+
+def test_what_an_older_omnimatte_offers_is_in_the_same_places_today(app):
     import nuke
 
     gizmo = nuke.createNode("Omnimatte")
-    assert {name: gizmo[name].value() for name in OMNIMATTE} == dict(OMNIMATTE)
+    same = ("gc_needs", "gc_layers", "gc_outputs", "gc_coordinates", "gc_hint")
+    assert {name: gizmo[name].value() for name in same} == {n: OMNIMATTE[n] for n in same}
+    pipes = {pipe.strip() for pipe in gizmo["gc_pipes"].value().split(";")}
+    assert pipes == {pipe.strip() for pipe in OMNIMATTE["gc_pipes"].split(";")}
+
+
+def test_no_knob_of_an_older_omnimatte_is_gone(app):
+    import nuke
+
+    app.paste(OLDER.read_text(encoding="utf-8"))
+    older = {k.name for k in user_knobs(nuke.toNode("Omnimatte1")) if k.code not in (20, 26)}
+    assert older - {k.name for k in user_knobs(nuke.createNode("Omnimatte"))} == {"gc_has_split"}
