@@ -7,9 +7,9 @@ the proxy setting, raw: the samples of the working space, unconverted.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import nuke
 from gencomp_nuke.asking import Ask, Pipe
@@ -20,46 +20,83 @@ from gencomp_protocol.frames import spell_frames
 log = logging.getLogger(__name__)
 
 
-def render(node: Any, ask: Ask, folder: Path) -> "dict[str, dict[int, Path]]":
-    """Render every connected input of a node and return the files by input and frame.
+def render(
+    node: Any, ask: Ask, folder: Path, only: "Optional[Mapping[str, Sequence[int]]]" = None
+) -> "dict[str, dict[int, Path]]":
+    """Render the connected inputs of a node and return the files by input and frame.
 
     Args:
         node: A node of ours.
         ask: What it asks for.
         folder: Folder for the files; is made.
+        only: Frames to render by input; None: every frame of every input.
 
     Raises:
         Cancelled: The artist stopped the rendering.
         BadPicture: Nuke could not render an input; says what Nuke said.
         MissingFrame: Nuke rendered, and a file is not there.
     """
+    wanted = {pipe.header.name: pipe.header.frames for pipe in ask.pipes} if only is None else only
+    return render_only(node, ask.pipes, folder, wanted, ask.view or nuke.views()[0])
+
+
+def render_only(
+    node: Any,
+    pipes: "Sequence[Pipe]",
+    folder: Path,
+    wanted: "Mapping[str, Sequence[int]]",
+    view: str,
+) -> "dict[str, dict[int, Path]]":
+    """Render frames of a node's pipes in one view; as :func:`render`, without what it asks for."""
     with full_resolution(), rendering(node, folder):
-        return {pipe.header.name: render_pipe(node, pipe, folder) for pipe in ask.pipes}
+        return {
+            pipe.header.name: _render_pipe(node, pipe, folder, wanted[pipe.header.name], view)
+            for pipe in pipes
+            if wanted.get(pipe.header.name)
+        }
 
 
-def render_pipe(node: Any, pipe: Pipe, folder: Path) -> "dict[int, Path]":
-    """Render one connected input, inside :func:`rendering`; return its files by frame.
+def file_of(folder: Path, pipe: Pipe, frame: int) -> Path:
+    """Return the file that an inner Write makes of a frame."""
+    return folder / pipe.folder / f"{pipe.folder}.{frame:04d}.exr"
+
+
+def render_runs(writer: Any, frames: "Sequence[int]", view: str) -> None:
+    """Let a Write render frames of one view.
 
     Raises:
-        Cancelled, BadPicture, MissingFrame: As of :func:`render`.
+        RuntimeError: What Nuke's renderer says.
     """
-    writer = node.node(pipe.writer)
-    place = folder / pipe.folder
-    place.mkdir(parents=True, exist_ok=True)
-    files = {n: place / f"{pipe.folder}.{n:04d}.exr" for n in pipe.header.frames}
-    for first, last, step in runs(pipe.header.frames):
-        try:
-            nuke.execute(writer, first, last, step, nuke.views()[:1])
-        except RuntimeError as error:
-            raise _explained(pipe, str(error)) from error
+    for first, last, step in runs(frames):
+        nuke.execute(writer, first, last, step, [view])
+
+
+def _render_pipe(
+    node: Any, pipe: Pipe, folder: Path, frames: "Sequence[int]", view: str
+) -> "dict[int, Path]":
+    files = {n: file_of(folder, pipe, n) for n in frames}
+    (folder / pipe.folder).mkdir(parents=True, exist_ok=True)
+    try:
+        render_runs(node.node(pipe.writer), frames, view)
+    except RuntimeError as error:
+        raise _explained(pipe, str(error)) from error
+    check(pipe, files)
+    log.info("rendered %s, %d frames", pipe.header.name, len(files))
+    return files
+
+
+def check(pipe: Pipe, files: "Mapping[int, Path]") -> None:
+    """Refuse a rendering that left a frame out.
+
+    Raises:
+        MissingFrame: Names the input and its frames.
+    """
     missing = [n for n, path in files.items() if not path.is_file()]
     if missing:
         raise MissingFrame(
             f"Nuke rendered '{pipe.header.name}' without frame {spell_frames(missing)}.",
             hint="Look at what is connected there at that frame.",
         )
-    log.info("rendered %s, %d frames", pipe.header.name, len(files))
-    return files
 
 
 def runs(frames: "Sequence[int]") -> "list[tuple[int, int, int]]":
