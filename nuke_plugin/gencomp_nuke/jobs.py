@@ -7,6 +7,11 @@ without ``.part`` is always complete and the previous one is never touched::
     <cache>/v001/background/background.1001.exr …
     <cache>/v001/manifest.json
     <cache>/v002.part/inputs/plate/plate.1001.exr …      while a job runs
+    <cache>/v002.part/job.json                           and what a later Nuke goes on from
+
+A version of takes or views holds one such result in each of their folders, ``v003/take01``,
+``v003/left`` or ``v003/take01/left``, each with its own manifest. A node names that of all views as
+``v003/%V``.
 """
 
 import json
@@ -16,15 +21,19 @@ import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from gencomp_protocol.errors import MissingFrame, UnwritableOutput
 from gencomp_protocol.frames import spell_frames
 
 MANIFEST = "manifest.json"
 INPUTS = "inputs"
+JOB = "job.json"
+ANY_VIEW = "%V"
+DELETED = ".deleted"  # What stands in the place of a version that was, so its number stays taken.
 _PART = ".part"
-_NUMBERED = re.compile(r"v(\d{3,})(?:\.part)?\Z")
+_NUMBERED = re.compile(r"v(\d{3,})(?:\.part|\.deleted)?\Z")
+_TAKE = re.compile(r"take(\d+)\Z")
 
 
 @dataclass(frozen=True)
@@ -68,8 +77,45 @@ def reserve(cache: Path) -> Version:
         ) from error
 
 
-def keep(version: Version, manifest: "Mapping[str, Any]") -> Path:
-    """Check that every frame of the manifest is there, and make the version final.
+def settle(version: Version, manifest: "Mapping[str, Any]", place: str = "") -> Path:
+    """Check that every frame of a manifest is there, and write it beside them.
+
+    Args:
+        version: The version that is being made.
+        manifest: What came of one job.
+        place: Folder of its layers inside the version; empty for the version's own.
+
+    Returns:
+        The folder.
+
+    Raises:
+        MissingFrame: A layer lacks a frame.
+        UnwritableOutput: The manifest cannot be written.
+    """
+    folder = version.folder / place
+    for layer, frames in delivered(manifest).items():
+        paths = {n: folder / layer / f"{layer}.{n:04d}.exr" for n in frames}
+        missing = [n for n, path in paths.items() if not path.is_file()]
+        if missing:
+            raise MissingFrame(
+                f"Layer '{layer}' arrived without frame {spell_frames(missing)}.",
+                hint="Press Generate again.",
+            )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(dict(manifest), indent=1, sort_keys=True)
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _unwritable(version.final, error) from error
+    return folder
+
+
+def keep(version: Version, manifest: "Optional[Mapping[str, Any]]" = None) -> Path:
+    """Make a version final; what was only needed while its jobs ran is gone then.
+
+    Args:
+        version: The version.
+        manifest: Of its one result; None where every result has its own already.
 
     Returns:
         The final folder.
@@ -78,25 +124,82 @@ def keep(version: Version, manifest: "Mapping[str, Any]") -> Path:
         MissingFrame: A layer lacks a frame.
         UnwritableOutput: The folder cannot be renamed.
     """
-    for layer, frames in delivered(manifest).items():
-        paths = {n: version.folder / layer / f"{layer}.{n:04d}.exr" for n in frames}
-        missing = [n for n, path in paths.items() if not path.is_file()]
-        if missing:
-            raise MissingFrame(
-                f"Layer '{layer}' arrived without frame {spell_frames(missing)}.",
-                hint="Press Generate again.",
-            )
+    if manifest is not None:
+        settle(version, manifest)
     try:
         shutil.rmtree(version.inputs, ignore_errors=True)
-        text = json.dumps(dict(manifest), indent=1, sort_keys=True)
-        (version.folder / MANIFEST).write_text(text, encoding="utf-8")
+        (version.folder / JOB).unlink(missing_ok=True)
         os.rename(version.folder, version.final)
     except OSError as error:
-        raise UnwritableOutput(
-            f"The result {version.final} cannot be written ({error.strerror}).",
-            hint="Make room on the disk, or choose another cache folder.",
-        ) from error
+        raise _unwritable(version.final, error) from error
     return version.final
+
+
+def _unwritable(final: Path, error: OSError) -> UnwritableOutput:
+    return UnwritableOutput(
+        f"The result {final} cannot be written ({error.strerror}).",
+        hint="Make room on the disk, or choose another cache folder.",
+    )
+
+
+def part_of(folder: Path) -> Version:
+    """Return the version that grows in a folder such as ``v002.part``."""
+    return Version(folder, folder.with_name(folder.name[: -len(_PART)]))
+
+
+def unfinished(cache: Path) -> "list[Path]":
+    """Return the folders of versions that are not whole, oldest first."""
+    if not cache.is_dir():
+        return []
+    found = [p for p in cache.iterdir() if p.name.endswith(_PART) and _NUMBERED.match(p.name)]
+    return sorted(found)
+
+
+# --- which result a folder is --------------------------------------------------------------------
+
+
+def version_of(folder: Path) -> Path:
+    """Return the version's folder of a result: of ``v003/take01/left`` that is ``v003``.
+
+    A folder that lies in no version is returned as it is.
+    """
+    for place in (folder, *list(folder.parents)[:2]):
+        if _NUMBERED.match(place.name):
+            return place
+    return folder
+
+
+def number_of(version: Path) -> int:
+    """Return the number of a version's folder; 0 for another folder."""
+    match = _NUMBERED.match(version.name)
+    return int(match.group(1)) if match else 0
+
+
+def spell(folder: Path) -> str:
+    """Spell a result as an artist calls it: ``v003``, ``v003 take01``."""
+    version = version_of(folder)
+    inside = folder.parts[len(version.parts) :]
+    takes = [word for word in inside if _TAKE.match(word)]
+    return " ".join((version.name, *takes))
+
+
+def take_of(folder: Path) -> int:
+    """Return the number of the take that a result is, 0 for one that is none."""
+    found = [match for match in map(_TAKE.match, folder.parts) if match]
+    return int(found[-1].group(1)) if found else 0
+
+
+def takes_in(version: Path) -> "tuple[int, ...]":
+    """Return the numbers of the takes in a version, ascending; none where it has none."""
+    if not version.is_dir():
+        return ()
+    found = [match for match in (_TAKE.match(p.name) for p in version.iterdir()) if match]
+    return tuple(sorted(int(match.group(1)) for match in found))
+
+
+def in_view(folder: Path, view: str) -> Path:
+    """Return the folder of one view where a result is named for all of them."""
+    return folder.with_name(view) if folder.name == ANY_VIEW else folder
 
 
 def read_manifest(folder: Path) -> "dict[str, Any]":

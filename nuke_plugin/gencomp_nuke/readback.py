@@ -2,29 +2,64 @@
 """From a job's outcome, or a folder that was kept, to a result that a node plays.
 
 To a manifest is added what the server does not know, under ``node``: the names of the objects by
-pipe, and their order from front to back. So any result can be played again by its folder alone.
+pipe, their order from front to back, and the sentences that the artist was told. So any result can
+be played again, and its notes be read, by its folder alone.
 """
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
+import nuke
 from gencomp_nuke import jobs, node, playing
 from gencomp_nuke.asking import Ask
 from gencomp_nuke.playing import Result
+from gencomp_protocol.errors import MissingFrame
 
-_NODE = "node"
+log = logging.getLogger(__name__)
+
+NODE = "node"
 
 
-def take(ask: Ask, version: jobs.Version, manifest: "Mapping[str, Any]") -> Result:
-    """Make a version final and describe it as a node plays it. Touches no node.
+def own_words(
+    ask: Ask, manifest: "Mapping[str, Any]", warnings: "Sequence[str]", job: str
+) -> "dict[str, Any]":
+    """Return a manifest with what the server does not know. Touches no node.
 
-    Raises:
-        MissingFrame, UnwritableOutput: The result is not whole, or cannot be put in its place.
+    Args:
+        ask: What the node asked for.
+        manifest: What the server made.
+        warnings: Sentences for the artist.
+        job: The job's id.
     """
     slots = {str(slot): name for slot, name in ask.slots.items()}
-    whole = {**manifest, _NODE: {"slots": slots, "order": front_to_back(ask, manifest)}}
-    return _result(jobs.keep(version, whole), whole)
+    order = front_to_back(ask, manifest)
+    own = {"slots": slots, "order": order, "warnings": list(warnings), "job": job, "key": ask.key}
+    return {**manifest, NODE: own}
+
+
+# --- which result is played ----------------------------------------------------------------------
+
+
+def played(gizmo: Any) -> Optional[Path]:
+    """Return the folder of the result that a node plays, with ``%V`` for every view; or None.
+
+    Main thread only.
+    """
+    folder = playing.result_folder(gizmo)
+    if folder is None or jobs.ANY_VIEW not in str(gizmo["gc_folder"].value()):
+        return folder
+    return folder.with_name(jobs.ANY_VIEW)
+
+
+def manifest_of(folder: Path) -> "dict[str, Any]":
+    """Return the manifest of a result, of the first view where it is one of several.
+
+    Raises:
+        MissingFrame: The folder holds none, or one that cannot be read.
+    """
+    return jobs.read_manifest(jobs.in_view(folder, nuke.views()[0]))
 
 
 def replay(gizmo: Any) -> None:
@@ -35,22 +70,28 @@ def replay(gizmo: Any) -> None:
     Raises:
         MissingFrame: There is none.
     """
-    folder = playing.result_folder(gizmo)
-    result = playing.NOTHING if folder is None else _kept(folder)
+    folder = played(gizmo)
+    result = playing.NOTHING if folder is None else kept(folder)
     if result is not None and not playing.is_played(gizmo, result):
         playing.play(gizmo, result)
-    node.show_result(gizmo)
+    if folder is not None:
+        _say_takes(gizmo, folder)
+    say(gizmo)
 
 
-def _kept(folder: Path) -> Optional[Result]:
-    """Return the result in a folder; None for one whose manifest says no names."""
-    manifest = jobs.read_manifest(folder)
-    return _result(folder, manifest) if _NODE in manifest else None
+def kept(folder: Path) -> Optional[Result]:
+    """Return the result in a folder; None for one whose manifest says no names.
+
+    Raises:
+        MissingFrame: The folder holds no result.
+    """
+    manifest = manifest_of(folder)
+    return result_of(folder, manifest) if NODE in manifest else None
 
 
-def _result(folder: Path, manifest: "Mapping[str, Any]") -> Result:
+def result_of(folder: Path, manifest: "Mapping[str, Any]") -> Result:
     """Return a result as its manifest says it."""
-    delivered, own = jobs.delivered(manifest), manifest[_NODE]
+    delivered, own = jobs.delivered(manifest), manifest[NODE]
     frames = [n for numbers in delivered.values() for n in numbers] or [0]
     return Result(
         folder=folder,
@@ -59,6 +100,7 @@ def _result(folder: Path, manifest: "Mapping[str, Any]") -> Result:
         slots={int(slot): str(name) for slot, name in own["slots"].items()},
         order=tuple(own["order"]),
         backbone=spell_backbone(manifest),
+        key=str(own.get("key", "")),
     )
 
 
@@ -89,7 +131,42 @@ def front_to_back(ask: Ask, manifest: "Mapping[str, Any]") -> "tuple[str, ...]":
     return tuple(known + [name for name in names if name not in known])
 
 
+# --- showing it ----------------------------------------------------------------------------------
+
+
 def show(gizmo: Any, result: Result) -> None:
     """Let a node play a result and say so. Main thread only."""
     playing.play(gizmo, result)
-    node.show_result(gizmo)
+    _say_takes(gizmo, result.folder)
+    say(gizmo)
+
+
+def say(gizmo: Any) -> None:
+    """Say on a node which result it plays, with the notes that were made of it. Main thread only.
+
+    A result that is not on this disk has none: the node still says what its script names.
+    """
+    folder = played(gizmo)
+    node.show_result(gizmo, () if folder is None else notes_of(folder))
+
+
+def notes_of(folder: Path) -> "tuple[str, ...]":
+    """Return the sentences that an artist was told when a result was made."""
+    try:
+        own = manifest_of(folder).get(NODE, {})
+    except MissingFrame as error:
+        log.info("no notes: %s", error)
+        return ()
+    return tuple(str(sentence) for sentence in own.get("warnings", ()))
+
+
+def _say_takes(gizmo: Any, folder: Path) -> None:
+    """Let the node's knobs say how many takes its version has, and which of them it plays."""
+    takes, known = jobs.takes_in(jobs.version_of(folder)), gizmo.knobs()
+    wanted = {"gc_take_count": len(takes)}
+    if takes:
+        wanted["gc_take"] = jobs.take_of(folder)
+    with node.quietly():
+        for name, value in wanted.items():
+            if name in known and int(gizmo[name].value()) != value:
+                gizmo[name].setValue(value)

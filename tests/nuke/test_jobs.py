@@ -2,6 +2,7 @@
 """Folders of results: numbered, whole or not there."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,40 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path):
 
 def test_frames_of_a_manifest_are_numbers_in_order():
     assert jobs.delivered(MANIFEST) == {"a": (-3, 7)}
+
+
+def test_a_part_of_a_version_has_its_own_manifest_and_goes_with_it(tmp_path):
+    version = jobs.reserve(tmp_path)
+    (version.folder / "job.json").write_text("{}", encoding="utf-8")
+    (version.folder / "take02" / "a").mkdir(parents=True)
+    for n in (7, -3):
+        (version.folder / "take02" / "a" / f"a.{n:04d}.exr").write_bytes(b"picture")
+    jobs.settle(version, MANIFEST, "take02")
+    folder = jobs.keep(version)
+    assert sorted(p.name for p in folder.iterdir()) == ["take02"]
+    assert jobs.read_manifest(folder / "take02") == MANIFEST
+    assert jobs.takes_in(folder) == (2,)
+
+
+@pytest.mark.parametrize(
+    ("folder", "spelt", "version", "take"),
+    [
+        ("/c/v003", "v003", "/c/v003", 0),
+        ("/c/v003/take02", "v003 take02", "/c/v003", 2),
+        ("/c/v003/left", "v003", "/c/v003", 0),
+        ("/c/v003/take02/%V", "v003 take02", "/c/v003", 2),
+        ("/v012/comp/final/mine", "mine", "/v012/comp/final/mine", 0),
+    ],
+)
+def test_a_result_is_called_by_its_version_and_take(folder, spelt, version, take):
+    place = Path(folder)
+    assert (jobs.spell(place), jobs.version_of(place)) == (spelt, Path(version))
+    assert jobs.take_of(place) == take
+
+
+def test_versions_that_are_not_whole_are_found_oldest_first(tmp_path):
+    first, second = jobs.reserve(tmp_path), jobs.reserve(tmp_path)
+    (tmp_path / "v009").mkdir()
+    assert jobs.unfinished(tmp_path) == [first.folder, second.folder]
+    assert jobs.part_of(second.folder) == second
+    assert jobs.unfinished(tmp_path / "nowhere") == []

@@ -2,18 +2,33 @@
 """Pressing Generate, against a fake server: what the artist sees, and what is left on disk."""
 
 import json
+import os
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from fakes.server import FakeServer, write_server_file
+from fakes.shot import connect
 from gencomp_protocol.errors import BadMatte, WorkerLost
 
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
 RGBA = (*RGB, "rgba.alpha")
 FRAMES = (1001, 1002, 1003, 1004)
+ROOT = Path(__file__).resolve().parent.parent.parent
+BATCH = """
+import sys
+import nuke
+from gencomp_nuke import batch
+nuke.scriptOpen(sys.argv[1])
+batch.generate(nuke.toNode("Omnimatte1"))
+nuke.scriptSave()
+"""
 
 
 def press(app, gizmo):
@@ -188,15 +203,16 @@ def test_with_warnings_the_node_names_the_video_model_too(app, server, comp):
     server.backbone, server.warns = CASPER, ["It is late."]
     gizmo = comp(app)
     press(app, gizmo)
-    says = "Plays v001. Made with Casper (licence: academic). Note: It is late."
+    says = "Plays v001, frames 1001-1004. Made with Casper (licence: academic). Note: It is late."
     assert status(gizmo) == says
 
 
 def test_a_clean_plate_of_stills_is_rendered_at_its_frames_only(app, server, comp):
     gizmo = comp(app)
-    gizmo.setInput(9, gizmo.input(0))
+    gizmo.setInput(2, gizmo.input(0))
     gizmo["gc_clean_cover"].setValue("stills")
     gizmo["gc_clean_frames"].setValue("1001,1004")
+    gizmo["gc_files"].setValue(False)
     press(app, gizmo)
     header = server.jobs["job1"].submit.request.input("clean_plate")
     assert (header.cover, header.frames) == ("stills", (1001, 1004))
@@ -205,13 +221,12 @@ def test_a_clean_plate_of_stills_is_rendered_at_its_frames_only(app, server, com
 
 def test_bounds_and_depth_are_rendered_from_the_channel_that_their_knob_names(app, server, comp):
     gizmo = comp(app)
-    for pipe in (11, 12, 13):
-        gizmo.setInput(pipe, gizmo.input(0))
+    for pipe in ("Limit", "Protect", "Depth"):
+        connect(gizmo, pipe, gizmo.input(0))
     gizmo["gc_channel_depth"].setValue("rgba.red")
     press(app, gizmo)
-    sent = server.jobs["job1"].submit.request.inputs
-    assert [one.name for one in sent][-3:] == ["limit", "protect", "depth"]
-    assert [one.channel for one in sent][-3:] == ["A", "A", "A"]
+    sent = {one.name: one.channel for one in server.jobs["job1"].submit.request.inputs}
+    assert [sent[name] for name in ("limit", "protect", "depth")] == ["A", "A", "A"]
     assert ("depth", 1004) in server.jobs["job1"].pictures
 
 
@@ -293,7 +308,7 @@ def test_pointed_at_an_older_folder_the_node_plays_that_with_its_frames_and_name
     assert status(gizmo) == "Plays v002, frames 1002-1003."
     assert gizmo["gc_output"].values()[2:4] == ["b", "a"]
     gizmo["gc_folder"].setValue(older)
-    assert status(gizmo) == "Plays v001, frames 1001-1004."
+    assert status(gizmo).endswith("Plays v001, frames 1001-1004.")
     assert gizmo["gc_output"].values()[2:4] == ["a", "b"]
     assert gizmo.node("Read_1")["last"].value() == 1004
     assert gizmo.node("Read_1")["file"].evaluate(1004) == f"{older}/a/a.1004.exr"
@@ -330,15 +345,6 @@ def test_a_long_sentence_makes_no_panel_wider_than_a_screen(app, server, comp):
     *lines, path = gizmo["gc_status"].value().splitlines()
     assert max(map(len, lines)) <= 90
     assert path == "/a/path-b/c" * 10
-
-
-def test_of_several_views_the_node_says_which_was_generated(app, server, comp, monkeypatch):
-    import nuke
-
-    monkeypatch.setattr(nuke, "views", lambda: ["left", "right"])
-    gizmo = comp(app)
-    press(app, gizmo)
-    assert status(gizmo).endswith("Note: Of the script's views, 'left' alone was generated.")
 
 
 def test_when_a_job_fails_the_sentence_is_on_the_node_and_the_old_result_plays(
@@ -383,6 +389,7 @@ def test_when_cancelled_the_server_is_told_and_the_old_result_stays(app, server,
 
 def test_cancelling_nukes_own_progress_bar_cancels_the_job(app, server, comp):
     gizmo = comp(app)
+    gizmo["gc_files"].setValue(False)
     app.cancel_render_after = 2
     press(app, gizmo)
     assert server.jobs == {}
@@ -406,9 +413,32 @@ def test_a_warning_of_the_server_stays_on_the_node(app, server, comp):
     server.warns = ["Frame 1002 of 'plate' has 3 samples that are not numbers."]
     gizmo = comp(app)
     press(app, gizmo)
-    assert status(gizmo) == (
-        "Plays v001. Note: Frame 1002 of 'plate' has 3 samples that are not numbers."
-    )
+    says = "Plays v001, frames 1001-1004. Note: Frame 1002 of 'plate' has 3 samples that are not "
+    assert status(gizmo) == says + "numbers."
+
+
+def test_a_warning_is_still_on_the_node_after_the_script_was_opened_again(
+    app, server, comp, tmp_path
+):
+    import nuke
+
+    server.warns = ["It is late."]
+    press(app, comp(app))
+    app.save()
+    nuke.scriptOpen(str(tmp_path / "comp.nk"))
+    assert status(nuke.toNode("Omnimatte1")) == ("Plays v001, frames 1001-1004. Note: It is late.")
+
+
+def test_weights_that_load_are_said_in_percent(app, server, comp):
+    server.progress = ("loading Casper", 2, 5, None)
+    gizmo = comp(app)
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, lambda: status(gizmo).startswith("Loading"))
+    assert status(gizmo) == "Loading Casper 40 %."
+    assert gizmo["gc_note"].value() == "loading Casper 40 %"
+    server.goes_on.set()
+    wait_for(app, lambda: status(gizmo).startswith("Plays"))
 
 
 def test_one_generate_is_one_undo_step(app, server, comp):
@@ -476,7 +506,7 @@ def test_a_node_that_is_deleted_meanwhile_leaves_its_result_on_disk(app, server,
             "Omnimatte1 has no plate. Connect the plate to its pipe Plate.",
         ),
         (
-            lambda g: (g.setInput(1, None), g.setInput(2, None)),
+            lambda g: (g.setInput(1, None), g.setInput(7, None)),
             "Omnimatte1 has no matte. Connect the matte to its pipe Matte1.",
         ),
         (
@@ -562,7 +592,7 @@ def test_a_node_that_was_saved_before_gizmos_said_what_they_are_still_generates(
 ):
     import nuke
 
-    text = (Path(__file__).parents[2] / "gizmos" / "Omnimatte.gizmo").read_text(encoding="utf-8")
+    text = (Path(__file__).parent / "older" / "Omnimatte.gizmo").read_text(encoding="utf-8")
     told = ("gc_pipes", "gc_needs", "gc_layers", "gc_outputs", "gc_coordinates", "gc_hint")
     kept = [line for line in text.splitlines() if not line.lstrip(" ").startswith(told)]
     kept = [
@@ -599,7 +629,7 @@ def test_the_order_knob_decides_what_lies_in_front_in_recomposed(app, server, co
 def test_a_result_of_fewer_objects_leaves_no_layer_of_the_last_one(app, server, comp):
     gizmo = comp(app)
     press(app, gizmo)
-    gizmo.setInput(2, None)
+    gizmo.setInput(7, None)
     shutil.rmtree(gizmo["gc_folder"].evaluate() + "/b")
     server.folder, kept = server.folder.parent / "one", server.folder
     shutil.copytree(kept, server.folder, ignore=shutil.ignore_patterns("b"))
@@ -607,3 +637,47 @@ def test_a_result_of_fewer_objects_leaves_no_layer_of_the_last_one(app, server, 
     assert gizmo["gc_has2"].value() is False
     assert "b.red" not in gizmo.channels()
     assert gizmo["gc_output"].values()[:4] == ["plate", "background", "a", "object2"]
+
+
+@pytest.mark.slow
+def test_three_nukes_that_generate_in_the_same_second_start_one_server(
+    app, comp, shot, home, tmp_path, monkeypatch
+):
+    import nuke
+
+    count = tmp_path / "starts"
+    words = [sys.executable, str(ROOT / "tests" / "fakes" / "server.py"), str(shot / "layers")]
+    rooms = [str(ROOT / "protocol"), str(ROOT / "tests")]
+    server = (
+        f"import os, sys; open({str(count)!r}, 'a').write(f'{{os.getpid()}}\\n'); "
+        f"sys.path[:0] = {rooms!r}; os.environ['PYTHONPATH'] = os.pathsep.join({rooms!r}); "
+        f"os.execv({words[0]!r}, {words!r})"
+    )
+    command = " ".join(map(shlex.quote, [sys.executable, "-c", server]))
+    monkeypatch.setenv("GENCOMP_SERVER_COMMAND", command)
+    comp(app)
+    app.save()
+    scripts = [tmp_path / f"shot{n}.nk" for n in range(3)]
+    for script in scripts:
+        shutil.copy(tmp_path / "comp.nk", script)
+    program = tmp_path / "generate.py"
+    program.write_text(BATCH, encoding="utf-8")
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    environ["NUKE_PATH"] = str(ROOT)
+    terminal = str(ROOT / "tests" / "standin" / "terminal.py")
+    try:
+        pressed = [
+            subprocess.Popen([sys.executable, terminal, "-t", str(program), str(script)],
+                             env=environ)
+            for script in scripts
+        ]  # fmt: skip
+        assert [one.wait(120) for one in pressed] == [0, 0, 0]
+    finally:
+        for line in count.read_text().splitlines() if count.exists() else ():
+            os.kill(int(line), signal.SIGTERM)
+    assert len(count.read_text().splitlines()) == 1
+    for script in scripts:
+        nuke.scriptOpen(str(script))
+        gizmo = nuke.toNode("Omnimatte1")
+        assert status(gizmo) == "Plays v001, frames 1001-1004."
+        assert gizmo.sample("a.alpha", 16, 48 - 16, frame=1002) == 0.5

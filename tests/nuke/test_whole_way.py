@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.shot import paint
+from fakes.shot import connect, paint
 from standin.pixels import worker_python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -30,12 +30,12 @@ PAINTED = "fakes.systems:PAINTED"
 # Gizmo, what is connected to which pipe, and layers that come, in the order of the server's.
 NODES = {
     "OverPlusPlus": (
-        {0: "plate", 3: "matte_a"},
+        {"Plate": "plate", "EffectMask": "matte_a"},
         {"prompt": "soft shadow"},
         ("result", "effect", "difference", "effect_matte"),
     ),
     "GenComposite": (
-        {0: "plate", 1: "layers/a", 3: "layers/b", 10: "matte_a"},
+        {"Bg": "plate", "Fg1": "layers/a", "Fg2": "layers/b", "Holdout": "matte_a"},
         {"gc_name1": "plane", "trajectory": "plane: 10,20; 30,20"},
         (
             *("result", "effect", "difference", "effect_matte"),
@@ -43,12 +43,12 @@ NODES = {
         ),
     ),
     "SplitThenMerge": (
-        {0: "plate", 1: "layers/a"},
+        {"Bg": "plate", "Fg": "layers/a"},
         {"prompt": "a boat on a lake"},
         ("result", "effect", "difference", "effect_matte"),
     ),
     "DynVFX": (
-        {0: "plate", 1: "matte_a"},
+        {"Plate": "plate", "SourceMatte": "matte_a"},
         {"prompt": "a whale in the lake"},
         ("result", "effect", "difference", "effect_matte"),
     ),
@@ -203,7 +203,7 @@ def lay(app, read, name):
     pipes, knobs, layers = NODES[name]
     gizmo = nuke.createNode(name)
     for pipe, source in pipes.items():
-        gizmo.setInput(pipe, read(f"{source}/{Path(source).name}.%04d.exr"))
+        connect(gizmo, pipe, read(f"{source}/{Path(source).name}.%04d.exr"))
     for knob, value in knobs.items():
         gizmo[knob].setValue(value)
     return gizmo, layers
@@ -216,6 +216,7 @@ def test_what_the_server_made_is_in_the_stream_by_name_and_in_the_menu(
 ):
     app.save(tmp_path / "comp.nk")
     gizmo, layers = lay(app, read, name)
+    gizmo["gc_live"].setValue(False)  # Else the result is computed here.
     generate(app, gizmo)
     found = [gizmo.sample(f"{layer}.alpha", 30, 30, frame=1003) for layer in layers]
     assert found == [(place + 1) / 16 for place in range(len(layers))]
@@ -274,12 +275,13 @@ def lay_procedural(app, folder, tmp_path):
 
     app.save(tmp_path / "comp.nk")
     gizmo = nuke.createNode("Omnimatte")
-    for pipe, name in ((0, "plate"), (1, "matte_a"), (9, "clean_plate")):
+    for pipe, name in (("Plate", "plate"), ("Matte1", "matte_a"), ("CleanPlate", "clean_plate")):
         read = nuke.createNode("Read", f"name {name} first 1001 last 1008 raw true")
         read["file"].setValue(f"{folder.as_posix()}/{name}/{name}.%04d.exr")
-        gizmo.setInput(pipe, read)
+        connect(gizmo, pipe, read)
     gizmo["gc_name1"].setValue("a")
     gizmo["model_long_edge"].setValue(160)
+    gizmo["gc_files"].setValue(False)  # Rendered in 32 bit, so that the layers come in 32 bit.
     app.save()
     return gizmo
 
@@ -288,7 +290,7 @@ def check_omnimatte(app, gizmo, folder):
     """Check the real system at three frames: the plate comes back, the object is gone."""
     import nuke
 
-    plate, clean = gizmo.input(0), gizmo.input(9)
+    plate, clean = gizmo.input(0), gizmo.input(2)
     for frame in (1001, 1004, 1008):
         gizmo["gc_output"].setValue("recomposed")
         assert app.pixels.compare(gizmo, plate, frame, RGB)["greatest"] <= ONE_ULP
