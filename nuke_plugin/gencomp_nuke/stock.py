@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What of the result that a node plays is on disk. Needs nothing but Nuke, and changes nothing."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import nuke
+
+_MANIFEST = "manifest.json"
+_ANY_VIEW = "%V"
+_PLATE = "plate"
+
+
+def lacks(gizmo: Any) -> str:
+    """Return in a sentence what a node needs for its result and has not; empty for nothing.
+
+    A node that was never generated and is set to its plate needs no result. Main thread only.
+    """
+    name = gizmo.fullName()
+    folders = _folders(gizmo)
+    if not folders:
+        shows = gizmo.knob("gc_output")
+        shown = "" if shows is None else str(shows.value())
+        return "" if shown == _PLATE else f"{name} has no result yet."
+    for folder in folders:
+        missing = missing_in(folder)
+        if missing:
+            return f"{name} plays {folder.as_posix()}, {missing}."
+    return ""
+
+
+def missing_in(folder: Path) -> str:
+    """Return in words what a result lacks of what its manifest names; empty for nothing."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        layers = {name: sorted(map(int, one["frames"])) for name, one in manifest["layers"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "where there is no result"
+    for layer, frames in layers.items():
+        here = _names(folder / layer)
+        gone = [n for n in frames if f"{layer}.{n:04d}.exr" not in here]
+        if gone:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            return f"where frame {gone[0]}{more} of layer '{layer}' is missing"
+    return ""
+
+
+def _folders(gizmo: Any) -> "list[Path]":
+    """Return the folders of the result that a node plays, one for each view of several."""
+    knob = gizmo["gc_folder"]
+    text = str(knob.evaluate() or "")
+    if not text:
+        return []
+    folder = Path(nuke.filenameFilter(text))
+    if _ANY_VIEW not in str(knob.value()):
+        return [folder]
+    return [folder.with_name(view) for view in nuke.views()]
+
+
+def _names(folder: Path) -> "set[str]":
+    try:
+        return set(os.listdir(folder))
+    except OSError:
+        return set()

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes of ours lie above another node, and in which order they depend on one another.
+
+Light on purpose: what renders on a farm asks this, and nothing but Nuke may be there. Looks into
+groups and out of them; of a node that is disabled, and of a Switch, at what it passes alone. Main
+thread only.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import nuke
+
+
+def ours_above(nodes: "Iterable[Any]") -> "list[Any]":
+    """Return the nodes of ours among some nodes and above them, each behind what it depends on."""
+    found: list[Any] = []
+    seen: set[str] = set()
+    open_now = [(node, False) for node in reversed(list(nodes))]
+    while open_now:  # Graphs are deep, and Python's stack is not.
+        node, is_expanded = open_now.pop()
+        if node is None:
+            continue
+        if is_expanded:
+            found.append(node)
+            continue
+        name = str(node.fullName())
+        if name in seen:
+            continue
+        seen.add(name)
+        if _is_ours(node) and not _is_disabled(node):
+            open_now.append((node, True))
+        open_now.extend((above, False) for above in reversed(_above(node)))
+    return found
+
+
+def all_ours() -> "list[Any]":
+    """Return every node of ours in the script that is not disabled, in order of dependency."""
+    everything = nuke.allNodes(group=nuke.root(), recurseGroups=True)
+    mine = [n for n in everything if _is_ours(n) and not _is_disabled(n)]
+    return ours_above(sorted(mine, key=lambda n: str(n.fullName())))
+
+
+def _above(node: Any) -> "list[Any]":
+    """Return the nodes that a node's picture may come from."""
+    if node.Class() == "Input":
+        group = nuke.root().node(str(node.fullName()).rpartition(".")[0])
+        return [] if group is None else [group.input(int(node["number"].value()))]
+    if _is_disabled(node):
+        return [node.input(0)]
+    if node.Class() == "Switch" and not node["which"].isAnimated():
+        return [node.input(int(node["which"].value()))]
+    if not _is_ours(node):
+        inside: list[Any] = getattr(node, "nodes", list)()
+        outputs = [inner for inner in inside if inner.Class() == "Output"]
+        if outputs:
+            return outputs
+    return [node.input(index) for index in range(node.inputs())]
+
+
+def _is_ours(node: Any) -> bool:
+    return node.knob("gc_system") is not None
+
+
+def _is_disabled(node: Any) -> bool:
+    knob = node.knob("disable")
+    return knob is not None and bool(knob.value())
