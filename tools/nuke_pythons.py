@@ -2,9 +2,10 @@
 """Run the tests of what lives inside Nuke under every Python that Nuke has: 3.9 to 3.13.
 
 Each interpreter found gets a small environment of its own (``.venv-3.9``) with pyzmq, msgpack and
-pytest, and nothing else: no numpy, no torch. A name on the PATH counts only if it runs, since
-version managers put a name there for interpreters that are not chosen. What is missing is said in
-the closing lines; a failure anywhere is a failure.
+pytest, and nothing else: no numpy, no torch. Where ``make nuke-bundle`` has filled ``vendor/``, the
+one folder that serves every Nuke, the two packages come from there. A name on the PATH counts only
+if it runs, since version managers put a name there for interpreters that are not chosen. What is
+missing is said in the closing lines; a failure anywhere is a failure.
 """
 
 import os
@@ -15,9 +16,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 VERSIONS = ("3.9", "3.10", "3.11", "3.13")
-PACKAGES = ("pyzmq", "msgpack", "pytest>=8", "pytest-timeout")
+TOOLS = ("pytest>=8", "pytest-timeout")
+PACKAGES = ("pyzmq", "msgpack")
 TESTS = ("tests/protocol", "tests/nuke")
 ROOT = Path(__file__).resolve().parent.parent
+VENDOR = ROOT / "vendor"
 _PROBE = "import sys, venv, ensurepip, tkinter; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -40,15 +43,21 @@ def find_python(version: str) -> str | None:
     return None
 
 
+def is_vendored() -> bool:
+    """Tell whether the folder for every Nuke was built here."""
+    return (VENDOR / "bundle.json").is_file()
+
+
 def environment(version: str, python: str) -> Path:
     """Return the interpreter of the version's own environment, made where it is not there yet."""
-    folder = ROOT / f".venv-{version}"
+    folder = ROOT / (f".venv-vendor-{version}" if is_vendored() else f".venv-{version}")
     own, stamp = folder / "bin" / "python", folder / ".installed"
-    wanted = "\n".join(PACKAGES)
+    packages = TOOLS if is_vendored() else PACKAGES + TOOLS
+    wanted = "\n".join(packages)
     if not own.exists() or not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
         subprocess.run([python, "-m", "venv", "--clear", str(folder)], check=True)
         pip = [str(own), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
-        subprocess.run([*pip, *PACKAGES], check=True)
+        subprocess.run([*pip, *packages], check=True)
         stamp.write_text(wanted, encoding="utf-8")
     return own
 
@@ -59,7 +68,8 @@ def run_tests(version: str, python: str, arguments: list[str]) -> tuple[bool, st
     The server's own interpreter, which runs this, evaluates pixels for them.
     """
     tests = [folder for folder in TESTS if (ROOT / folder).is_dir()]
-    environ = {**os.environ, "GENCOMP_TEST_SERVER_PYTHON": sys.executable, "PYTHONPATH": ""}
+    environ = {**os.environ, "GENCOMP_TEST_SERVER_PYTHON": sys.executable}
+    environ["PYTHONPATH"] = str(VENDOR) if is_vendored() else ""
     own = str(environment(version, python))
     command = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *tests]
     done = subprocess.run(
@@ -85,7 +95,7 @@ def main(arguments: list[str]) -> int:
             good, said = run.result()
             print(f"== Python {version}: {', '.join(TESTS)}\n{said}", flush=True)
             (passed if good else failed).append(version)
-    print("== Nuke-side tests")
+    print(f"== Nuke-side tests, packages from {'vendor' if is_vendored() else 'pip'}")
     missing = [version for version in VERSIONS if version not in found]
     for what, versions in (
         ("passed under", passed),

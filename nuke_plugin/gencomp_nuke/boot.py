@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Start-up of the Nuke room in a session with an interface: logging and the toolbar.
+"""Start-up of the Nuke room in a session with an interface: logging, menus, the Jobs panel.
 
-A failure here prints one paragraph and never stops Nuke. Nothing that could be broken (ZeroMQ,
-the server, the configuration) is imported or asked for before an artist presses a button.
+Each step fails by itself: it prints one paragraph and the next one is taken, and Nuke starts.
+Nothing that could be broken (ZeroMQ, the server, the configuration) is imported or asked for
+before an artist presses a button; what is wrong with it stands in the Jobs panel then.
 """
 
+import importlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import nuke
@@ -15,18 +18,38 @@ log = logging.getLogger(__name__)
 
 
 def start(root: Path) -> None:
-    """Set up logging and build the toolbar from the gizmos under ``root``.
+    """Set up logging, the toolbar of the gizmos under ``root``, the menu and the panel.
 
     Args:
         root: Folder of the installation; holds ``gizmos/``.
     """
+    _step("could not start its log", logs.setup, root)
+    _step("could not build its menus", lambda: _menus(root), root)
+    _step("has no Jobs panel", _panel, root)
+    _step("does not tell of older nodes", _older_nodes, root)
+
+
+def _step(what: str, act: "Callable[[], None]", root: Path) -> None:
+    """Do one thing; whatever happens, Nuke and the next step go on."""
     try:
-        logs.setup()
-        made = menus.build(root / "gizmos")
-        log.info("gencomp is in the toolbar: %s", ", ".join(made))
+        act()
     except Exception as error:  # The edge of the room: whatever it is, Nuke has to start.
         nuke.tprint(
-            f"gencomp could not build its menus ({type(error).__name__}: {error}). "
+            f"gencomp {what} ({type(error).__name__}: {error}). "
             "Nuke is not affected; nodes that are in scripts keep playing their results. "
-            "Check the installation under " + str(root) + "."
+            f"Check the installation under {root}."
         )
+
+
+def _menus(root: Path) -> None:
+    made = menus.build(root / "gizmos")
+    menus.build_bar()
+    log.info("gencomp is in the toolbar: %s", ", ".join(made))
+
+
+def _panel() -> None:
+    importlib.import_module("gencomp_nuke.jobsview").register()
+
+
+def _older_nodes() -> None:
+    nuke.addOnScriptLoad(importlib.import_module("gencomp_nuke.migrating").tell)

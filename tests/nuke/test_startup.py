@@ -3,6 +3,7 @@
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import standin
-from gencomp_nuke import boot, logs
+from gencomp_nuke import boot, logs, lookout
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TERMINAL = ROOT / "tests" / "standin" / "terminal.py"
@@ -63,6 +64,84 @@ def test_a_broken_menu_is_one_paragraph_and_nuke_starts(home, monkeypatch, tmp_p
     ]
 
 
+def test_the_menu_bar_has_the_commands_that_need_no_node(app):
+    items = app.opened_menus["Nuke"].items["gencomp"].items
+    assert list(items) == ["Jobs", "Check set-up", "Renew older nodes"]
+
+
+def test_every_step_of_start_up_fails_by_itself(home, monkeypatch, tmp_path):
+    app = standin.install(gui=True)
+    for step in ("logs.setup", "menus.build", "jobsview.register"):
+        monkeypatch.setattr(f"gencomp_nuke.{step}", lambda *words: 1 / 0)
+    boot.start(tmp_path)
+    assert [line.split(" (")[0] for line in app.printed] == [
+        "gencomp could not start its log",
+        "gencomp could not build its menus",
+        "gencomp has no Jobs panel",
+    ]
+    assert len({line.count("Nuke is not affected") for line in app.printed}) == 1
+
+
+@pytest.mark.parametrize(
+    ("broken", "notice"),
+    [
+        ("settings", "settings: The settings "),
+        ("server", "server: No server answers at tcp://127.0.0.1:9 "),
+        ("command", "server: none runs, and 'no-such-gencomp' is not found."),
+    ],
+)
+def test_whatever_is_broken_nuke_starts_and_the_panel_says_so(home, monkeypatch, broken, notice):
+    home.mkdir(exist_ok=True)
+    if broken == "settings":
+        (home / "nuke.json").write_text("{", encoding="utf-8")
+    elif broken == "server":
+        (home / "secret").write_text("s", encoding="utf-8")
+        (home / "secret").chmod(0o600)
+        monkeypatch.setenv("GENCOMP_SERVER", "tcp://127.0.0.1:9")
+        monkeypatch.setenv("GENCOMP_SECRET_FILE", str(home / "secret"))
+    else:
+        monkeypatch.setenv("GENCOMP_SERVER_COMMAND", "no-such-gencomp serve")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    app = standin.install(gui=True)
+    app.start([ROOT])
+    assert app.printed == []
+    assert len(app.opened_menus["Nodes"].items["gencomp"].items) == 5
+    (told,) = lookout.see(os.environ).notices
+    assert told.startswith(notice)
+
+
+def test_with_a_broken_package_the_interface_starts_and_its_panel_names_the_place(home, tmp_path):
+    broken = tmp_path / "zmq.py"
+    broken.write_text("raise ImportError('built for another Python')\n", encoding="utf-8")
+    code = (
+        f"import os, sys\nsys.path[:0] = [{str(tmp_path)!r}, {str(ROOT / 'tests')!r}]\n"
+        f"import standin\napp = standin.install(gui=True)\napp.start([{str(ROOT)!r}])\n"
+        "print(app.printed, len(app.opened_menus['Nodes'].items['gencomp'].items))\n"
+        "from gencomp_nuke import checking, jobsview, lookout\n"
+        "print(lookout.see(os.environ).notices[0])\n"
+        "import nuke\nchecking.check(nuke.createNode('Omnimatte'))\nprint(app.messages[0])\n"
+    )
+    environ = {**os.environ, "GENCOMP_HOME": str(home), "PYTHONPATH": ""}
+    command = [sys.executable, "-c", code]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, env=environ).stdout
+    lines = said.splitlines()
+    notice = f"packages that this Nuke cannot load: pyzmq in {broken} (built for another Python)"
+    assert lines[0] == "[] 5"
+    assert lines[1].startswith(notice)
+    assert lines[3].startswith(f"WRONG: {notice}")
+
+
+def test_our_packages_are_behind_everything_of_nukes_own_and_there_once(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    shutil.copy(ROOT / "init.py", tmp_path)
+    (tmp_path / "vendor").mkdir()
+    app = standin.install(gui=False)
+    app.start([tmp_path])
+    app.run_file(tmp_path / "init.py")
+    assert sys.path[-1] == (tmp_path / "vendor").as_posix()
+    assert sys.path.count((tmp_path / "vendor").as_posix()) == 1
+
+
 def test_without_our_packages_the_menu_is_one_paragraph_and_nuke_starts(monkeypatch):
     app = standin.install(gui=True)
     monkeypatch.setitem(sys.modules, "gencomp_nuke", None)
@@ -112,7 +191,7 @@ def test_rendering_a_script_leaves_our_writes_alone(app, comp, tmp_path, home):
 
     write = module.createNode("Write", "name Final raw true create_directories true")
     write["file"].setValue((tmp_path / "out" / "final.%04d.exr").as_posix())
-    write.setInput(0, gizmo)
+    write.setInput(0, gizmo.input(0))
     app.save()
     ended = nuke(home, "-x", "-F", "1001-1002", tmp_path / "comp.nk")
     assert ended.stdout == "1 Writes rendered\n", ended.stderr
