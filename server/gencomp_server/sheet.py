@@ -507,20 +507,73 @@ def draw_delivery(
         BadPicture: A file cannot be read.
         UnwritableOutput: The sheet cannot be written.
     """
+
+    def rows(desk: _Desk) -> list[Row]:
+        made = [_row(label, plate, OPAQUE, desk)]
+        made += [_drawn_row(name, files, desk) for name, files in (drawn or {}).items()]
+        for name in sorted(layers, key=lambda name: name == BACKGROUND):
+            if name == ORIGIN:
+                made.append(_origin_row(layers[name], desk))
+            else:
+                made.append(_row(name, layers[name], _style(name, layers[name]), desk))
+        return made
+
+    _draw(path, title, frames, rows, caution, to_rec709)
+
+
+def draw_takes(
+    path: Path,
+    title: str,
+    frames: Sequence[int],
+    takes: Mapping[str, tuple[Files, Sequence[str]]],
+    layer: str,
+    caution: str = "",
+    to_rec709: Sequence[float] | None = None,
+) -> None:
+    """Write one row for each of several takes of the same layer.
+
+    Args:
+        path: PNG to write.
+        title: One line at the top.
+        frames: The frames that all of them have.
+        takes: Files of each take by its name, and lines that say what makes it differ.
+        layer: Which layer it is.
+        caution: As of :func:`draw_delivery`.
+        to_rec709: As of :func:`draw_delivery`.
+
+    Raises:
+        BadPicture: A file cannot be read.
+        UnwritableOutput: The sheet cannot be written.
+    """
+
+    def rows(desk: _Desk) -> list[Row]:
+        return [
+            replace(
+                _row(name, files, _style(layer, files), desk),
+                legend=tuple((line, _DIM_INK) for line in lines),
+            )
+            for name, (files, lines) in takes.items()
+        ]
+
+    _draw(path, title, frames, rows, caution, to_rec709)
+
+
+def _draw(
+    path: Path,
+    title: str,
+    frames: Sequence[int],
+    rows: "Callable[[_Desk], list[Row]]",
+    caution: str,
+    to_rec709: Sequence[float] | None,
+) -> None:
+    """Decode what rows show, a few pictures ahead, and write the sheet."""
     with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
         pool, readers = DecodePool(_DECODERS), ThreadPoolExecutor(_AHEAD, "sheet")
         try:
             primaries = None if to_rec709 is None else np.reshape(to_rec709, (3, 3))
             desk = _Desk(pool, Path(scratch), primaries)
-            rows = [_row(label, plate, OPAQUE, desk)]
-            rows += [_drawn_row(name, files, desk) for name, files in (drawn or {}).items()]
-            for name in sorted(layers, key=lambda name: name == BACKGROUND):
-                if name == ORIGIN:
-                    rows.append(_origin_row(layers[name], desk))
-                else:
-                    rows.append(_row(name, layers[name], _style(name, layers[name]), desk))
-            rows = read_ahead(rows, pick_frames(frames), readers)
-            write_sheet(path, compose_sheet(title, rows, frames, caution))
+            ahead = read_ahead(rows(desk), pick_frames(frames), readers)
+            write_sheet(path, compose_sheet(title, ahead, frames, caution))
         finally:
             readers.shutdown(cancel_futures=True)
             pool.close()
