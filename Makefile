@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 # make demo   the main job on a shot made here, from nothing installed to a contact sheet
 # make test   every test that needs no GPU, no weights and no Nuke
+# make icons  the icons of the gizmos, drawn by a script
+# make docs   the documentation as a site in build/docs; a broken link ends it
+# make nuke-bundle  what a TD unpacks for Nuke, packages for every Nuke included: dist/*.zip
 # make check  lint, types, import contracts and the tests: what a change has to pass
 # TORCH_INDEX=URL takes torch from another index (a CPU or a CUDA build); PYTHON=PATH another 3.11.
 
@@ -14,7 +17,7 @@ export OMP_NUM_THREADS ?= 1
 SHOT := demo/shot
 OUT := demo/out
 
-.PHONY: setup demo test test-server test-nuke check fix bench clean
+.PHONY: setup demo icons test test-server test-nuke nuke-bundle try-bundle docs check fix bench clean
 
 setup: $(VENV)/.installed
 
@@ -43,11 +46,24 @@ test-server: setup
 test-nuke: setup
 	$(BIN)/python tools/nuke_pythons.py
 
+icons: setup
+	$(BIN)/python tools/icons.py
+
+nuke-bundle: setup
+	$(BIN)/python tools/nuke_bundle.py
+
+try-bundle: setup
+	$(BIN)/python tools/nuke_bundle.py --try
+
+docs: setup
+	$(BIN)/mkdocs build
+
 check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(MAKE) docs
 	$(MAKE) test
 
 fix: setup
@@ -58,4 +74,4 @@ bench: setup
 	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf .venv .venv-3.* demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-vendor-* vendor dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation against the code: links, errors, messages, knobs, commands."""
 
+import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -100,3 +103,62 @@ def test_every_line_of_a_paper_is_shown_by_a_test_that_there_is_or_says_why_not(
         assert shown == ", ".join(f"`{file}::{name}`" for file, name in found), claim
         for file, name in found:
             assert re.search(rf"^def {name}\(", text_of(file), re.MULTILINE), f"{file}::{name}"
+
+
+# --- the site ------------------------------------------------------------------------------------
+
+DOCS = ROOT / "docs"
+SHOTS = sorted((DOCS / "artist" / "shots").glob("*.md"))
+MOST_BYTES_OF_A_PICTURE = 150_000
+
+
+def nav():
+    place = importlib.util.spec_from_file_location("docs_nav", ROOT / "tools" / "docs_nav.py")
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    return module.on_config({"docs_dir": str(DOCS)})["nav"]
+
+
+def test_every_page_is_behind_one_of_the_doors_once():
+    found = []
+    for entry in nav():
+        found += (
+            [entry] if isinstance(entry, str) else [p for pages in entry.values() for p in pages]
+        )
+    assert sorted(found) == sorted(path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md"))
+
+
+def test_a_page_that_the_order_names_and_that_is_not_there_is_said(tmp_path):
+    place = importlib.util.spec_from_file_location("docs_nav", ROOT / "tools" / "docs_nav.py")
+    module = importlib.util.module_from_spec(place)
+    place.loader.exec_module(module)
+    with pytest.raises(FileNotFoundError, match=r"artist/first-shot\.md"):
+        module.doors(tmp_path)
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    pytest.importorskip("mkdocs", reason="make docs installs it")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-q", "-d", str(tmp_path)]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert (tmp_path / "artist" / "shots" / "removal.html").is_file()
+
+
+def test_four_worked_shots_say_how_their_pictures_were_made():
+    assert len(SHOTS) == 4
+    for page in SHOTS:
+        text = page.read_text(encoding="utf-8")
+        assert "**How these pictures were made.**" in text, page
+        assert f"({page.stem}.jpg)" in text, page
+
+
+def test_pictures_of_worked_shots_are_small():
+    pictures = sorted((DOCS / "artist" / "shots").glob("*.jpg"))
+    assert len(pictures) >= 4
+    assert [p.name for p in pictures if p.stat().st_size > MOST_BYTES_OF_A_PICTURE] == []
+
+
+def test_every_code_that_troubleshooting_names_is_an_error():
+    named = re.findall(r"\[`([a-z-]+)`\]", text_of("docs", "artist", "troubleshooting.md"))
+    assert len(named) > 8
+    assert [code for code in named if code not in error_classes()] == []

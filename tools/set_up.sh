@@ -45,7 +45,7 @@ echo "Installing into $folder: about 1.5 GB, a minute or two ..."
 if [ -n "$torch_index" ]; then
     $pip --no-deps --index-url "$torch_index" "$torch"
 fi
-$pip -c constraints.txt -e '.[server,dev]'
+$pip -c constraints.txt -e '.[server,dev,docs]'
 
 cuda=$("$folder/bin/python" -c 'import torch; print(torch.version.cuda or "")')
 if [ -n "$cuda" ] && ! command -v nvidia-smi >/dev/null 2>&1; then

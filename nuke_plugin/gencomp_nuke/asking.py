@@ -2,9 +2,9 @@
 """What a node asks for: its knobs and connections, read into a request. Main thread only."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Optional
 
-from gencomp_nuke import __version__
+from gencomp_nuke import __version__, madefrom
 from gencomp_nuke.colours import ocio_config, working_space
 from gencomp_nuke.declared import ONE_CHANNEL, Declaration, PipeSpec
 from gencomp_nuke.node import (
@@ -47,10 +47,19 @@ class Pipe:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a node asks for: the request, and where its inputs come from."""
+    """What a node asks for: the request, and where its inputs come from.
+
+    Attributes:
+        request: The request.
+        pipes: Its inputs, in the request's order.
+        view: The view of the script that is rendered for it; empty: the first.
+        key: What the result is made from, by which it is seen to be out of date; empty: unknown.
+    """
 
     request: Request
     pipes: "tuple[Pipe, ...]"
+    view: str = ""
+    key: str = ""
 
     @property
     def slots(self) -> "dict[int, str]":
@@ -58,21 +67,25 @@ class Ask:
         return {slot: name for slot, name in sorted((p.slot, p.name) for p in self.pipes) if slot}
 
 
-def ask(node: Any) -> Ask:
+def ask(node: Any, frames: Optional[FrameRange] = None) -> Ask:
     """Read a node's knobs and connections into a request, formats as they are without proxy.
+
+    Args:
+        node: A node of ours.
+        frames: Frames to ask for instead of those that the node says.
 
     Raises:
         MissingInput: Something that the node needs is not connected.
         BadName, BadKnob: An object's name, a knob or a path cannot be used.
     """
     with full_resolution():
-        return _ask(node)
+        return _ask(node, frames)
 
 
-def _ask(node: Any) -> Ask:
+def _ask(node: Any, wanted: Optional[FrameRange]) -> Ask:
     told = declared(node)
     _check_needs(node, told)
-    frames = frame_range(node)
+    frames = frame_range(node) if wanted is None else wanted
     names = _names(node, told)
     pipes = tuple(_pipe(node, told, spec, names, frames) for spec in all_connected(node, told))
     request = Request(
@@ -84,7 +97,7 @@ def _ask(node: Any) -> Ask:
         client=f"gencomp_nuke {__version__}",
         ocio=ocio_config(),
     )
-    return Ask(request, pipes)
+    return Ask(request, pipes, key=madefrom.key_of(node))
 
 
 def _check_needs(node: Any, told: Declaration) -> None:
@@ -171,6 +184,15 @@ def _downwards(
 
 def _height(node: Any, pipe: str) -> float:
     return float(connected(node, pipe).format().height())
+
+
+def object_names(node: Any) -> "dict[int, str]":
+    """Return the name of the object in every numbered pipe that is connected; empty for none.
+
+    Raises:
+        BadName: A name cannot be used, or stands twice.
+    """
+    return _names(node, declared(node))
 
 
 def _names(node: Any, told: Declaration) -> "dict[int, str]":

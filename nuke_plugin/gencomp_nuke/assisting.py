@@ -25,7 +25,8 @@ import nuke
 from gencomp_nuke import asking, export, node, prefs, tool
 from gencomp_nuke.asking import Pipe
 from gencomp_nuke.colours import ocio_config, working_space
-from gencomp_nuke.session import MainThread, is_attached
+from gencomp_nuke.mainthread import MainThread
+from gencomp_nuke.runs import is_attached
 from gencomp_protocol.errors import (
     BadKnob,
     Cancelled,
@@ -231,11 +232,11 @@ def _rendered(gizmo: Any, folder: Path) -> "dict[int, Path]":
         raise MissingInput(f"{gizmo.name()} has no plate.", hint="Connect one.")
     frames = tuple(node.frame_range(gizmo))
     at = tuple(sorted({frames[0], frames[(len(frames) - 1) // 2], frames[-1]}))
-    with node.full_resolution(), node.rendering(gizmo, folder):
-        size = node.connected(gizmo, lead.pipe).format()
-        shape = Format(int(size.width()), int(size.height()), float(size.pixelAspect()))
-        header = InputHeader(name=lead.input, frames=at, cover=STILLS, format=shape)
-        return export.render_pipe(gizmo, Pipe(header, lead.folder, f"Write_{lead.folder}"), folder)
+    size = node.connected(gizmo, lead.pipe).format()
+    shape = Format(int(size.width()), int(size.height()), float(size.pixelAspect()))
+    header = InputHeader(name=lead.input, frames=at, cover=STILLS, format=shape)
+    pipe = Pipe(header, lead.folder, f"Write_{lead.folder}")
+    return export.render_only(gizmo, [pipe], folder, {lead.input: at}, nuke.views()[0])[lead.input]
 
 
 def _inputs(files: "dict[int, Path]") -> "list[str]":

@@ -7,6 +7,7 @@ does not start.
 """
 
 import functools
+import importlib
 import logging
 import os
 import subprocess
@@ -19,8 +20,47 @@ from gencomp_nuke.wrapping import wrapped
 
 log = logging.getLogger(__name__)
 
-# Nuke gives the last two itself: a panel that opens, and a connection that changes.
-_FOLLOWED = ("gc_range", "gc_clean_cover", "showPanel", "inputChange")
+# What a button does, and what follows a turned knob: the module and the function, which takes the
+# node. Nuke gives two names itself: showPanel, a panel that opens, and inputChange, a connection.
+BUTTONS = {
+    "assist": "assisting:assist",
+    "resume": "resuming:resume",
+    "estimate": "estimating:estimate",
+    "preview": "takes:preview",
+    "wedge": "takes:wedge",
+    "promote": "takes:promote",
+    "sheet": "takes:sheet",
+    "compare_pick": "comparing:pick",
+    "detect": "keying:detect",
+    "key_add": "keying:add",
+    "key_remove": "keying:remove",
+    "key_previous": "keying:previous",
+    "key_next": "keying:following",
+    "point_add": "pathing:add_point",
+    "point_remove": "pathing:remove_point",
+    "sample": "pathing:sample",
+    "sample_scale": "pathing:sample_scale",
+    "placing_preview": "drawing:draw",
+    "delete": "versions:delete",
+    "check": "checking:check",
+    "bake": "baking:bake",
+    "explode": "exploding:explode",
+    "example": "examples:load",
+}
+FOLLOWED = {
+    "gc_folder": ("callbacks:play_folder", "versions:refresh", "comparing:tell"),
+    "gc_take": ("takes:play",),
+    "gc_compare_folder": ("comparing:tell",),
+    "gc_version_pick": ("versions:pick",),
+    "gc_range": ("callbacks:follow",),
+    "gc_clean_cover": ("callbacks:follow",),
+    "gc_is_key": ("keying:follow_keys",),
+    "keyframes": ("keying:follow",),
+    "mask_frames": ("keying:show_state",),
+    "showPanel": ("callbacks:follow", "keying:show_state", "versions:refresh", "stale:check"),
+    "inputChange": ("callbacks:follow", "pipes:follow", "stale:check"),
+    **{f"gc_channel{slot}": ("pipes:follow",) for slot in range(1, 9)},
+}
 
 
 def guarded(action: "Callable[[Any], None]") -> "Callable[[Any], None]":
@@ -44,28 +84,42 @@ def guarded(action: "Callable[[Any], None]") -> "Callable[[Any], None]":
 @guarded
 def generate(gizmo: Any) -> None:
     """Start a job for a node; in a terminal session, wait for its end."""
-    if not nuke.GUI:
-        from gencomp_nuke import batch
+    begin(gizmo)
 
-        batch.generate(gizmo)
+
+def begin(gizmo: Any, **wanted: Any) -> None:
+    """Start what a node is to generate, unless it works already; without an interface, wait.
+
+    Args:
+        gizmo: A node of ours.
+        **wanted: What differs from the node's own request, as in ``runs.prepare``.
+
+    Raises:
+        GencompError: It cannot be asked for anything yet; in a terminal session also why there is
+            no result.
+    """
+    from gencomp_nuke import node, prefs, runs
+
+    node.identify(gizmo)
+    if running(gizmo) is None:
+        start(runs.prepare(gizmo, prefs.load(), **wanted))
+
+
+def start(run: Any) -> None:
+    """Start a run that was prepared; without an interface, wait for its end and raise its error."""
+    if nuke.GUI:
+        _session().start(run)
         return
-    from gencomp_nuke import asking, node, prefs
-    from gencomp_nuke.session import Run
+    from gencomp_nuke import batch
 
-    settings = prefs.load()
-    if _session().run_of(node.identify(gizmo)) is not None:
-        return
-    ask = asking.ask(gizmo)
-    cache = node.cache_folder(gizmo, settings)
-    _session().start(Run(gizmo, ask, cache, node.server_address(gizmo)))
+    batch.work(run)
 
 
-@guarded
-def assist(gizmo: Any) -> None:
-    """Let an assistant write a node's texts, once the artist has seen what would leave."""
-    from gencomp_nuke import assisting
-
-    assisting.assist(gizmo)
+def running(gizmo: Any) -> Any:
+    """Return the run of a node that this session works on, or None."""
+    if not _session.cache_info().currsize:
+        return None
+    return _session().run_of(str(gizmo["gc_id"].value()))
 
 
 @guarded
@@ -74,7 +128,7 @@ def cancel(gizmo: Any) -> None:
     from gencomp_nuke import assisting
 
     assisting.stop(str(gizmo["gc_id"].value()))
-    run = _session().run_of(str(gizmo["gc_id"].value()))
+    run = running(gizmo)
     if run is not None:
         run.cancel()
 
@@ -95,11 +149,34 @@ def reveal(gizmo: Any) -> None:
     subprocess.Popen([opener, str(folder)])
 
 
+def press(gizmo: Any, name: str) -> None:
+    """Do what a button does; whatever happens ends as a sentence on the node.
+
+    Args:
+        gizmo: The node.
+        name: Name of the button, as in ``BUTTONS``.
+    """
+    _act(gizmo, BUTTONS[name])
+
+
+def _act(gizmo: Any, place: str) -> None:
+    """Call ``module:function`` of this room with a node."""
+
+    def action(node: Any) -> None:
+        module, _, function = place.partition(":")
+        getattr(importlib.import_module(f"{__package__}.{module}"), function)(node)
+
+    guarded(action)(gizmo)
+
+
 @guarded
 def created(gizmo: Any) -> None:
     """Set up a node that was made, loaded or pasted: its identity, and what it says."""
+    from gencomp_nuke import policy
+
+    policy.watch()
     try:
-        from gencomp_nuke import node
+        from gencomp_nuke import hooks, node, resuming
     except ImportError as error:  # A farm host plays results and needs no more; Generate tells.
         log.info("results play, nothing can be generated here: %s", error)
         return
@@ -107,20 +184,37 @@ def created(gizmo: Any) -> None:
         node.identify(gizmo)
     node.follow_inputs(gizmo)
     node.show_range_knobs(gizmo)
-    node.show_result(gizmo)
+    resuming.loaded(gizmo)
+    hooks.install()
 
 
 def knob_changed(gizmo: Any, knob: Any) -> None:
     """Follow a turned knob; runs for every knob, so it asks for the name first."""
     name = "" if knob is None else knob.name()
-    if name == "gc_folder":
-        _play_folder(gizmo)
-    elif name in _FOLLOWED:
-        _follow(gizmo)
+    for place in FOLLOWED.get(name, ()):
+        try:
+            importlib.import_module(f"{__package__}.{place.partition(':')[0]}")
+        except ImportError as error:  # As in created: the knobs stay as they are.
+            log.info("%s is not followed here: %s", name, error)
+            continue
+        _act(gizmo, place)
+    key = gizmo.knob("gc_key")
+    if key is not None and key.value():
+        _keep_up(gizmo, name)
 
 
-@guarded
-def _follow(gizmo: Any) -> None:
+def _keep_up(gizmo: Any, name: str) -> None:
+    """Let a node that plays a result say whether it is out of date, where the knob decides that."""
+    try:
+        from gencomp_nuke import madefrom
+    except ImportError:  # As in created: the knobs stay as they are.
+        return
+    if madefrom.counts(gizmo, name):
+        _act(gizmo, "stale:check")
+
+
+def follow(gizmo: Any) -> None:
+    """Let range knobs and the plate follow what was turned or connected."""
     try:
         from gencomp_nuke import node
     except ImportError:  # As in created: the knobs stay as they are.
@@ -129,8 +223,7 @@ def _follow(gizmo: Any) -> None:
     node.show_range_knobs(gizmo)
 
 
-@guarded
-def _play_folder(gizmo: Any) -> None:
+def play_folder(gizmo: Any) -> None:
     """Play the result in the folder that an artist has chosen, frames and layers and all."""
     if not gizmo.nodes():  # A script is being opened; what is inside comes later.
         return
@@ -139,6 +232,11 @@ def _play_folder(gizmo: Any) -> None:
     except ImportError:  # As in created: what the script says plays on.
         return
     readback.replay(gizmo)
+
+
+def runs() -> "tuple[Any, ...]":
+    """Return the runs of this Nuke, oldest first; none before the first Generate."""
+    return tuple(_session().runs()) if _session.cache_info().currsize else ()
 
 
 @functools.cache

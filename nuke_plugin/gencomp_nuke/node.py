@@ -8,24 +8,22 @@ makes it play a result. All of this runs on Nuke's main thread.
 """
 
 import contextlib
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import nuke
+from gencomp_nuke.caches import cache_folder as cache_folder
 from gencomp_nuke.declared import OMNIMATTE, Declaration, PipeSpec, declaration
-from gencomp_nuke.prefs import Prefs
+from gencomp_nuke.jobs import spell
 from gencomp_nuke.wrapping import wrapped
-from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.frames import FrameRange
-from gencomp_protocol.locate import home_folder
 from gencomp_protocol.request import STILLS
 
-IDLE, RUNNING, FAILED = "idle", "running", "failed"
+IDLE, RUNNING, FAILED, STALE = "idle", "running", "failed", "stale"
 # Colours of the node in the graph, 0xRRGGBBAA; 0 is Nuke's own.
-_TILE = {IDLE: 0, RUNNING: 0x7F6A1FFF, FAILED: 0x8F2020FF}
+_TILE = {IDLE: 0, RUNNING: 0x7F6A1FFF, FAILED: 0x8F2020FF, STALE: 0xC8801FFF}
 
 # --- which nodes are ours ------------------------------------------------------------------------
 
@@ -73,13 +71,33 @@ def frame_range(node: Any) -> FrameRange:
         BadKnob: The range runs backwards.
     """
     choice = node["gc_range"].value()
-    if choice == "custom":
-        return FrameRange(int(node["gc_first"].value()), int(node["gc_last"].value()))
     lead = lead_pipe(node, declared(node))
-    if choice == "project" or lead is None:
+    if choice == "custom":
+        asked = FrameRange(int(node["gc_first"].value()), int(node["gc_last"].value()))
+    elif choice == "project" or lead is None:
         root = nuke.root()
-        return FrameRange(int(root["first_frame"].value()), int(root["last_frame"].value()))
-    return range_of(node, lead.pipe)
+        asked = FrameRange(int(root["first_frame"].value()), int(root["last_frame"].value()))
+    else:
+        return range_of(node, lead.pipe)
+    handles = int(node["gc_handles"].value()) if "gc_handles" in node.knobs() else 0
+    if not handles:
+        return asked
+    return with_handles(asked, handles, None if lead is None else range_of(node, lead.pipe))
+
+
+def with_handles(asked: FrameRange, handles: int, there: Optional[FrameRange]) -> FrameRange:
+    """Return frames with as many more at both ends, as far as the plate has them.
+
+    Args:
+        asked: The frames.
+        handles: How many more, >= 0.
+        there: Frames of the plate; None where it has no range.
+    """
+    first, last = asked.first - handles, asked.last + handles
+    if there is not None:
+        first = min(asked.first, max(first, there.first))
+        last = max(asked.last, min(last, there.last))
+    return FrameRange(first, last)
 
 
 def lead_pipe(node: Any, told: Declaration) -> Optional[PipeSpec]:
@@ -92,26 +110,6 @@ def server_address(node: Any) -> str:
     """Return the address typed on the node, or an empty text for ``auto``."""
     text = str(node["gc_server"].value()).strip()
     return "" if text in ("", "auto") else text
-
-
-def cache_folder(node: Any, prefs: Prefs) -> Path:
-    """Return the folder for the results of a node.
-
-    A script without a name has no folder to lie beside, so its results go to the user's own.
-
-    Raises:
-        BadKnob: The cache knob is empty or relative.
-    """
-    if not nuke.root().name() or nuke.root().name() == "Root":
-        unsaved = prefs.unsaved_folder or str(home_folder() / "unsaved")
-        return Path(unsaved) / str(node["gc_id"].value())
-    text = str(node["gc_cache"].evaluate() or "").strip()
-    if not text or not os.path.isabs(text):
-        raise BadKnob(
-            f"The cache folder of {node.name()} is '{text}', which is not a whole path.",
-            hint="Start it with / or with [file dirname [value root.name]].",
-        )
-    return Path(text)
 
 
 def all_connected(node: Any, told: Declaration) -> "list[PipeSpec]":
@@ -153,16 +151,37 @@ def show(node: Any, sentence: str, state: str, note: str = "") -> None:
             node["tile_color"].setValue(_TILE[state])
 
 
-def show_result(node: Any) -> None:
-    """Say on the node which result it plays, or that there is none."""
+def show_result(node: Any, notes: "Sequence[str]" = ()) -> None:
+    """Say on the node which result it plays, with notes on it, or that there is none."""
     folder = str(node["gc_folder"].evaluate() or "")
     if not folder:
         show(node, declared(node).hint, IDLE)
         return
     first, last = (int(node[f"gc_result_{end}"].value()) for end in ("first", "last"))
-    name = Path(folder).name
+    name = spell(Path(folder))
     sentence = f"Plays {name}, frames {FrameRange(first, last)}.{made_with(node)}"
-    show(node, sentence, IDLE, name)
+    sentence += f" Note: {' '.join(notes)}" if notes else ""
+    from gencomp_nuke import madefrom  # It reads nodes: imported above, this would be a circle.
+
+    changed = madefrom.changed(node)
+    if changed:
+        show(node, f"Out of date: {changed} since. {sentence}", STALE, f"{name}, out of date")
+    else:
+        show(node, sentence, IDLE, name)
+
+
+def state_of(node: Any) -> str:
+    """Return the state that a node shows by its colour; one coloured by an artist is idle."""
+    tile = int(node["tile_color"].value())
+    return next((state for state, colour in _TILE.items() if colour == tile), IDLE)
+
+
+def tell(node: Any, sentence: str) -> None:
+    """Say how a button ended; the state of the node stays, but for a failure that is over."""
+    if node["gc_note"].value() == FAILED:
+        show_result(node)
+    with quietly():
+        node["gc_status"].setValue(wrapped(sentence))
 
 
 def made_with(node: Any) -> str:

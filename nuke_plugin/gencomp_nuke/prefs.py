@@ -23,7 +23,14 @@ _VARIABLES = {
     "gencomp_command": "GENCOMP_COMMAND",
     "idle_exit_s": "GENCOMP_IDLE_EXIT_S",
     "unsaved_folder": "GENCOMP_UNSAVED_FOLDER",
+    "cache_template": "GENCOMP_CACHE_TEMPLATE",
+    "path_map": "GENCOMP_PATH_MAP",
+    "farm_roots": "GENCOMP_FARM_ROOTS",
+    "inputs_keep_gb": "GENCOMP_INPUTS_KEEP_GB",
+    "background_nuke": "GENCOMP_BACKGROUND_NUKE",
+    "lock_silence_s": "GENCOMP_LOCK_SILENCE_S",
 }
+_WHOLE = {"idle_exit_s": "seconds", "inputs_keep_gb": "gigabytes", "lock_silence_s": "seconds"}
 
 
 @dataclass(frozen=True)
@@ -37,12 +44,28 @@ class Prefs:
         idle_exit_s: Seconds without a job after which a server that we started leaves; 0: never.
         unsaved_folder: Folder for the results of scripts without a name; empty: ``unsaved`` in
             gencomp's folder of this user.
+        cache_template: Where results go on a node whose cache knob was never changed, such as
+            ``/mnt/cache/$SHOW/{script}/{node}_{id}``; empty: as the knob says, beside the script.
+        path_map: Pairs of the beginnings of paths, ``P:/=/mnt/p/; //srv/p/=/mnt/p/``, by which a
+            path from another system becomes one of this machine.
+        farm_roots: Folders that the farm sees, with ``;`` between; empty: all of them.
+        inputs_keep_gb: Rendered inputs that a node keeps beside those of its last run.
+        background_nuke: Command line of the Nuke that renders inputs in the background; empty: this
+            Nuke's own with ``-t``, which takes a render licence.
+        lock_silence_s: Seconds after which a process that makes a result and gives no sign of life
+            is taken for dead, so that another one takes its place.
     """
 
     server_command: str = "gencomp serve"
     gencomp_command: str = ""
     idle_exit_s: int = 1800
     unsaved_folder: str = ""
+    cache_template: str = ""
+    path_map: str = ""
+    farm_roots: str = ""
+    inputs_keep_gb: int = 20
+    background_nuke: str = ""
+    lock_silence_s: int = 60
 
     @property
     def command(self) -> "tuple[str, ...]":
@@ -74,11 +97,29 @@ def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:
     return Prefs(**{name: _typed(name, value) for name, value in values.items()})
 
 
+def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
+    """Return where each setting comes from: a variable's name, the file, or ``default``.
+
+    Raises:
+        BadKnob: The file cannot be understood.
+    """
+    path = home_folder(environ) / SETTINGS_FILE
+    from_file = _from_file(path)
+    found = {field.name: "default" for field in fields(Prefs)}
+    for name in found:
+        variable = _VARIABLES.get(name, "")
+        if variable and environ.get(variable):
+            found[name] = variable
+        elif name in from_file:
+            found[name] = str(path)
+    return found
+
+
 def _typed(name: str, value: Any) -> Any:
-    if name != "idle_exit_s":
+    if name not in _WHOLE:
         return str(value)
     if not str(value).isdigit():
-        raise BadKnob(f"Setting '{name}' takes a whole number of seconds, not {value!r}.")
+        raise BadKnob(f"Setting '{name}' takes a whole number of {_WHOLE[name]}, not {value!r}.")
     return int(value)
 
 

@@ -54,7 +54,7 @@ def ensure(
         Unauthorised: A server is named and its secret is not to be had.
         Cancelled: The artist did not want to wait.
     """
-    if address or _is_named(environ):
+    if address or is_named(environ):
         named = {**environ, locate.SERVER_VARIABLE: address} if address else environ
         found = locate.find_server(named)
         if found is not None:
@@ -81,7 +81,7 @@ def find_again(
     return locate.find_server(named)
 
 
-def _is_named(environ: "Mapping[str, str]") -> bool:
+def is_named(environ: "Mapping[str, str]") -> bool:
     """Tell whether the user has chosen a server."""
     chosen = locate.home_folder(environ) / locate.CLIENT_FILE
     return bool(environ.get(locate.SERVER_VARIABLE)) or chosen.exists()

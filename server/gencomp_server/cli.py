@@ -39,9 +39,11 @@ from gencomp_protocol.locate import SERVER_VARIABLE
 from gencomp_protocol.request import STILL
 from gencomp_server.assist_cli import add_assist
 from gencomp_server.decompose_cli import add_decompose
+from gencomp_server.farm_cli import add_farm
 from gencomp_server.measure_cli import add_measure
 from gencomp_server.preview_cli import add_preview
 from gencomp_server.progress import narrator_for, spell_error
+from gencomp_server.sheet_cli import add_sheet
 from gencomp_server.train_cli import add_train
 from gencomp_server.weights_cli import add_weights
 
@@ -164,8 +166,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_small(commands)
     add_assist(commands)
     add_decompose(commands, _deliver)
+    add_farm(commands)
     add_measure(commands)
     add_preview(commands)
+    add_sheet(commands)
     add_train(commands)
     add_weights(commands)
     return parser
@@ -260,6 +264,7 @@ def _add_small(commands: Any) -> None:
     cancel.add_argument("job", metavar="ID", help="id of the job; see gencomp jobs")
     doctor = commands.add_parser("doctor", help="check this installation")
     doctor.set_defaults(command=_doctor)
+    doctor.add_argument("--json", action="store_true", help="every finding as a map")
     for one in (jobs, cancel, doctor):
         one.add_argument("--server", metavar="tcp://HOST:PORT", help="default: the one found")
     shot = commands.add_parser("shot", help="write a procedural shot with known layers")
@@ -632,6 +637,13 @@ def _cancel(args: argparse.Namespace) -> int:
 def _doctor(args: argparse.Namespace) -> int:
     from gencomp_server.doctor import examine
 
+    if args.json:
+        found = [
+            {"is_good": one.is_good, "sentence": one.sentence}
+            for one in examine(os.environ, args.server)
+        ]
+        print(json.dumps(found, indent=2))
+        return DONE if all(one["is_good"] for one in found) else 1
     wrong = 0
     for finding in examine(os.environ, args.server):
         wrong += not finding.is_good

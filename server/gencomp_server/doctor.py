@@ -17,6 +17,7 @@ from pathlib import Path
 from gencomp_protocol import Client, __version__, find_server, home_folder
 from gencomp_protocol.errors import GencompError
 from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_server.backbones import SPECS
 from gencomp_server.config import load_config
 
 LEAST_PYTHON = (3, 10)
@@ -59,6 +60,7 @@ def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[
     yield check_disk(Path.cwd())
     yield check_ports()
     yield check_home(home_folder(environ))
+    yield check_config(environ)
     yield check_weights(environ)
     yield check_server({**environ, SERVER_VARIABLE: address} if address else environ)
 
@@ -132,15 +134,42 @@ def check_home(folder: Path) -> Finding:
     )
 
 
+def check_config(environ: Mapping[str, str]) -> Finding:
+    """Tell every setting that was given, with where it comes from."""
+    try:
+        loaded = load_config(environ=environ)
+    except GencompError as error:
+        return Finding(False, f"config: {error}")
+    rows = [
+        f"{name} = {_spelt(getattr(loaded.config, name))} ({source})"
+        for name, source in loaded.sources.items()
+        if source != "default"
+    ]
+    return Finding(True, f"config: {', '.join(rows) or 'nothing is set'}; all else is default.")
+
+
+def _spelt(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 def check_weights(environ: Mapping[str, str]) -> Finding:
-    """Tell which backbones can be used; that none can is no fault of an installation."""
+    """Tell which backbones can be used, and under which class of licence.
+
+    That none can is no fault of an installation.
+    """
     try:
         place = load_config(environ=environ).config.weights_place()
-        usable, refused = place.shelf().available(place.allowed)
+        shelf = place.shelf()
+        usable, refused = shelf.available(place.allowed)
+        classed = [
+            f"{spec.name} ({shelf.licence_class(spec.weights)})"
+            for spec in SPECS
+            if spec.name in usable
+        ]
     except GencompError as error:
         return Finding(False, f"weights: {error}")
     barred = [name for name, why in refused.items() if why.by_licence]
-    words = f"weights: {', '.join(usable) or 'none are installed'} in {place.folder}"
+    words = f"weights: {', '.join(classed) or 'none are installed'} in {place.folder}"
     if barred:
         words += f"; installed and not allowed by licence: {', '.join(barred)}"
     return Finding(True, f"{words}; gencomp weights list says more.")

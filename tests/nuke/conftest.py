@@ -10,12 +10,12 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import standin  # noqa: E402
-from fakes.shot import BOX_A, BOX_B, BRIGHT, FRAMES, HEIGHT, WIDTH, level, paint  # noqa: E402
+from fakes.shot import BOX_A, BOX_B, BRIGHT, FRAMES, HEIGHT, WIDTH, connect, level, paint  # noqa: E402
 from standin.pixels import VARIABLE, worker_python  # noqa: E402
 
 standin.install(gui=False)  # The Nuke room imports nuke; each test makes an application of its own.
 
-from gencomp_nuke import callbacks  # noqa: E402
+from gencomp_nuke import callbacks, hooks  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -55,6 +55,12 @@ def home(tmp_path, monkeypatch):
         "GENCOMP_SERVER_COMMAND",
         "GENCOMP_IDLE_EXIT_S",
         "GENCOMP_UNSAVED_FOLDER",
+        "GENCOMP_CACHE_TEMPLATE",
+        "GENCOMP_PATH_MAP",
+        "GENCOMP_FARM_ROOTS",
+        "GENCOMP_INPUTS_KEEP_GB",
+        "GENCOMP_BACKGROUND_NUKE",
+        "GENCOMP_LOCK_SILENCE_S",
         "NUKE_PATH",
     ):
         monkeypatch.delenv(name, raising=False)
@@ -68,6 +74,7 @@ def _application(gui, monkeypatch):
     app = standin.install(gui=gui)
     app.start([ROOT])
     callbacks._session.cache_clear()
+    hooks.install.cache_clear()
     return app
 
 
@@ -119,10 +126,10 @@ def comp(shot, tmp_path):
 
         app.save(tmp_path / "comp.nk")
         gizmo = nuke.createNode("Omnimatte")
-        for index, name in enumerate(("plate", "matte_a", "matte_b")):
+        for pipe, name in (("Plate", "plate"), ("Matte1", "matte_a"), ("Matte2", "matte_b")):
             read = nuke.createNode("Read", f"name {name} first 1001 last 1004 raw true")
             read["file"].setValue(f"{shot.as_posix()}/{name}/{name}.%04d.exr")
-            gizmo.setInput(index, read)
+            connect(gizmo, pipe, read)
         gizmo["gc_name1"].setValue("a")
         gizmo["gc_name2"].setValue("b")
         app.undo_steps.clear()

@@ -89,7 +89,7 @@ def gizmo(app, shot, read, gencomp, ask, tmp_path):
 
 def pressed(app, gizmo):
     """Press the button and let Nuke's events happen until the assistant is done."""
-    callbacks.assist(gizmo)
+    callbacks.press(gizmo, "assist")
     running = assisting._running.get(str(gizmo["gc_id"].value()))
     if running is not None:
         app.process_events(lambda: running.is_over)
@@ -179,9 +179,9 @@ def test_without_a_plate_it_says_so(app, gizmo, gencomp, ask):
 
 def test_a_second_press_while_it_asks_does_nothing(app, gizmo, gencomp, ask):
     gencomp(after="import time; time.sleep(0.3)")
-    callbacks.assist(gizmo)
+    callbacks.press(gizmo, "assist")
     running = assisting._running[str(gizmo["gc_id"].value())]
-    callbacks.assist(gizmo)
+    callbacks.press(gizmo, "assist")
     assert assisting._running[str(gizmo["gc_id"].value())] is running
     app.process_events(lambda: running.is_over)
     assert len(ask[0]) == 1
@@ -189,7 +189,7 @@ def test_a_second_press_while_it_asks_does_nothing(app, gizmo, gencomp, ask):
 
 def test_cancel_ends_the_wait_for_an_answer(app, gizmo, gencomp, ask):
     gencomp(after="import time; time.sleep(60)")
-    callbacks.assist(gizmo)
+    callbacks.press(gizmo, "assist")
     running = assisting._running[str(gizmo["gc_id"].value())]
     app.process_events(lambda: len(ask[0]) == 1)
     callbacks.cancel(gizmo)
@@ -200,7 +200,7 @@ def test_cancel_ends_the_wait_for_an_answer(app, gizmo, gencomp, ask):
 
 def test_a_node_that_was_deleted_meanwhile_is_left_alone(app, gizmo, gencomp, ask):
     gencomp(after="import time; time.sleep(0.3)")
-    callbacks.assist(gizmo)
+    callbacks.press(gizmo, "assist")
     running = assisting._running[str(gizmo["gc_id"].value())]
     app.process_events(lambda: len(ask[0]) == 1)
     nuke.delete(gizmo)
@@ -211,7 +211,7 @@ def test_a_node_that_was_deleted_meanwhile_is_left_alone(app, gizmo, gencomp, as
 def test_without_an_interface_nobody_could_agree(terminal, shot, read, tmp_path, gencomp, capsys):
     made = nuke.createNode("DynVFX", inpanel=False)
     made["instruction"].setValue("a whale")
-    callbacks.assist(made)
+    callbacks.press(made, "assist")
     said = wrapped(
         "An assistant is asked in a Nuke with an interface, where you see what would leave. "
         "Use 'gencomp assist dynvfx' here."

@@ -13,8 +13,8 @@ from gencomp_protocol.errors import BadKnob, BadName, MissingInput
 from gencomp_protocol.frames import Format
 
 WHOLE = (0, 0, WIDTH, HEIGHT)
-FG = {1: 1, 2: 3, 3: 5}  # Pipes of the elements; the matte of each is the next.
-REMOVE, HOLDOUT, DEPTH = 9, 10, 11
+FG = {1: 1, 2: 8, 3: 10}  # Pipes of the elements; the matte of each is the next.
+REMOVE, HOLDOUT, DEPTH = 3, 4, 5
 INSIDE = (20, 20)
 
 
@@ -46,6 +46,15 @@ def big(clips, read):
 @pytest.fixture
 def small(clips, read):
     return read(clips / "small.%04d.exr", 1, 1)
+
+
+def connect_elements(gizmo, elements):
+    """Connect elements to pipes by their numbers; a pipe is there once the one before was used."""
+    for slot in range(1, max(elements) + 1):
+        gizmo.setInput(FG[slot], elements.get(slot, gizmo.input(0)))
+    for slot in set(FG) - set(elements):
+        if slot < max(elements):
+            gizmo.setInput(FG[slot], None)
 
 
 def headers(gizmo):
@@ -110,13 +119,12 @@ def test_the_background_has_to_be_connected(gizmo, big):
 
 
 def test_one_element_needs_no_name_whichever_its_pipe(gizmo, big):
-    gizmo.setInput(FG[2], big)
+    connect_elements(gizmo, {2: big})
     assert sorted(headers(gizmo)) == ["bg", "fg"]
 
 
 def test_several_without_names_are_called_by_their_pipes(gizmo, big, small):
-    gizmo.setInput(FG[1], big)
-    gizmo.setInput(FG[3], small)
+    connect_elements(gizmo, {1: big, 3: small})
     assert list(headers(gizmo)) == ["bg", "fg.fg1", "fg.fg3"]
 
 
@@ -252,7 +260,7 @@ def server(answers, home):
 
 
 def test_one_element_and_what_it_does_are_in_the_stream(app, gizmo, big, server):
-    gizmo.setInput(FG[2], big)
+    connect_elements(gizmo, {2: big})
     press(app, gizmo)
     assert gizmo["gc_status"].value() == "Plays v001, frames 1001-1004."
     assert gizmo["gc_output"].value() == "result"

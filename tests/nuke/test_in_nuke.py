@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from fakes import qt as fake_qt
 from standin.pixels import worker_python
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TERMINAL = ROOT / "tests" / "standin" / "terminal.py"
-CHECK = ROOT / "tests" / "in_nuke" / "check.py"
+IN_NUKE = ROOT / "tests" / "in_nuke"
 
 
-def test_every_check_for_a_real_nuke_holds_in_the_stand_in(home):
-    if worker_python() is None:
-        pytest.skip("no Python with numpy and OpenImageIO")
+def run(script):
+    """Run a script as ``nuke -t`` does; return the lines that it printed."""
     environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     environ["NUKE_PATH"] = str(ROOT)
     ended = subprocess.run(
-        [sys.executable, str(TERMINAL), "-t", str(CHECK)],
+        [sys.executable, str(TERMINAL), "-t", str(IN_NUKE / script)],
         capture_output=True,
         text=True,
         env=environ,
@@ -30,5 +30,25 @@ def test_every_check_for_a_real_nuke_holds_in_the_stand_in(home):
     )
     lines = ended.stdout.splitlines()
     assert [line for line in lines if line.startswith("FAILED")] == [], ended.stderr
-    assert lines[-1] == "0 failed"
-    assert len([line for line in lines if line.startswith("ok: ")]) == 44
+    assert lines[-1:] == ["0 failed"], ended.stderr
+    return [line for line in lines if line.startswith("ok: ")]
+
+
+def test_every_check_for_a_real_nuke_holds_in_the_stand_in(home):
+    if worker_python() is None:
+        pytest.skip("no Python with numpy and OpenImageIO")
+    assert len(run("check.py")) == 50
+
+
+def test_every_check_of_start_up_holds_in_the_stand_in(home):
+    assert len(run("start.py")) == 21
+
+
+def test_every_check_of_the_interface_holds_in_the_stand_in(app, home, monkeypatch):
+    fake_qt.install(monkeypatch, "PySide2")
+    app.run_file(IN_NUKE / "interface.py")
+    app.process_events(lambda: app.messages)
+    said = "\n".join(app.printed).splitlines()
+    assert [line for line in said if line.startswith("FAILED")] == []
+    assert len([line for line in said if line.startswith("ok: ")]) == 22
+    assert app.messages == ["gencomp: 0 checks failed"]

@@ -55,8 +55,11 @@ def test_layers_are_in_the_stream_by_name_and_in_the_menu(app, gizmo, read, serv
     gizmo.setInput(0, read("plate/plate.%04d.exr"))
     press(app, gizmo)
     assert gizmo["gc_status"].value() == "Plays v001, frames 1001-1004."
-    assert gizmo.sample("rgba.red", *IN_B, frame=1002) == 0.25
+    assert gizmo.sample("rgba.red", *IN_B, frame=1002) == 0.5  # The plate: no effect there.
     assert gizmo.sample("effect.alpha", *IN_A, frame=1002) == 0.5
+    assert gizmo.sample("result.green", *IN_A, frame=1002) == 0.1875  # Half of the plate.
+    gizmo["gc_live"].setValue(False)
+    assert gizmo.sample("rgba.red", *IN_B, frame=1002) == 0.25
     assert gizmo.sample("result.green", *IN_A, frame=1003) == 0.25
     gizmo["gc_output"].setValue("effect")
     assert gizmo.sample("rgba.alpha", *IN_A, frame=1002) == 0.5

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``gencomp doctor``: what is wrong is said with its cure."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ from gencomp_protocol import Client, ServerFile
 from gencomp_protocol.locate import write_server_file
 from gencomp_server.cli import main
 from gencomp_server.doctor import (
+    check_config,
     check_disk,
     check_home,
     check_opencv,
@@ -77,6 +79,30 @@ def test_a_secret_that_others_can_read_is_wrong(tmp_path, mode, good):
     assert check_home(tmp_path).is_good is good
 
 
+def test_a_setting_that_was_given_is_told_with_where_it_comes_from(tmp_path):
+    (tmp_path / "gencomp.toml").write_text('device = "cuda:0"\n')
+    environ = {"GENCOMP_HOME": str(tmp_path), "GENCOMP_PORT": "5570"}
+    assert check_config(environ).sentence == (
+        f"config: port = 5570 (GENCOMP_PORT), device = cuda:0 ({tmp_path / 'gencomp.toml'}); "
+        "all else is default."
+    )
+
+
+def test_a_setting_that_there_is_not_is_wrong(tmp_path):
+    (tmp_path / "gencomp.toml").write_text("devise = 1\n")
+    found = check_config({"GENCOMP_HOME": str(tmp_path)})
+    assert not found.is_good
+    assert "Did you mean 'device'?" in found.sentence
+
+
+def test_backbones_that_can_be_used_are_told_with_their_class_of_licence(monkeypatch, tmp_path):
+    usable = (("casper",), {})
+    monkeypatch.setattr("gencomp_server.weights.Shelf.available", lambda *words: usable)
+    monkeypatch.setattr("gencomp_server.weights.Shelf.licence_class", lambda *words: "research")
+    found = check_weights({"GENCOMP_HOME": str(tmp_path)})
+    assert "weights: casper (research) in " in found.sentence
+
+
 def test_no_weights_are_no_fault_and_the_folder_is_named(tmp_path):
     found = check_weights({"GENCOMP_HOME": str(tmp_path)})
     assert found.is_good
@@ -116,5 +142,13 @@ def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 8
+    assert len(lines) == 9
     assert [line.split()[0] for line in lines].count("WRONG") == 1
+
+
+def test_the_doctor_says_the_same_to_a_machine(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    assert main(["doctor", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert [one["is_good"] for one in found].count(False) == 1
+    assert found[0]["sentence"].startswith("python 3.")

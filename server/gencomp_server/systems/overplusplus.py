@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from gencomp_server.parts.change import Floor
     from gencomp_server.parts.denoising import Words
 
+MASK_TAB = "Mask & Keyframes"
 _NO_PROMPT = "There is no prompt, so what effect comes is up to the model."
 
 
@@ -136,17 +137,25 @@ class Params(EffectParams):
     mask_frames: str = knob(
         EVERY_FRAME,
         choices=(EVERY_FRAME, KEYFRAMES_ONLY, NO_MASK),
+        tab=MASK_TAB,
         doc="Where effect_mask counts. Frames without it are unknown: the model decides there. "
         "With no effect_mask connected there is no mask.",
     )
     keyframes: str = knob(
-        "", doc="With 'keyframes only': the frames whose mask counts, as 1001,1020-1040x10."
+        "",
+        tab=MASK_TAB,
+        doc="With 'keyframes only': the frames whose mask counts, as 1001,1020-1040x10.",
     )
     mask_threshold: float = knob(
-        0.5, lo=0.01, hi=1.0, doc="Coverage from which the mask asks for the effect, 0 to 1."
+        0.5,
+        lo=0.01,
+        hi=1.0,
+        tab=MASK_TAB,
+        doc="Coverage from which the mask asks for the effect, 0 to 1.",
     )
     unknown_channel: str = knob(
         "",
+        tab=MASK_TAB,
         doc="A second channel in the files of effect_mask: where it covers, the model decides by "
         "itself. As mask.green.",
     )
