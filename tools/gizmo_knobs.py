@@ -61,24 +61,38 @@ def _plain_knob(knob: dict[str, Any], more: list[str]) -> list[str]:
 
 
 def input_lines(panel: Panel, like: Example) -> list[str]:
-    """Return names of what is connected, the channels of mattes, and which are single pictures."""
-    tip = "Names and channels of what is connected."
-    lines = [user_knob(26, "gc_divider_inputs", label="Inputs", tip=tip, more="")]
-    docs = {entry.name: entry.doc for entry in declared_inputs(panel.system)}
-    for pipe in sorted(panel.pipes, key=lambda pipe: not pipe.slot):
-        if is_named(pipe):
-            lines += _name_lines(pipe)
-        if pipe.kind in ("matte", "data"):
-            alone = pipe.input.replace(".*", "")  # One element's words fit one pipe of several.
-            doc = docs.get(alone, docs[pipe.input])
-            tip = f"Channel of pipe {pipe.pipe}: {first_lowered(doc)}"
-            beside = is_named(pipe)
-            label = "channel" if beside else f"{pipe.pipe} channel"
-            link = f"T {pipe.pipe}_channel.from0 {'-' if beside else '+'}STARTLINE"
-            lines.append(user_knob(41, channel_knob(pipe), label=label, tip=tip, more=link))
+    """Return names of what is connected, which are single pictures, and the channels of mattes.
+
+    The channels that stand beside no name are in a closed group: most are the one that is there.
+    """
+    named = [pipe for pipe in panel.pipes if is_named(pipe)]
+    lines = []
+    if named:
+        tip = "Names and channels of what is connected."
+        lines.append(user_knob(26, "gc_divider_inputs", label="Inputs", tip=tip, more=""))
+    for pipe in named:
+        lines += _name_lines(pipe) + _channel_lines(panel, pipe)
     for pipe in panel.pipes:
         lines += like.knobs(f"{pipe.stills}_cover", f"{pipe.stills}_frames") if pipe.stills else []
+    rest = sorted((p for p in panel.pipes if p not in named), key=lambda pipe: not pipe.slot)
+    channels = [line for pipe in rest for line in _channel_lines(panel, pipe)]
+    if channels:
+        lines += [" addUserKnob {20 gc_group_channels l Channels n 2}", *channels]
+        lines.append(" addUserKnob {20 gc_group_channels_end l endGroup n -1}")
     return lines
+
+
+def _channel_lines(panel: Panel, pipe: PipeSpec) -> list[str]:
+    """Return the knob that chooses the channel of a pipe; none where that takes a picture."""
+    if pipe.kind not in ("matte", "data"):
+        return []
+    docs = {entry.name: entry.doc for entry in declared_inputs(panel.system)}
+    alone = pipe.input.replace(".*", "")  # One element's words fit one pipe of several.
+    tip = f"Channel of pipe {pipe.pipe}: {first_lowered(docs.get(alone, docs[pipe.input]))}"
+    beside = is_named(pipe)
+    label = "channel" if beside else f"{pipe.pipe} channel"
+    link = f"T {pipe.pipe}_channel.from0 {'-' if beside else '+'}STARTLINE"
+    return [user_knob(41, channel_knob(pipe), label=label, tip=tip, more=link)]
 
 
 def is_named(pipe: PipeSpec) -> bool:

@@ -20,13 +20,12 @@ def adjusted_lines(key: str, y: int) -> list[str]:
     A density beyond 1 brings an alpha nearer to 1 and never past it; light without alpha grows as
     it is told.
     """
-    size, blur, offset = f"gc_edge_{key}", f"gc_blur_{key}", f"gc_offset_{key}"
+    blur, offset = f"gc_blur_{key}", f"gc_offset_{key}"
     density, tint = f"parent.gc_density_{key}", f"parent.gc_tint_{key}"
     off = f"{density}==1&&{tint}.r==1&&{tint}.g==1&&{tint}.b==1"
     translate = f"translate {{{{parent.{offset}.x}} {{parent.{offset}.y}}}}"
     factor = '"dens<=1||a<=0 ? dens : (1-pow(max(1-a,0),dens))/a"'
     nodes = (
-        ("Dilate", "Edge", [*_RGBA, f"size {{{{parent.{size}}}}}"], f"parent.{size}==0"),
         ("Blur", "Blur", [*_RGBA, f"size {{{{parent.{blur}}}}}"], f"parent.{blur}==0"),
         ("Transform", "Offset", [translate], f"parent.{offset}.x==0&&parent.{offset}.y==0"),
         (
@@ -43,11 +42,49 @@ def adjusted_lines(key: str, y: int) -> list[str]:
             off,
         ),
     )
-    lines = []
-    for place, (cls, name, words, is_off) in enumerate(nodes):
+    lines = _edge_lines(key, y)
+    for place, (cls, name, words, is_off) in enumerate(nodes, 1):
         words = [*words, f"disable {{{{{is_off}}}}}"]
         lines += node_lines(cls, _X, y + 20 * place, f"{name}_{key}", *words)
     return lines
+
+
+def _edge_lines(key: str, y: int) -> list[str]:
+    """Return what grows a layer outwards, or takes its rim away, and leaves its inside.
+
+    A layer covers as much as the greatest of its four channels, at most 1, so that light without
+    alpha counts too. That is grown or shrunk to ``w``. Where it shrank, all four are weakened in
+    the same proportion; where it grew, the colour around, weighed with ``w``, fills what is free.
+    """
+    size = f"parent.gc_edge_{key}"
+    most = "max(max(r,g),max(b,a))"
+    lines = [f"set Plain_{key} [stack 0]"]
+    words = [f'expr{i} "clamp({most})"' for i in range(4)]
+    lines += node_lines("Expression", _X - 300, y, f"Cover_{key}", *words)
+    words = [*_RGBA, f"size {{{{{size}}}}}"]
+    lines += node_lines("Dilate", _X - 300, y + 20, f"Covered_{key}", *words)
+    lines.append(f"push $Plain_{key}")
+    words = [*_RGBA, f"size {{{{2*{size}}}}}", f"disable {{{{{size}<=0}}}}"]
+    lines += node_lines("Blur", _X - 200, y, f"Around_{key}", *words)
+    words = ["temp_name0 k", f'temp_expr0 "{most}"']
+    words += [f'expr{i} "{size}<0 ? 1 : (k>0 ? {c}/k : 0)"' for i, c in enumerate("rgba")]
+    lines += node_lines("Expression", _X - 200, y + 20, f"Colour_{key}", *words)
+    words = ("inputs 2", "operation multiply")
+    lines += node_lines("Merge2", _X - 200, y + 40, f"Weighed_{key}", *words)
+    lines.append(f"push $Plain_{key}")
+    words = [
+        "inputs 2",
+        "temp_name0 w",
+        'temp_expr0 "max(max(Ar,Ag),max(Ab,Aa))"',
+        "temp_name1 m",
+        'temp_expr1 "clamp(max(max(Br,Bg),max(Bb,Ba)))"',
+        *(
+            f'expr{i} "w>m ? B{c}+A{c}*(w-m)/w : (m>0 ? B{c}*w/m : B{c})"'
+            for i, c in enumerate("rgba")
+        ),
+        f"disable {{{{{size}==0}}}}",
+    ]
+    return lines + node_lines("MergeExpression", _X, y, f"Edge_{key}", *words)
 
 
 def _is_as_it_was(key: str) -> str:

@@ -26,7 +26,7 @@ from gencomp_protocol.layers import EFFECT, RESULT
 from gencomp_server.contract import schema
 
 _FOLDED = ("Delivery", "Model", "Speed", "Continue")
-_SAMPLING = ("seed", "exposure")
+_SAMPLING = ("seed", "quality", "exposure")
 _TABS = {
     "Mask & Keyframes": "Where the mask counts. A frame is a keyframe, whose mask counts, or "
     "unknown: the model decides there.",
@@ -41,6 +41,8 @@ _BESIDE_TAB = {
     "Placement": ("gc_element", "gc_placing_preview"),
 }
 """First and last of the template's knobs on such a tab."""
+_SAYS = {"Mask & Keyframes": "gc_status_keys", "Placement": "gc_status_way"}
+"""Where on it the node says how a button ended."""
 _LABEL = "[value gc_output]\n[value gc_note]"
 _COUNTS = (
     "[value gc_masked] && ([value mask_frames] eq {every frame}"
@@ -156,7 +158,7 @@ def _tab_lines(panel: Panel, tab: str, knobs: list[dict[str, Any]], like: Exampl
         if knob["name"] == KEYFRAMES or (tab == "Placement" and knob["name"] == "trajectory"):
             first, last = _BESIDE_TAB[tab]
             lines += [*like.between(first, last), *like.knobs(last)]
-    return lines
+    return [*lines, *(like.knobs(_SAYS[tab]) if tab in _SAYS else [])]
 
 
 def _layer_lines(panel: Panel) -> list[str]:
@@ -165,8 +167,10 @@ def _layer_lines(panel: Panel) -> list[str]:
     lines = [" addUserKnob {20 gc_tab_layers l Layers}"]
     lines.append(user_knob(26, "gc_divider_layers", label="Adjust", tip=tip))
     for key, layer in panel.adjusted:
-        label = f"{layer.name.replace(STAR, 'object')} {key.rpartition('_')[2]}"
-        label = label if is_starred(layer) else layer.name
+        label = layer.name
+        if is_starred(layer):  # element_* of pipe 2 is element 2, an object's own object 2.
+            stem = layer.name.replace(STAR, "").strip("_") or "object"
+            label = f"{stem} {key.rpartition('_')[2]}"
         lines.append(f" addUserKnob {{20 gc_group_layer_{key} l {quoted(label)} n 2}}")
         lines += _adjustments(key, label)
         if key == EFFECT:
@@ -206,6 +210,7 @@ def _shadow_and_light() -> list[str]:
 
 
 def _group_lines(panel: Panel, group: str, knobs: list[dict[str, Any]], like: Example) -> list[str]:
+    knobs = [knob for knob in knobs if knob["name"] not in _SAMPLING]
     if not knobs:
         return []
     key = group.lower()

@@ -14,7 +14,7 @@
  addUserKnob {26 gc_plan l " " t "Minutes, GPU memory and bytes of a run with what is set now, as the server estimates them." T "" +STARTLINE +DO_NOT_WRITE}
  addUserKnob {4 gc_view l view t "What is drawn over the picture. output: nothing. compare: what is played beside the result named on tab Takes. Set it back to output before you render." M {output compare}}
  gc_view output
- addUserKnob {6 gc_live l live t "result is the effect over the plate as it is now: regrade the plate, and the effect stays on it. Off: the picture as it was delivered." +STARTLINE}
+ addUserKnob {6 gc_live l live t "result is the effect over the plate as it is now: regrade the plate, and the effect stays on it. Off: the picture as it was delivered." -STARTLINE}
  gc_live true
  addUserKnob {7 gc_mix l mix t "Share of what this node does, as in any other node: 0 is the plate. 0 to 1." R 0 1}
  gc_mix 1
@@ -29,7 +29,9 @@
  gc_first 1001
  addUserKnob {3 gc_last l last t "Last frame, when range is custom; it is generated too." -STARTLINE}
  gc_last 1024
- addUserKnob {26 gc_divider_sampling l Sampling t "Where chance starts, and how bright a video model sees the plate."}
+ addUserKnob {26 gc_divider_sampling l Sampling t "How well, from which chance, and how bright a video model sees the plate."}
+ addUserKnob {4 quality l quality t "draft: at most 10 steps and, on a GPU, reused steps, for a first look. final: as the knobs say." M {draft final}}
+ quality final
  addUserKnob {3 seed l seed t "Same seed, same inputs, same pixels. 0 to 2147483647." R 0 2147483647}
  seed 0
  addUserKnob {7 exposure l exposure t "Stops by which a video model sees the plate brighter; what comes back keeps the plate's own exposure. Darken a plate whose highlights matter. -8 to 8." R -8 8}
@@ -47,6 +49,7 @@
  addUserKnob {6 gc_is_key l "is a keyframe" t "On at the keyframes, so that the dope sheet shows them. Follows the list; a key that is moved, set or removed is read back into it." +STARTLINE}
  gc_is_key false
  addUserKnob {26 gc_key_state l " " t "What the mask means at the current frame." T "" -STARTLINE +DO_NOT_WRITE}
+ addUserKnob {26 gc_status_keys l " " t "What this node says: how the button ended that was pressed last." T "" +STARTLINE +DO_NOT_WRITE}
 # --- Placement, of systems that place elements
  addUserKnob {4 gc_element l "way of" t "Whose way the buttons below write." M {Fg1 Fg2 Fg3 Fg4}}
  gc_element Fg1
@@ -61,6 +64,7 @@
  gc_scale_curve 1
  addUserKnob {22 gc_sample_scale l "To scale" t "Write the curve into scale, a value wherever it is not straight." T @sample_scale -STARTLINE}
  addUserKnob {22 gc_placing_preview l "Draw path" t "Draw the way, the placed box and what may change over the first, middle and last frame, and open the picture. Needs no model." T @placing_preview +STARTLINE}
+ addUserKnob {26 gc_status_way l " " t "What this node says: how the button ended that was pressed last." T "" +STARTLINE +DO_NOT_WRITE}
 # --- Beside knobs of one system
  addUserKnob {22 gc_assist l "write the texts" t "Let your assistant write the four texts above from the instruction and three frames. It shows which frames and words would leave, and to which host, and sends nothing before you agree. Off until the settings name an assistant and allow the network." T @assist -STARTLINE}
 # --- Takes
@@ -87,6 +91,7 @@
  addUserKnob {7 gc_gain l gain t "Factor of the difference. 1 to 100." R 1 100}
  gc_gain 1
  addUserKnob {26 gc_compare_knobs l " " t "Knobs that differ between the two results, by their manifests." T "" +STARTLINE +DO_NOT_WRITE}
+ addUserKnob {26 gc_status_takes l " " t "What this node says: how the button ended that was pressed last." T "" +STARTLINE +DO_NOT_WRITE}
 # --- Cache & Server
  addUserKnob {20 gc_tab_cache l "Cache & Server"}
  addUserKnob {26 gc_divider_output l Output t "Where results lie on disk."}
@@ -118,6 +123,7 @@
  addUserKnob {26 gc_divider_plain l "Plain nodes" t "The result as nodes that need nothing of gencomp."}
  addUserKnob {22 gc_bake l Bake t "Make plain Reads and Merges beside this node that give the same pixels." T @bake +STARTLINE}
  addUserKnob {22 gc_explode l "Explode layers" t "Make one column of Reads, one for each layer, and the Merges that put them together, beside this node. Again: update it." T @explode -STARTLINE}
+ addUserKnob {26 gc_status_cache l " " t "What this node says: how the button ended that was pressed last." T "" +STARTLINE +DO_NOT_WRITE}
 # --- Advanced
  addUserKnob {20 gc_tab_advanced l Advanced}
  addUserKnob {20 gc_group_delivery l Delivery n 1}
@@ -138,13 +144,11 @@
  other_channels false
  addUserKnob {4 backbone l backbone t "Which video model. auto: the best that the server has, may use and can run. tiny tests a pipeline; its pictures mean nothing." M {auto casper wan-casper-1.3b wan-casper-14b cogvideox-fun-v1.5-5b-inp cogvideox-fun-v1.1-5b-inp tiny}}
  backbone auto
- addUserKnob {4 quality l quality t "draft: at most 10 steps and, on a GPU, reused steps, for a first look. final: as the knobs say." M {draft final} -STARTLINE}
- quality final
  addUserKnob {3 steps l steps t "Denoising steps; time grows with them. 1 to 1000." R 1 1000}
  steps 50
  addUserKnob {7 guidance l guidance t "How far the prompt may pull. 1: as the model was trained, in half the time. 1 to 20." R 1 20}
  guidance 1
- addUserKnob {1 model_size l "model size" t "Width x height the model works at, multiples of 16, such as 672x384. Empty: the plate's shape at the size it was trained on."}
+ addUserKnob {1 model_size l "model size" t "Width x height the model works at, multiples of 16, such as 672x384. Empty: the size it was trained on, in the plate's shape where the model takes any."}
  model_size ""
  addUserKnob {6 compiled l "compile the model" t "A minute more at first, then faster." +STARTLINE}
  compiled false

@@ -7,7 +7,7 @@ the node. Whatever is in doubt is rendered; the log says why. Main thread only.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Optional
 
@@ -32,19 +32,19 @@ class Unfit(Exception):
 
 
 def files_of(
-    gizmo: Any, pipe: Pipe, view: str, tick: "Callable[[], None]" = lambda: None
-) -> "Optional[dict[int, Path]]":
-    """Return the files of an input by frame, or None where it has to be rendered.
+    gizmo: Any, pipe: Pipe, view: str
+) -> "Generator[None, None, Optional[dict[int, Path]]]":
+    """Find the files of an input by frame, one at each step; None where it has to be rendered.
 
     Args:
         gizmo: A node of ours.
         pipe: One of its connected inputs.
         view: View of the script that is wanted.
-        tick: Called for every frame that is looked at.
     """
     try:
         read = _source(gizmo, pipe)
-        return _files(read, gizmo.node(pipe.writer), pipe, view, tick)
+        found = yield from _files(read, gizmo.node(pipe.writer), pipe, view)
+        return found
     except Unfit as reason:
         log.info("input '%s' is rendered: %s", pipe.header.name, reason)
         return None
@@ -96,9 +96,9 @@ def _is_same(one: Any, other: Any) -> bool:
 
 
 def _files(
-    read: Any, writer: Any, pipe: Pipe, view: str, tick: "Callable[[], None]"
-) -> "dict[int, Path]":
-    """Return a Read's files by frame.
+    read: Any, writer: Any, pipe: Pipe, view: str
+) -> "Generator[None, None, dict[int, Path]]":
+    """Find a Read's files by frame.
 
     Raises:
         Unfit: They are not what Nuke would write.
@@ -114,7 +114,7 @@ def _files(
     for frame in pipe.header.frames:
         if not first <= frame <= last:
             raise Unfit(f"frame {frame} is outside the range of {read.name()}")
-        tick()
+        yield
         found[frame] = path_at(read["file"], frame, view)
         _check_file(found[frame], wanted, pipe.header.format)
     if len(set(found.values())) != len(found):

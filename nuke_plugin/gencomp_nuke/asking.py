@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from gencomp_nuke import __version__, madefrom
+from gencomp_nuke import __version__, madefrom, pipes
 from gencomp_nuke.colours import ocio_config, working_space
 from gencomp_nuke.declared import ONE_CHANNEL, Declaration, PipeSpec
 from gencomp_nuke.node import (
@@ -54,12 +54,14 @@ class Ask:
         pipes: Its inputs, in the request's order.
         view: The view of the script that is rendered for it; empty: the first.
         key: What the result is made from, by which it is seen to be out of date; empty: unknown.
+        notes: What an artist should know of it, a sentence each.
     """
 
     request: Request
     pipes: "tuple[Pipe, ...]"
     view: str = ""
     key: str = ""
+    notes: "tuple[str, ...]" = ()
 
     @property
     def slots(self) -> "dict[int, str]":
@@ -78,6 +80,7 @@ def ask(node: Any, frames: Optional[FrameRange] = None) -> Ask:
         MissingInput: Something that the node needs is not connected.
         BadName, BadKnob: An object's name, a knob or a path cannot be used.
     """
+    pipes.follow(node)  # A channel that was chosen, a node that was renamed: nothing told us.
     with full_resolution():
         return _ask(node, frames)
 
@@ -87,17 +90,31 @@ def _ask(node: Any, wanted: Optional[FrameRange]) -> Ask:
     _check_needs(node, told)
     frames = frame_range(node) if wanted is None else wanted
     names = _names(node, told)
-    pipes = tuple(_pipe(node, told, spec, names, frames) for spec in all_connected(node, told))
+    found = tuple(_pipe(node, told, spec, names, frames) for spec in all_connected(node, told))
     request = Request(
         system=str(node["gc_system"].value()),
         frames=frames,
-        inputs=tuple(pipe.header for pipe in pipes),
+        inputs=tuple(pipe.header for pipe in found),
         knobs=_downwards(_params(node), node, told, names),
         working_space=working_space(),
         client=f"gencomp_nuke {__version__}",
         ocio=ocio_config(),
     )
-    return Ask(request, pipes, key=madefrom.key_of(node))
+    key, notes = madefrom.key_of(node, wanted), _notes(node, told, frames)
+    return Ask(request, found, key=key, notes=notes)
+
+
+def _notes(node: Any, told: Declaration, frames: FrameRange) -> "tuple[str, ...]":
+    """Say which frames the plate does not have; a still has none of its own and all of them."""
+    lead = lead_pipe(node, told)
+    there = frames if lead is None else range_of(node, lead.pipe)
+    if there.first == there.last or (there.first <= frames.first and frames.last <= there.last):
+        return ()
+    missing = [str(n) for n in (frames.first, frames.last) if not there.first <= n <= there.last]
+    return (
+        f"The plate has frames {there}; beyond them, up to {' and '.join(missing)}, what Nuke "
+        "shows there was taken.",
+    )
 
 
 def _check_needs(node: Any, told: Declaration) -> None:

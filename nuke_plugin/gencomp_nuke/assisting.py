@@ -12,12 +12,14 @@ them. What comes back becomes the node's text knobs, in one undo step, and nothi
     text knobs             ◄──── call ───┘ one line: the texts
 """
 
+import functools
 import json
 import logging
 import shutil
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -78,12 +80,12 @@ def assist(gizmo: Any) -> "Optional[Assistance]":
     try:
         files = _rendered(gizmo, folder)
         words = [*_ASSIST, *_inputs(files), "--instruction", instruction, *_colours()]
-        child = tool.start(prefs.load(), words)
+        begin = functools.partial(tool.start, prefs.load(), words)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
     node.show(gizmo, "Making the letter to the assistant.", node.RUNNING, "assistant")
-    made = Assistance(gizmo, identity, child, folder, MainThread(nuke.executeInMainThread))
+    made = Assistance(gizmo, identity, begin, folder, MainThread(nuke.executeInMainThread))
     _running[identity] = made
     made.start()
     return made
@@ -102,7 +104,7 @@ class Assistance:
     Args:
         gizmo: The node; touched on the main thread only.
         identity: Its ``gc_id``.
-        child: The running ``gencomp assist``.
+        begin: Starts ``gencomp assist``; from a cold disk that takes a while.
         folder: Folder of the rendered frames; goes when this is over.
         main: How to reach the main thread.
     """
@@ -111,12 +113,13 @@ class Assistance:
         self,
         gizmo: Any,
         identity: str,
-        child: "subprocess.Popen[str]",
+        begin: "Callable[[], subprocess.Popen[str]]",
         folder: Path,
         main: MainThread,
     ) -> None:
         self._gizmo, self._identity = gizmo, identity
-        self._child, self._folder, self._main = child, folder, main
+        self._begin, self._folder, self._main = begin, folder, main
+        self._running: Optional[subprocess.Popen[str]] = None
         self._cancelled = False
         self._over = threading.Event()
 
@@ -132,12 +135,21 @@ class Assistance:
     def cancel(self) -> None:
         """End it; the node says what it said before."""
         self._cancelled = True
-        self._child.kill()
+        if self._running is not None:
+            self._running.kill()
+
+    @property
+    def _child(self) -> "subprocess.Popen[str]":
+        assert self._running is not None
+        return self._running
 
     def _work(self) -> None:
         error: Optional[GencompError] = None
         knobs: dict[str, str] = {}
         try:
+            self._running = self._begin()
+            if self._cancelled:
+                self._running.kill()
             knobs = self._conversation()
         except GencompError as said:
             error = said
@@ -145,8 +157,9 @@ class Assistance:
             log.exception("the assistant failed")
             error = InternalError(f"gencomp failed ({type(bug).__name__}: {bug}).")
         finally:
-            self._child.kill()
-            self._child.communicate()
+            if self._running is not None:
+                self._running.kill()
+                self._running.communicate()
             shutil.rmtree(self._folder, ignore_errors=True)
         self._main.post(lambda: self._end(knobs, error))
 
@@ -219,7 +232,8 @@ class Assistance:
                 node.show_result(self._gizmo)
             else:
                 log.error("%s: %s", error.code, error)
-                node.show(self._gizmo, str(error), node.FAILED, "failed")
+                node.show_result(self._gizmo)  # No text was written; the result is what it was.
+                node.tell(self._gizmo, str(error))
         finally:
             self._over.set()
 

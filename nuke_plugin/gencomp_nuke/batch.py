@@ -26,6 +26,7 @@ From a script of one's own::
 import argparse
 import os
 import signal
+import socket
 import sys
 import time
 import uuid
@@ -40,7 +41,7 @@ if __name__ == "__main__":  # Started by its path; Nuke need not know where genc
     sys.path += [str(place) for place in (_room, _room.parent / "protocol", _vendor)]
 
 import nuke
-from gencomp_nuke import bringing, logs, prefs, runs, upstream
+from gencomp_nuke import __version__, bringing, logs, prefs, runs, upstream
 from gencomp_nuke.bringing import COMPUTE, POLICIES, READ
 from gencomp_nuke.mainthread import MainThread, Pump
 from gencomp_nuke.reporting import Report
@@ -84,7 +85,7 @@ def work(run: Run, each: "Callable[[], None]" = lambda: None) -> None:
 
     logs.setup()
     pump = Pump()
-    session = Session(MainThread(pump.send), prefs.load())
+    session = Session(MainThread(pump.send))
     try:
         session.start(run)
         pump.run_until(is_over)
@@ -154,6 +155,7 @@ def main(words: "Sequence[str]") -> int:
             copy = _copy(args)
             _open(args.script)
             wanted = _wanted(args.nodes)
+            plain.say(_heading(args, wanted))
             code = _bring_all(args, frames, wanted, stop)
             if code == DONE and args.save is not None:
                 _save(copy)
@@ -161,6 +163,16 @@ def main(words: "Sequence[str]") -> int:
     except GencompError as error:
         plain.failed(str(error))
         return WRONG
+
+
+def _heading(args: argparse.Namespace, wanted: "list[Any]") -> str:
+    """Return the first line: what does what, where, and where more is written of it."""
+    names = ", ".join(str(gizmo.fullName()) for gizmo in wanted)
+    return (
+        f"gencomp {__version__} in Nuke {nuke.NUKE_VERSION_STRING} on {socket.gethostname()}: "
+        f"{names} of {args.script}, frames {args.frames or 'of each node'}, policy {args.policy}; "
+        f"log {logs.log_file()}."
+    )
 
 
 def _bring_all(

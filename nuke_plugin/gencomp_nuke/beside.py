@@ -12,7 +12,7 @@ _RIGHT_PX, _LEFT_MARGIN_PX, _TOP_MARGIN_PX = 320, 60, 90
 
 @contextlib.contextmanager
 def beside(gizmo: Any, step: str) -> "Iterator[None]":
-    """Let nodes be made in the group that holds a node, as one step of undo.
+    """Let nodes be made in the group that holds a node, as one step of undo; all of them or none.
 
     Args:
         gizmo: The node.
@@ -21,8 +21,14 @@ def beside(gizmo: Any, step: str) -> "Iterator[None]":
     parent = gizmo.parent() or nuke.root()
     with nuke.Undo(step):
         parent.begin()
+        before = {node.name() for node in nuke.allNodes(group=parent)}
         try:
             yield
+        except BaseException:
+            for node in nuke.allNodes(group=parent):
+                if node.name() not in before:
+                    nuke.delete(node)
+            raise
         finally:
             parent.end()
 

@@ -2,12 +2,14 @@
 """Start-up of the Nuke room in a session with an interface: logging, menus, the Jobs panel.
 
 Each step fails by itself: it prints one paragraph and the next one is taken, and Nuke starts.
-Nothing that could be broken (ZeroMQ, the server, the configuration) is imported or asked for
-before an artist presses a button; what is wrong with it stands in the Jobs panel then.
+What could be broken (ZeroMQ, the server, the configuration) is not asked for before an artist
+presses a button; what is wrong with it stands in the Jobs panel then. It is imported in a thread of
+its own, so that the first node of a session does not hold Nuke up while a network disk is read.
 """
 
 import importlib
 import logging
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +17,8 @@ import nuke
 from gencomp_nuke import logs, menus
 
 log = logging.getLogger(__name__)
+
+_SOON_NEEDED = ("session", "hooks", "stale", "versions", "takes", "checking", "baking", "exploding")
 
 
 def start(root: Path) -> None:
@@ -27,6 +31,7 @@ def start(root: Path) -> None:
     _step("could not build its menus", lambda: _menus(root), root)
     _step("has no Jobs panel", _panel, root)
     _step("does not tell of older nodes", _older_nodes, root)
+    threading.Thread(target=_warm_up, name="gencomp warm-up", daemon=True).start()
 
 
 def _step(what: str, act: "Callable[[], None]", root: Path) -> None:
@@ -53,3 +58,13 @@ def _panel() -> None:
 
 def _older_nodes() -> None:
     nuke.addOnScriptLoad(importlib.import_module("gencomp_nuke.migrating").tell)
+
+
+def _warm_up() -> None:
+    """Import what the first node and the first press need; what fails is told when it is needed."""
+    for name in _SOON_NEEDED:
+        try:
+            importlib.import_module(f"gencomp_nuke.{name}")
+        except Exception as error:  # A package built for another Python may raise anything.
+            log.info("%s is not imported: %s", name, error)
+            return

@@ -106,24 +106,17 @@ def mapped(path: str, prefs: Prefs) -> str:
         BadKnob: The pairs cannot be understood.
     """
     plain = path.replace("\\", "/")
-    for there, here in _pairs(prefs.path_map):
-        if plain.lower().startswith(there.lower()):
+    for there, here in prefs.pairs:
+        if _starts(plain.lower(), there.lower()):
             return here + plain[len(there) :]
     return path
 
 
-def _pairs(text: str) -> "list[tuple[str, str]]":
-    """Return what a path of another system starts with, and what it starts with here."""
-    found = []
-    for entry in filter(None, (word.strip() for word in text.split(";"))):
-        there, equals, here = (word.strip().replace("\\", "/") for word in entry.partition("="))
-        if not (there and equals and here):
-            raise BadKnob(
-                f"The setting path_map has '{entry}', which is no pair.",
-                hint="Write it as P:/=/mnt/p/ with ; between pairs.",
-            )
-        found.append((there, here))
-    return found
+def _starts(path: str, start: str) -> bool:
+    """Tell whether a path begins with whole folders: ``/mnt/p`` is no beginning of ``/mnt/pub``."""
+    if not path.startswith(start):
+        return False
+    return start.endswith("/") or path[len(start) : len(start) + 1] in ("", "/")
 
 
 def opened(path: str) -> str:
@@ -150,4 +143,6 @@ def warnings(folder: Path, prefs: Prefs) -> "list[str]":
 
 def _is_under(path: str, root: str) -> bool:
     start = root.replace("\\", "/").rstrip("/")
+    if start.startswith("//") or start[1:2] == ":":  # Windows minds no capitals.
+        start, path = start.lower(), path.lower()
     return path == start or path.startswith(start + "/")

@@ -9,14 +9,11 @@ does not start.
 import functools
 import importlib
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import nuke
-from gencomp_nuke.wrapping import wrapped
+from gencomp_nuke.wrapping import put_status
 
 log = logging.getLogger(__name__)
 
@@ -57,10 +54,17 @@ FOLLOWED = {
     "gc_is_key": ("keying:follow_keys",),
     "keyframes": ("keying:follow",),
     "mask_frames": ("keying:show_state",),
-    "showPanel": ("callbacks:follow", "keying:show_state", "versions:refresh", "stale:check"),
+    "showPanel": (
+        *("callbacks:follow", "pipes:follow", "keying:show_state"),
+        *("versions:refresh", "stale:check"),
+    ),
     "inputChange": ("callbacks:follow", "pipes:follow", "stale:check"),
     **{f"gc_channel{slot}": ("pipes:follow",) for slot in range(1, 9)},
 }
+
+# What makes a result: where it is refused, the node has failed, red in the graph. Any other button
+# that cannot do its work says why, and the node is what it was.
+_MAKES = ("generate", "takes:preview", "takes:wedge", "takes:promote", "resuming:resume")
 
 
 def guarded(action: "Callable[[Any], None]") -> "Callable[[Any], None]":
@@ -71,14 +75,23 @@ def guarded(action: "Callable[[Any], None]") -> "Callable[[Any], None]":
         try:
             action(gizmo)
         except ImportError as error:
-            _tell(gizmo, f"gencomp lacks a Python package here ({error}). See install-nuke.md.")
+            _say(gizmo, _lacks(error), has_failed=True)
         except Exception as error:  # The edge of the room: an artist gets a sentence.
             known = hasattr(error, "code") and hasattr(error, "hint")
             if not known:
                 log.exception("%s failed", action.__name__)
-            _tell(gizmo, str(error) if known else f"gencomp failed ({error}).")
+            sentence = str(error) if known else f"gencomp failed ({error})."
+            _say(gizmo, sentence, has_failed=not known or action.__name__ in _MAKES)
 
     return button
+
+
+def _lacks(error: ImportError) -> str:
+    """Return in a sentence which package does not load, and where it lies."""
+    from gencomp_nuke import packages
+
+    bad = ", ".join(packages.that_fail()) or str(error)
+    return f"gencomp lacks a Python package here: {bad}. See install-nuke.md."
 
 
 @guarded
@@ -136,17 +149,13 @@ def cancel(gizmo: Any) -> None:
 @guarded
 def reveal(gizmo: Any) -> None:
     """Open the folder of the result in the file browser."""
-    from gencomp_nuke import playing
+    from gencomp_nuke import playing, tool
     from gencomp_protocol.errors import MissingFrame
 
     folder = playing.result_folder(gizmo)
     if folder is None or not folder.is_dir():
         raise MissingFrame("There is no result on disk yet.", hint="Press Generate.")
-    if sys.platform == "win32":
-        os.startfile(str(folder))
-        return
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
-    subprocess.Popen([opener, str(folder)])
+    tool.open_outside(folder)
 
 
 def press(gizmo: Any, name: str) -> None:
@@ -166,6 +175,7 @@ def _act(gizmo: Any, place: str) -> None:
         module, _, function = place.partition(":")
         getattr(importlib.import_module(f"{__package__}.{module}"), function)(node)
 
+    action.__name__ = place  # What the log says has failed.
     guarded(action)(gizmo)
 
 
@@ -228,10 +238,11 @@ def play_folder(gizmo: Any) -> None:
     if not gizmo.nodes():  # A script is being opened; what is inside comes later.
         return
     try:
-        from gencomp_nuke import readback
+        from gencomp_nuke import playing, readback
     except ImportError:  # As in created: what the script says plays on.
         return
-    readback.replay(gizmo)
+    if not playing.is_set_now(gizmo):
+        readback.replay(gizmo)
 
 
 def runs() -> "tuple[Any, ...]":
@@ -242,19 +253,20 @@ def runs() -> "tuple[Any, ...]":
 @functools.cache
 def _session() -> Any:
     """Return this Nuke's one session; made when it is first needed."""
-    from gencomp_nuke import prefs, session
+    from gencomp_nuke import session
 
-    return session.with_interface(prefs.load())
+    return session.with_interface()
 
 
-def _tell(gizmo: Any, sentence: str) -> None:
-    """Put a sentence on the node, without the rest of the room."""
-    log.error("%s", sentence)
+def _say(gizmo: Any, sentence: str, *, has_failed: bool) -> None:
+    """Put a sentence on the node, without the rest of the room; one that failed is red."""
+    log.log(logging.ERROR if has_failed else logging.WARNING, "%s", sentence)
     nuke.Undo.disable()
     try:
-        gizmo["gc_status"].setValue(wrapped(sentence))
-        gizmo["gc_note"].setValue("failed")
-        gizmo["tile_color"].setValue(0x8F2020FF)
+        put_status(gizmo, sentence)
+        if has_failed:
+            gizmo["gc_note"].setValue("failed")
+            gizmo["tile_color"].setValue(0x8F2020FF)
     finally:
         nuke.Undo.enable()
     if not nuke.GUI:

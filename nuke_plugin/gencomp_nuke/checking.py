@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any, Optional
 
 import nuke
-from gencomp_nuke import __version__, migrating
-from gencomp_nuke.wrapping import wrapped
+from gencomp_nuke import __version__, migrating, packages
+from gencomp_nuke.wrapping import put_status
 
 log = logging.getLogger(__name__)
 
-PACKAGES = {"zmq": "pyzmq", "msgpack": "msgpack"}
 LEAST_FREE_BYTES = 5_000_000_000  # A 2K shot of a hundred frames with its layers.
 _SERVER_S = 3.0
 _DOCTOR_S = 60.0  # It imports torch, which takes long from a cold network disk.
@@ -38,6 +37,9 @@ class Finding:
 
     is_good: bool
     sentence: str
+    has_command: bool = (
+        True  # Whether gencomp's own command can be asked; the server's check knows.
+    )
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,9 @@ class Facts:
 
 def check(gizmo: Any) -> None:
     """Check everything that a node needs and show what was found. Main thread only."""
-    packages = check_packages()
-    if not packages.is_good:
-        _show(gizmo, (check_room(), packages))
+    found = check_packages()
+    if not found.is_good:
+        _show(gizmo, (check_room(), found))
         return
     facts = facts_of(gizmo)
     if not nuke.GUI:
@@ -75,7 +77,7 @@ def check(gizmo: Any) -> None:
         return
     from gencomp_nuke import node
 
-    node.show(gizmo, "Checking the set-up.", node.IDLE, "checking")
+    node.tell(gizmo, "Checking the set-up.")
 
     def look() -> None:
         found = _looked_at(facts)
@@ -130,16 +132,17 @@ def examine(facts: Facts, environ: "Mapping[str, str]" = os.environ) -> "Iterato
         return
     server = check_server(environ, facts.address)
     yield server
-    yield from check_installation(environ, facts.address)
+    if server.has_command:
+        yield from check_installation(environ, facts.address)
     yield check_node(facts, environ, server.is_good)
 
 
 def start_up(environ: "Mapping[str, str]") -> "Iterator[Finding]":
     """Yield what is found without a node: enough to say why nothing can be generated."""
     yield check_room()
-    packages = check_packages()
-    yield packages
-    if not packages.is_good:
+    found = check_packages()
+    yield found
+    if not found.is_good:
         return
     settings = check_settings(environ)
     yield settings
@@ -166,29 +169,15 @@ def check_room() -> Finding:
 
 def check_packages() -> Finding:
     """Import the packages that talk to a server; tell where they lie, or why they do not load."""
-    good, bad = [], []
-    for module, package in PACKAGES.items():
-        try:
-            found = importlib.import_module(module)
-        except Exception as error:  # A package built for another Python may raise anything.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            bad.append(f"{package}{_place(module)} ({reason})")
-        else:
-            version = getattr(found, "__version__", "of unknown version")
-            good.append(f"{package} {version} in {Path(str(found.__file__)).parent}")
+    bad = packages.that_fail()
     if bad:
         return Finding(False, f"packages that this Nuke cannot load: {', '.join(bad)}. {_CURE}")
+    good = []
+    for module, package in packages.NEEDED.items():
+        found = importlib.import_module(module)
+        version = getattr(found, "__version__", "of unknown version")
+        good.append(f"{package} {version} in {Path(str(found.__file__)).parent}")
     return Finding(True, f"packages: {', '.join(good)}.")
-
-
-def _place(module: str) -> str:
-    """Return where a package that does not load lies, for a sentence; empty where it is nowhere."""
-    for folder in sys.path:
-        for name in (module, f"{module}.py"):
-            place = Path(folder or ".") / name
-            if place.exists():
-                return f" in {place}"
-    return ""
 
 
 def check_settings(environ: "Mapping[str, str]") -> Finding:
@@ -200,20 +189,48 @@ def check_settings(environ: "Mapping[str, str]") -> Finding:
         found, sources = prefs.load(environ), prefs.origins(environ)
     except GencompError as error:
         return Finding(False, f"settings: {error}")
-    rows = [f"{name} = {getattr(found, name)!r} ({source})" for name, source in sources.items()]
-    return Finding(True, f"settings: {', '.join(rows)}.")
+    rows = [
+        f"{name} = {getattr(found, name)!r} ({source})"
+        for name, source in sources.items()
+        if source != prefs.DEFAULT
+    ]
+    rest = [
+        f"{name} = {getattr(found, name)!r}"
+        for name, source in sources.items()
+        if source == prefs.DEFAULT
+    ]
+    words = f"settings: {', '.join(rows) or 'none is set'}"
+    return Finding(True, f"{words}; by default: {', '.join(rest) or 'none'}.")
 
 
 def check_home(environ: "Mapping[str, str]") -> Finding:
     """Tell whether gencomp's folder of this user can be written."""
-    from gencomp_protocol.locate import HOME_VARIABLE, home_folder
+    from gencomp_protocol.locate import HOME_VARIABLE, SERVER_FILE, home_folder
 
     folder = home_folder(environ)
+    source = HOME_VARIABLE if environ.get(HOME_VARIABLE) else "default"
+    words = f"folder {folder} ({source})"
     place = _nearest(folder)
     if not os.access(place, os.W_OK):
         cure = f"Name another folder in {HOME_VARIABLE}."
-        return Finding(False, f"folder {folder}: {place} cannot be written. {cure}")
-    return Finding(True, f"folder {folder}: settings, log and secret of this user.")
+        return Finding(False, f"{words}: {place} cannot be written. {cure}")
+    other = _other_host(folder / SERVER_FILE)
+    if other:
+        cure = f"Let {HOME_VARIABLE} name a folder on a disk of its own on each machine."
+        return Finding(False, f"{words}: the machine {other} keeps its server there too. {cure}")
+    return Finding(True, f"{words}: settings, log and secret of this user.")
+
+
+def _other_host(file: Path) -> str:
+    """Return the machine whose server a file tells of, where it is not this one; else nothing."""
+    from gencomp_protocol.errors import GencompError
+    from gencomp_protocol.locate import read_server_file
+
+    try:
+        found = read_server_file(file)
+    except GencompError:  # There is none, or the check of the server tells what is wrong with it.
+        return ""
+    return found.host if found.is_elsewhere else ""
 
 
 def check_cache(facts: Facts) -> Finding:
@@ -242,7 +259,7 @@ def check_server(environ: "Mapping[str, str]", address: str = "") -> Finding:
     from gencomp_protocol import Client
     from gencomp_protocol.errors import GencompError, ServerUnreachable
 
-    is_named = bool(address) or serverstart.is_named(environ)
+    source = serverstart.named_by(address, environ)
     try:
         found = serverstart.find_again(address, environ)
         if found is None:
@@ -250,12 +267,13 @@ def check_server(environ: "Mapping[str, str]", address: str = "") -> Finding:
         with Client(found.address, found.secret, timeout_s=_SERVER_S) as client:
             welcome = client.connect()
     except ServerUnreachable as error:
-        if is_named:
-            return Finding(False, f"server: {error}")
+        if source:
+            return Finding(False, f"server, named by {source}: {error}")
         return _would_start(prefs.load(environ))
     except GencompError as error:
-        return Finding(False, f"server: {error}")
+        return Finding(False, f"server{f', named by {source}' if source else ''}: {error}")
     words = f"server: {welcome.server_version} answers at {found.address}"
+    words += f" ({source})" if source else ""
     if welcome.worker == "lost":
         return Finding(False, f"{words}, but its worker does not start; its log says why.")
     systems = ", ".join(str(one["name"]) for one in welcome.systems)
@@ -268,7 +286,8 @@ def _would_start(settings: Any) -> Finding:
     program = settings.command[0] if settings.command else ""
     if not program or shutil.which(program) is None:
         cure = "Name the command in GENCOMP_SERVER_COMMAND, or start a server by hand."
-        return Finding(False, f"server: none runs, and '{program}' is not found. {cure}")
+        sentence = f"server: none runs, and '{program}' is not found. {cure}"
+        return Finding(False, sentence, has_command=bool(settings.gencomp_command))
     how = f"Generate starts '{settings.server_command}'"
     return Finding(True, f"server: none runs; {how}.")
 
@@ -304,7 +323,7 @@ def check_installation(environ: "Mapping[str, str]", address: str = "") -> "tupl
 def check_node(facts: Facts, environ: "Mapping[str, str]", has_server: bool) -> Finding:
     """Tell what a node lacks, or what the server says of what it asks for."""
     if facts.lacks:
-        return Finding(False, f"{facts.name}: {facts.lacks}")
+        return Finding(False, _of_node(facts, facts.lacks))
     if facts.schema != migrating.SCHEMA:
         return Finding(True, f"{facts.name}: {migrating.told(facts.schema)}")
     from gencomp_nuke import serverstart
@@ -322,8 +341,13 @@ def check_node(facts: Facts, environ: "Mapping[str, str]", has_server: bool) -> 
     except GencompError as error:
         if error.code == "server-unreachable":  # It left meanwhile; another one is started.
             return ready
-        return Finding(False, f"{facts.name}: {error}")
+        return Finding(False, _of_node(facts, str(error)))
     return Finding(True, f"{facts.name} has what it needs, and the server would take it.")
+
+
+def _of_node(facts: Facts, sentence: str) -> str:
+    """Return a sentence about a node with its name, once."""
+    return sentence if sentence.startswith(facts.name) else f"{facts.name}: {sentence}"
 
 
 # --- showing -------------------------------------------------------------------------------------
@@ -355,7 +379,7 @@ def _show(gizmo: Any, found: "tuple[Finding, ...]") -> None:
         sentence = f"{len(wrong)} of {len(found)} checks found something wrong: {wrong[0]}"
     nuke.Undo.disable()
     try:
-        gizmo["gc_status"].setValue(wrapped(sentence))
+        put_status(gizmo, sentence)
     finally:
         nuke.Undo.enable()
     report = "\n".join(map(spelt, found))

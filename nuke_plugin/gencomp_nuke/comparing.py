@@ -5,11 +5,14 @@ The picture itself, a wipe or the difference times a gain, is made by plain node
 Main thread only.
 """
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gencomp_nuke import jobs, node, readback
+import nuke
+from gencomp_nuke import jobs, node, readback, versions
+from gencomp_nuke.caches import opened
 from gencomp_nuke.wrapping import wrapped
 from gencomp_protocol.errors import MissingFrame
 
@@ -27,7 +30,7 @@ def pick(gizmo: Any) -> None:
     if folder is None:
         raise MissingFrame("There is no result to compare.", hint="Press Generate.")
     before = _before(folder)
-    with node.quietly():
+    with nuke.Undo(f"{gizmo.name()} compare"):
         gizmo["gc_compare_folder"].setValue(before.as_posix())
         gizmo["gc_view"].setValue(_COMPARE)
     tell(gizmo)
@@ -37,25 +40,43 @@ def _before(folder: Path) -> Path:
     version, take = jobs.version_of(folder), jobs.take_of(folder)
     earlier = [number for number in jobs.takes_in(version) if number < take]
     if earlier:
-        return version / f"take{earlier[-1]:02d}"
+        return versions.result_in(version / f"take{earlier[-1]:02d}")
     for number in range(jobs.number_of(version) - 1, 0, -1):
         other = version.with_name(f"v{number:03d}")
-        if (other / jobs.MANIFEST).is_file():
-            return other
-        takes = jobs.takes_in(other)
-        if takes:
-            return other / f"take{takes[-1]:02d}"
+        with contextlib.suppress(MissingFrame):  # Deleted, or never made.
+            return versions.result_in(_nearest(other, folder))
     raise MissingFrame(
         f"There is no result before {jobs.spell(folder)}.",
         hint="Name a folder in 'compare with', or generate another version.",
     )
 
 
+def _nearest(version: Path, folder: Path) -> Path:
+    """Return the take of a version whose knobs are most like those of a result: what became of it.
+
+    A version without takes is returned itself.
+    """
+    takes = [version / f"take{number:02d}" for number in jobs.takes_in(version)]
+    if not takes:
+        return version
+    ours = readback.manifest_of(folder).get("knobs", {})
+
+    def apart(take: Path) -> int:
+        theirs = readback.manifest_of(take).get("knobs", {})
+        return sum(ours.get(name) != theirs.get(name) for name in {*ours, *theirs})
+
+    return min(takes, key=apart)
+
+
 def tell(gizmo: Any) -> None:
     """Say on a node which knobs differ between the result it plays and the one it compares with."""
     if "gc_compare_knobs" not in gizmo.knobs():
         return
-    text, folder = str(gizmo["gc_compare_folder"].evaluate() or ""), readback.played(gizmo)
+    folder = readback.played(gizmo)
+    named = str(gizmo["gc_compare_folder"].value())
+    text = opened(str(gizmo["gc_compare_folder"].evaluate() or ""))
+    if jobs.ANY_VIEW in named:  # Evaluated it is that of one view.
+        text = Path(text).with_name(jobs.ANY_VIEW).as_posix()
     said = ""
     if text and folder is not None:
         try:

@@ -6,11 +6,9 @@ from typing import Any
 
 from gencomp_nuke import node
 from gencomp_nuke.runs import is_attached
-from gencomp_nuke.watching import spell_seconds
-from gencomp_nuke.wrapping import wrapped
+from gencomp_nuke.wrapping import spell_bytes, spell_seconds, wrapped
 
 _KNOB = "gc_plan"
-_GIGA, _MEGA = 1e9, 1e6
 
 
 def show(gizmo: Any, text: str) -> None:
@@ -65,10 +63,3 @@ def _bytes(plans: "Sequence[Mapping[str, Any]]") -> str:
     if not read and not made:
         return ""
     return f"Reads {spell_bytes(read)} and delivers {spell_bytes(made)} of pixels, uncompressed."
-
-
-def spell_bytes(count: int) -> str:
-    """Spell an amount of data: ``0.4 MB``, ``812 MB``, ``22.4 GB``."""
-    if count >= _GIGA:
-        return f"{count / _GIGA:.1f} GB"
-    return f"{count / _MEGA:.0f} MB" if count >= 10 * _MEGA else f"{count / _MEGA:.1f} MB"

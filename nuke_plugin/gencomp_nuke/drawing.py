@@ -12,8 +12,6 @@ import contextlib
 import logging
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +35,6 @@ FOLDER = "previews"
 _SHOWN = (BG, HOLDOUT, DEPTH)
 _KINDS = {"trajectory": motion.PATH, "scale": motion.CURVE, "transform": motion.MATRIX}
 _LONGEST = 4000  # Windows takes some 32,000 letters of a command in all.
-_LIMIT_S = 300.0
 _drawing: "set[str]" = set()
 
 
@@ -89,21 +86,14 @@ def _end(
     if failure is not None and not isinstance(failure, GencompError):
         log.error("the preview failed", exc_info=failure)
     with contextlib.suppress(ValueError):  # The node was deleted meanwhile.
-        if failure is None:
-            node.tell(gizmo, f"Drew the way: {told}")
-        else:
-            node.show(gizmo, str(failure), node.FAILED, node.FAILED)
-    if failure is None:
-        open_picture(picture)
-
-
-def open_picture(picture: Path) -> None:
-    """Let the machine show a picture."""
-    if sys.platform == "win32":
-        os.startfile(str(picture))
-        return
-    opener = "open" if sys.platform == "darwin" else "xdg-open"
-    subprocess.Popen([opener, str(picture)], env=tool.environment())
+        if failure is not None:
+            node.tell(gizmo, str(failure))
+            return
+        try:
+            tool.open_outside(picture)
+        except ToolFailed as error:
+            told = f"{told} {error}"
+        node.tell(gizmo, f"Drew the way: {told}")
 
 
 # --- which frames are looked at ------------------------------------------------------------------
@@ -231,20 +221,9 @@ def _made(
         picture.parent.mkdir(parents=True, exist_ok=True)
         places = {name: _spread(ask, name, own, folder) for name, own in files.items()}
         running = tool.start(settings, words(ask.request, places, picture))
-        try:
-            said, complained = running.communicate(timeout=_LIMIT_S)
-        except subprocess.TimeoutExpired as error:
-            running.kill()
-            running.communicate()
-            raise ToolFailed(
-                f"Drawing the way took more than {_LIMIT_S:g} seconds.",
-                hint="Try a shorter range.",
-            ) from error
+        said = tool.said(running, "The way")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if running.returncode != 0:
-        last = (complained.strip() or said.strip() or "it gave no reason").splitlines()[-1]
-        raise ToolFailed(f"The way cannot be drawn: {last}")
     return " ".join(line for line in said.splitlines() if line != str(picture))
 
 

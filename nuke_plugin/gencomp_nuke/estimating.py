@@ -51,7 +51,8 @@ def asked(run: Run, settings: Prefs) -> str:
         with working.client_for(run, server) as client:
             _connect_ready(client)
             plans = [client.check(part.request, anyway=True) for part in run.parts]
-            return costing.spell(plans) or "The server does not say what it costs."
+            said = costing.spell(plans) or "The server does not say what it costs."
+            return " ".join((said, *run.ask.notes))
     except GencompError as error:
         return f"No estimate: {error}"
     except Exception as error:  # The edge of the room: a bug of ours must reach the node.

@@ -80,10 +80,8 @@ def explode(gizmo: Any) -> None:
     frames = {name: ns for name, ns in jobs.delivered(manifest).items() if name != ORIGIN}
     tree = tree_of(gizmo, node.declared(gizmo), manifest, tuple(frames))
     with beside.beside(gizmo, f"Explode {gizmo.name()}"):
-        reads = {
-            layer: _read(gizmo, layer, numbers, place)
-            for place, (layer, numbers) in enumerate(frames.items())
-        }
+        rows = _rows(gizmo, tree, tuple(frames))
+        reads = {layer: _read(gizmo, layer, frames[layer], row) for layer, row in rows.items()}
         last, is_rewired = _merged(gizmo, tree, reads)
     rewired = " The layers are others now, so the Merges were connected anew." if is_rewired else ""
     node.tell(
@@ -126,6 +124,25 @@ def tree_of(
 
 
 # --- nodes ---------------------------------------------------------------------------------------
+
+
+def _rows(gizmo: Any, tree: Tree, layers: "tuple[str, ...]") -> "dict[str, int]":
+    """Return the row of every layer: beside its Merge, and below them what is in no Merge.
+
+    A layer that is new to a column keeps clear of the rows that others have already.
+    """
+    wanted = [tree.layer, *(step.layer for step in tree.steps)]
+    y = beside.origin(gizmo)[1]
+    there = [_mine(gizmo, layer, "Read") for layer in layers]
+    taken = {round((int(read.ypos()) - y) / _STEP_PX) for read in there if read is not None}
+    rows: dict[str, int] = {}
+    for layer in sorted(layers, key=lambda name: (name not in wanted, name)):
+        row = wanted.index(layer) if layer in wanted else len(wanted)
+        while row in taken:
+            row += 1
+        taken.add(row)
+        rows[layer] = row
+    return dict(sorted(rows.items(), key=lambda item: item[1]))
 
 
 def _read(gizmo: Any, layer: str, frames: "tuple[int, ...]", place: int) -> Any:

@@ -116,8 +116,8 @@ def _explained(pipe: Pipe, said: str) -> GencompError:
     """Return what an error of Nuke's renderer means for the artist."""
     if "cancel" in said.lower():
         return Cancelled("Rendering the inputs was cancelled.")
-    reason = said.strip() or "no reason given"
+    reason = said.strip().rstrip(".") or "no reason given"
     return BadPicture(
-        f"Nuke could not render the input '{pipe.header.name}': {reason}",
+        f"Nuke could not render the input '{pipe.header.name}': {reason}.",
         hint="Look at what is connected there, then press Generate again.",
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 _MAGIC = b"\x76\x2f\x31\x01"
 # Flags of the file's version: samples of any number in a pixel, several pictures in a file.
 _DEEP, _PARTS = 0x800, 0x1000
-_MOST_BYTES = 1 << 20
+# A shot has a thousand frames on a network disk: no more is read of each than most headers take.
+_USUAL_BYTES, _MOST_BYTES = 1 << 13, 1 << 20
 _UINT = 0
 
 
@@ -45,7 +46,16 @@ def head_of(path: Path) -> Head:
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
-        data = file.read(_MOST_BYTES)
+        data = file.read(_USUAL_BYTES)
+        try:
+            return _head_in(data)
+        except NoHead:
+            if len(data) < _USUAL_BYTES or data[:4] != _MAGIC:
+                raise
+        return _head_in(data + file.read(_MOST_BYTES))
+
+
+def _head_in(data: bytes) -> Head:
     if data[:4] != _MAGIC:
         raise NoHead("it is no EXR")
     try:
@@ -75,6 +85,8 @@ def _attributes(data: bytes) -> "dict[str, bytes]":
         _, place = _word(data, place)  # The kind; the names we read have one kind each.
         (size,) = struct.unpack_from("<i", data, place)
         place += 4
+        if size < 0:  # Going back would never end.
+            raise NoHead("its header makes no sense")
         found[name] = data[place : place + size]
         place += size
     return found

@@ -6,7 +6,6 @@ made from (``fingerprint.py``): nothing is rendered to know it. It stands in the
 result that was made without an interface. Main thread only.
 """
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
@@ -20,7 +19,6 @@ from gencomp_protocol.errors import MissingFrame
 from gencomp_protocol.request import Request
 
 KEY = "exactly"
-_VERSION = re.compile(r"v\d{3,}\Z")
 
 
 def key_of(run: Run) -> str:
@@ -40,7 +38,7 @@ def find(run: Run) -> Optional[Path]:
     """
     played = readback.played(run.gizmo)
     versions = [] if played is None else [played]
-    versions += [_as_played(folder, run) for folder in _versions(run.cache)]
+    versions += [_as_played(folder, run) for folder in reversed(jobs.whole(run.cache))]
     return next((folder for folder in versions if _is_it(folder, run)), None)
 
 
@@ -65,14 +63,6 @@ def play(gizmo: Any, folder: Path) -> None:
     if result is None:
         raise MissingFrame(f"There is no result in {folder}.", hint="Generate it again.")
     readback.show(gizmo, result)
-
-
-def _versions(cache: Path) -> "list[Path]":
-    """Return the folders of versions that are whole, the newest first."""
-    if not cache.is_dir():
-        return []
-    found = {int(p.name[1:]): p for p in cache.iterdir() if _VERSION.match(p.name)}
-    return [found[number] for number in sorted(found, reverse=True)]
 
 
 def _as_played(version: Path, run: Run) -> Path:

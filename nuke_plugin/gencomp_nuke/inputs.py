@@ -11,19 +11,21 @@ Rendered inputs stay in the cache for the next run. The oldest go once they are 
 settings allow.
 """
 
+import contextlib
 import itertools
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
 import nuke
-from gencomp_nuke import asis, background, export, node
-from gencomp_nuke.asking import Ask
+from gencomp_nuke import asis, background, export, madefrom, node
+from gencomp_nuke.asking import Ask, Pipe
 from gencomp_nuke.fingerprint import Prints
+from gencomp_nuke.mainthread import through
 from gencomp_nuke.prefs import Prefs
 from gencomp_protocol.errors import Cancelled, UnwritableOutput
 
@@ -33,6 +35,7 @@ STORE = "inputs"
 _BACKGROUND = "in a background Nuke"
 _GIGABYTE = 1 << 30
 _MANY_FRAMES = 50
+_ROUNDS = 3  # An expression of the clock differs at every look.
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,14 @@ class Supply:
         for path in mine:
             if self.store in path.parents:
                 os.utime(path)
-        others = [p for p in self.store.glob("*/*.exr") if p not in mine]
-        newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+        others = []
+        for path in self.store.glob("*/*.exr"):
+            with contextlib.suppress(FileNotFoundError):  # Another Nuke of this script was faster.
+                found = path.stat()
+                others += [] if path in mine else [(found.st_mtime, found.st_size, path)]
         held = 0
-        for path in newest_first:
-            held += path.stat().st_size
+        for _, size, path in sorted(others, reverse=True):
+            held += size
             if held > self.most_bytes:
                 path.unlink(missing_ok=True)
 
@@ -128,6 +134,20 @@ def ready(gizmo: Any, ask: Ask, folder: Path, settings: Prefs) -> "dict[str, dic
 def collect(gizmo: Any, ask: Ask, folder: Path, settings: Prefs) -> Supply:
     """Find the files of every input, and render what is not there yet. Main thread only.
 
+    Arguments and errors are those of :func:`collecting`.
+    """
+    found: Supply = through(collecting(gizmo, ask, folder, settings))
+    return found
+
+
+def collecting(
+    gizmo: Any, ask: Ask, folder: Path, settings: Prefs
+) -> "Generator[None, None, Supply]":
+    """Find the files of every input, a frame at each step, and last render what is not there yet.
+
+    Files are looked at one by one, and a network disk takes its time for each: between two steps
+    whoever goes through them may let an artist work on. Main thread only.
+
     Args:
         gizmo: A node of ours.
         ask: What it asks for.
@@ -138,14 +158,14 @@ def collect(gizmo: Any, ask: Ask, folder: Path, settings: Prefs) -> Supply:
         Cancelled, BadPicture, MissingFrame: As :func:`ready`.
     """
     store = node.cache_folder(gizmo, settings) / STORE
-    with node.full_resolution():
-        places = _places(gizmo, ask, store)
-    wanted = {
-        name: tuple(
-            n for n, path in frames.items() if _is_ours(path, store) and not _is_there(path)
-        )
-        for name, frames in places.items()
-    }
+    for _ in range(_ROUNDS):
+        then = _as_it_is(gizmo)
+        places, wanted = yield from _looked_up(gizmo, ask, store)
+        if _as_it_is(gizmo) == then:
+            break
+        log.info("something was turned while the inputs were looked at; they are looked at again")
+    else:  # It never rests: at once, so that no file is kept under the name of another picture.
+        places, wanted = through(_looked_up(gizmo, ask, store))
     rendering = None
     if any(wanted.values()):
         if _is_in_background(gizmo):
@@ -156,22 +176,67 @@ def collect(gizmo: Any, ask: Ask, folder: Path, settings: Prefs) -> Supply:
     return Supply(ask, folder, store, places, wanted, rendering, limit)
 
 
-def _places(gizmo: Any, ask: Ask, store: Path) -> "dict[str, dict[int, Path]]":
-    """Return where the file of every input and frame is, or will be."""
+def _as_it_is(gizmo: Any) -> "tuple[str, str]":
+    """Return what the pictures that would be rendered now depend on, as far as knobs say it."""
+    depth = gizmo.knob("gc_depth")
+    return madefrom.key_of(gizmo), "" if depth is None else str(depth.value())
+
+
+def _looked_up(
+    gizmo: Any, ask: Ask, store: Path
+) -> "Generator[None, None, tuple[dict[str, dict[int, Path]], dict[str, tuple[int, ...]]]]":
+    """Find where every file is or will be, and which frames have to be rendered, by input."""
+    places = yield from _places(gizmo, ask, store)
+    wanted = {}
+    for name, frames in places.items():
+        wanted[name] = tuple(
+            n for n, path in frames.items() if _is_ours(path, store) and not _is_there(path)
+        )
+        yield
+    return places, wanted
+
+
+def _places(
+    gizmo: Any, ask: Ask, store: Path
+) -> "Generator[None, None, dict[str, dict[int, Path]]]":
+    """Find where the file of every input and frame is, or will be, a frame at each step."""
     view = ask.view or nuke.views()[0]
     frames = [n for pipe in ask.pipes for n in pipe.header.frames]
     prints, tick = Prints(frames, view), _bar(len(frames))
     found = {}
     for pipe in ask.pipes:
-        files = asis.files_of(gizmo, pipe, view, tick) if sends_files(gizmo) else None
+        files = None
+        if sends_files(gizmo):
+            files = yield from _at_full_size(asis.files_of(gizmo, pipe, view), tick)
         if files is None:
             writer, stem = gizmo.node(pipe.writer), store / pipe.folder / pipe.folder
-            files = {}
-            for n in pipe.header.frames:
-                tick()
-                files[n] = stem.with_name(f"{stem.name}.{n:04d}.{prints.written(writer, n)}.exr")
+            files = yield from _at_full_size(_rendered_places(writer, stem, pipe, prints), tick)
         found[pipe.header.name] = files
     return found
+
+
+def _rendered_places(
+    writer: Any, stem: Path, pipe: Pipe, prints: Prints
+) -> "Generator[None, None, dict[int, Path]]":
+    files = {}
+    for n in pipe.header.frames:
+        yield
+        files[n] = stem.with_name(f"{stem.name}.{n:04d}.{prints.written(writer, n)}.exr")
+    return files
+
+
+def _at_full_size(
+    steps: "Generator[None, None, Any]", tick: "Callable[[], None]"
+) -> "Generator[None, None, Any]":
+    """Go through steps without proxy; between them the script's proxy is as the artist has it."""
+    while True:
+        with node.full_resolution():
+            try:
+                next(steps)
+            except StopIteration as over:
+                return over.value
+        tick()
+        yield
 
 
 def _bar(frames: int) -> "Callable[[], None]":

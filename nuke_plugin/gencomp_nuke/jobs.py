@@ -14,6 +14,7 @@ A version of takes or views holds one such result in each of their folders, ``v0
 ``v003/%V``.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -33,6 +34,7 @@ ANY_VIEW = "%V"
 DELETED = ".deleted"  # What stands in the place of a version that was, so its number stays taken.
 _PART = ".part"
 _NUMBERED = re.compile(r"v(\d{3,})(?:\.part|\.deleted)?\Z")
+_WHOLE = re.compile(r"v\d{3,}\Z")
 _TAKE = re.compile(r"take(\d+)\Z")
 
 
@@ -68,6 +70,9 @@ def reserve(cache: Path) -> Version:
                 part = final.with_name(final.name + _PART)
                 part.mkdir()
             except FileExistsError:
+                continue
+            if final.exists():  # Another session's became whole since this one looked.
+                part.rmdir()
                 continue
             return Version(part, final)
     except OSError as error:
@@ -127,11 +132,13 @@ def keep(version: Version, manifest: "Optional[Mapping[str, Any]]" = None) -> Pa
     if manifest is not None:
         settle(version, manifest)
     try:
-        shutil.rmtree(version.inputs, ignore_errors=True)
-        (version.folder / JOB).unlink(missing_ok=True)
         os.rename(version.folder, version.final)
     except OSError as error:
         raise _unwritable(version.final, error) from error
+    # Only now: until it has its name, a later Nuke may have to go on from these.
+    shutil.rmtree(version.final / INPUTS, ignore_errors=True)
+    with contextlib.suppress(OSError):  # The result is whole; this is litter then.
+        (version.final / JOB).unlink()
     return version.final
 
 
@@ -152,7 +159,20 @@ def unfinished(cache: Path) -> "list[Path]":
     if not cache.is_dir():
         return []
     found = [p for p in cache.iterdir() if p.name.endswith(_PART) and _NUMBERED.match(p.name)]
-    return sorted(found)
+    return sorted(found, key=number_of)
+
+
+def whole(cache: Path) -> "list[Path]":
+    """Return the folders of all whole versions, oldest first."""
+    if not cache.is_dir():
+        return []
+    found = [p for p in cache.iterdir() if is_whole(p.name) and p.is_dir()]
+    return sorted(found, key=number_of)
+
+
+def is_whole(name: str) -> bool:
+    """Tell whether a folder's name is that of a whole version, such as ``v002``."""
+    return _WHOLE.match(name) is not None
 
 
 # --- which result a folder is --------------------------------------------------------------------

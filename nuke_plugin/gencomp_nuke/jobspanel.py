@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gencomp_nuke.lookout import Lookout, Seen
+from gencomp_nuke.wrapping import spell_bytes, spell_seconds
 
 COLUMNS = ("Node", "State", "Progress", "Left", "Queue", "GPU memory")
 WAITING, QUEUED, RUNNING = "waiting", "queued", "running"
@@ -49,11 +50,11 @@ class Model:
 
     def __init__(self, runs: "Callable[[], Sequence[Any]]", lookout: Lookout) -> None:
         self._runs, self._lookout = runs, lookout
-        self._hidden: set[int] = set()
+        self._hidden: list[Any] = []
 
     def rows(self) -> "tuple[Row, ...]":
         """Return a row per run, newest first. Main thread only: it asks nodes for their names."""
-        shown = [run for run in self._runs() if id(run) not in self._hidden]
+        shown = [run for run in self._runs() if not self._is_hidden(run)]
         return tuple(row_of(run) for run in reversed(shown))
 
     def seen(self) -> Seen:
@@ -70,7 +71,10 @@ class Model:
 
     def hide_ended(self) -> None:
         """Leave out the runs that have ended by now."""
-        self._hidden.update(id(run) for run in self._runs() if run.is_over)
+        self._hidden = [run for run in self._runs() if run.is_over]
+
+    def _is_hidden(self, run: Any) -> bool:
+        return any(run is other for other in self._hidden)
 
     def show_node(self, identity: str) -> None:
         """Open the panel of a node. Main thread only."""
@@ -81,8 +85,6 @@ class Model:
 
 def row_of(run: Any) -> Row:
     """Return a run as the panel shows it. Main thread only."""
-    from gencomp_nuke.watching import spell_seconds  # Needs what a run needs, so it is here.
-
     doing, state = run.doing, state_of(run)
     is_over = state in (DONE, FAILED, CANCELLED)
     percent = doing.percent
@@ -96,7 +98,7 @@ def row_of(run: Any) -> Row:
         "" if is_over else progress,
         spell_seconds(doing.left_s) if known_left else "",
         str(doing.place) if doing.place and not is_over else "",
-        f"{doing.memory_bytes / 1e9:.1f} GB" if doing.memory_bytes else "",
+        spell_bytes(doing.memory_bytes) if doing.memory_bytes else "",
     )
     return Row(run.identity, state, cells, doing.sentence if run.error is None else str(run.error))
 

@@ -274,10 +274,7 @@ def at_playhead() -> None:
     gizmo = nuke.thisNode()
     if gizmo.knob(STATE) is None or not gizmo.shown():
         return
-    was_modified = nuke.modified()
     show_state(gizmo)
-    if not was_modified:
-        nuke.modified(False)
 
 
 # --- inside --------------------------------------------------------------------------------------

@@ -172,7 +172,7 @@ class _Watch:
     def _limit_s(self, path: Path) -> float:
         """Return the silence that is too long: three beats where the process is gone for sure."""
         owner = owner_of(path)
-        if owner.pid and owner.host == socket.gethostname() and not _is_alive(owner.pid):
+        if owner.pid and owner.host == socket.gethostname() and not is_alive(owner.pid):
             return 3 * self._silence_s / _BEATS
         return self._silence_s
 
@@ -216,7 +216,7 @@ def _myself() -> Owner:
     return Owner(socket.gethostname(), os.getpid(), user)
 
 
-def _is_alive(pid: int) -> bool:
+def is_alive(pid: int) -> bool:
     """Tell whether a process of this machine runs; where that cannot be asked, that it does."""
     if os.name == "nt":
         return True

@@ -36,13 +36,15 @@ def log_file() -> Path:
 
 def setup() -> None:
     """Send the lines of both rooms to file and console; calling it again changes nothing."""
-    for name in _ROOMS:
-        logger = logging.getLogger(name)
-        if any(isinstance(handler, Console) for handler in logger.handlers):
-            continue
+    loggers = [logging.getLogger(name) for name in _ROOMS]
+    missing = [one for one in loggers if not any(isinstance(h, Console) for h in one.handlers)]
+    if not missing:
+        return
+    handlers = _handlers()  # Shared: two of them on one file would rotate it under each other.
+    for logger in missing:
         logger.setLevel(logging.INFO)
         logger.propagate = False
-        for handler in _handlers():
+        for handler in handlers:
             handler.setFormatter(logging.Formatter(_FORMAT))
             logger.addHandler(handler)
 
@@ -53,7 +55,7 @@ def _handlers() -> "list[logging.Handler]":
     path = log_file()
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # Delayed: the file is opened with the first line, and shared by all rooms' loggers.
+        # Delayed: the file is opened with the first line.
         file = logging.handlers.RotatingFileHandler(
             str(path), maxBytes=_MOST_BYTES, backupCount=2, encoding="utf-8", delay=True
         )

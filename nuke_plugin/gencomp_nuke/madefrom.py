@@ -7,19 +7,22 @@ files, so that looking is cheap, and a script that is opened on another machine 
 is not out of date for it. Main thread only.
 """
 
+import re
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Optional
 
 from gencomp_nuke import node
 from gencomp_nuke.colours import working_space
 from gencomp_nuke.fingerprint import Prints
 from gencomp_protocol.errors import GencompError
+from gencomp_protocol.frames import FrameRange
 
 KEY = "gc_key"
+FRAMES_CHANGED = "frames have changed"
 _KNOBS, _FRAMES, _INPUTS = "knobs", "frames", "inputs"
 _WORDS = {
     _KNOBS: "knobs have changed",
-    _FRAMES: "frames have changed",
+    _FRAMES: FRAMES_CHANGED,
     _INPUTS: "what is connected has changed",
 }
 # Knobs that are not sent by their own name, and say what is.
@@ -28,11 +31,16 @@ _SENT_TOO = ("gc_clean_cover", "gc_clean_frames")
 _SENT_STEMS = ("gc_name", "gc_channel")
 
 
-def key_of(gizmo: Any) -> str:
-    """Return what a result would be made from now."""
+def key_of(gizmo: Any, frames: Optional[FrameRange] = None) -> str:
+    """Return what a result would be made from now.
+
+    Args:
+        gizmo: A node of ours.
+        frames: The frames, where they are others than the node's.
+    """
     parts = {
         _KNOBS: _of_knobs(gizmo),
-        _FRAMES: _of_frames(gizmo),
+        _FRAMES: _of_frames(gizmo) if frames is None else _spelt(frames),
         _INPUTS: of_inputs(gizmo)[0],
     }
     return " ".join(f"{name}={digest}" for name, digest in parts.items())
@@ -49,7 +57,11 @@ def changed(gizmo: Any) -> str:
     if not then or not str(gizmo["gc_folder"].value()):
         return ""
     now = _parts(key_of(gizmo))
-    return " and ".join(words for name, words in _WORDS.items() if then.get(name) != now[name])
+    found = [words for name, words in _WORDS.items() if then.get(name) != now[name]]
+    if len(found) < 2:
+        return "".join(found)
+    *before, last = [re.sub(r" ha(s|ve) changed$", "", words) for words in found]
+    return f"{', '.join(before)} and {last} have changed"
 
 
 def counts(gizmo: Any, knob: str) -> bool:
@@ -71,9 +83,13 @@ def _of_knobs(gizmo: Any) -> str:
 def _of_frames(gizmo: Any) -> str:
     """Return the frames as a word."""
     try:
-        return str(node.frame_range(gizmo)).replace(" ", "")
+        return _spelt(node.frame_range(gizmo))
     except GencompError as error:  # None can be asked for now; none are what they were.
         return error.code
+
+
+def _spelt(frames: FrameRange) -> str:
+    return str(frames).replace(" ", "")
 
 
 def _text(knob: Any) -> str:

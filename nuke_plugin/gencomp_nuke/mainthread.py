@@ -8,12 +8,16 @@ the main thread never waits for another one without pumping.
 
 import logging
 import queue
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from typing import Any
+
+from gencomp_protocol.errors import Cancelled
 
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.1
+_SLICE_S = 0.02  # Half of what an artist begins to feel.
 
 
 class MainThread:
@@ -39,11 +43,25 @@ class MainThread:
                 answer.put((True, fn()))
             except Exception as error:  # Carried to the thread that asked, and raised there.
                 answer.put((False, error))
+            except BaseException:  # Ctrl-C in a terminal: whoever asked must not wait for ever.
+                answer.put((False, Cancelled("Stopped in the midst of a call.")))
+                raise
 
         self._send(answered)
         good, value = answer.get()
         if not good:
             raise value
+        return value
+
+    def go_through(self, begin: "Callable[[], Generator[None, None, Any]]") -> Any:
+        """Let the main thread go through a generator, a slice of time at once; return its value.
+
+        Between slices an artist works on. What the generator raises is raised here.
+        """
+        steps = self.call(begin)
+        is_over, value = False, None
+        while not is_over:
+            is_over, value = self.call(lambda: _slice(steps))
         return value
 
 
@@ -64,6 +82,25 @@ class Pump:
                 self._calls.get(timeout=_WAIT_S)()
             except queue.Empty:
                 continue
+
+
+def _slice(steps: "Generator[None, None, Any]") -> "tuple[bool, Any]":
+    """Take steps for a slice of time; tell whether that was all, and what came of it."""
+    until = time.monotonic() + _SLICE_S
+    while time.monotonic() < until:
+        try:
+            next(steps)
+        except StopIteration as over:
+            return True, over.value
+    return False, None
+
+
+def through(steps: "Generator[None, None, Any]") -> Any:
+    """Go through a generator at once, where nobody else needs this thread; return its value."""
+    is_over, value = False, None
+    while not is_over:
+        is_over, value = _slice(steps)
+    return value
 
 
 def _logged(fn: "Callable[[], None]") -> None:

@@ -225,6 +225,9 @@ def _play(made: Any) -> None:
     """Let a node play the result that its folder knob names; say so where it cannot."""
     from gencomp_nuke import callbacks, node
 
+    run = callbacks.running(made)
+    if run is not None:  # Its job goes on, and ends on this node now.
+        run.attach(made)
     if str(made["gc_folder"].evaluate() or ""):
         callbacks.guarded(callbacks.play_folder)(made)
     else:

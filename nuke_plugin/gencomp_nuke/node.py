@@ -17,11 +17,13 @@ import nuke
 from gencomp_nuke.caches import cache_folder as cache_folder
 from gencomp_nuke.declared import OMNIMATTE, Declaration, PipeSpec, declaration
 from gencomp_nuke.jobs import spell
-from gencomp_nuke.wrapping import wrapped
+from gencomp_nuke.wrapping import put_status
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import STILLS
 
+_UNTRAINED = "pictures mean nothing"  # Said once is enough.
 IDLE, RUNNING, FAILED, STALE = "idle", "running", "failed", "stale"
+OUT_OF_DATE, RESUME = "Out of date:", "resume"
 # Colours of the node in the graph, 0xRRGGBBAA; 0 is Nuke's own.
 _TILE = {IDLE: 0, RUNNING: 0x7F6A1FFF, FAILED: 0x8F2020FF, STALE: 0xC8801FFF}
 
@@ -40,14 +42,16 @@ def identify(node: Any) -> str:
     its own for the next.
     """
     mine = str(node["gc_id"].value())
-    twins = [n for n in _all_ours() if n["gc_id"].value() == mine and not _same(n, node)]
+    twins = [n for n in in_script() if n["gc_id"].value() == mine and not _same(n, node)]
     if not mine or twins:
         mine = uuid.uuid4().hex[:8]
-        node["gc_id"].setValue(mine)
+        with quietly():
+            node["gc_id"].setValue(mine)
     return mine
 
 
-def _all_ours() -> "list[Any]":
+def in_script() -> "list[Any]":
+    """Return every node of ours in the script, in groups too."""
     return [n for n in nuke.allNodes(group=nuke.root(), recurseGroups=True) if is_ours(n)]
 
 
@@ -134,18 +138,24 @@ def range_of(node: Any, pipe: str) -> FrameRange:
 
 @contextlib.contextmanager
 def quietly() -> "Iterator[None]":
-    """Keep what is set inside out of the undo list: nobody wants to undo a progress bar."""
+    """Keep what is set inside out of the undo list, and a script that was saved as saved.
+
+    Nobody wants to undo a progress bar, nor to be asked to save one.
+    """
+    was_modified = bool(nuke.modified())
     nuke.Undo.disable()
     try:
         yield
     finally:
         nuke.Undo.enable()
+        if not was_modified:
+            nuke.modified(False)
 
 
 def show(node: Any, sentence: str, state: str, note: str = "") -> None:
     """Put a sentence on the node, a word or two under its name, and the colour of its state."""
     with quietly():
-        node["gc_status"].setValue(wrapped(sentence))
+        put_status(node, sentence)
         node["gc_note"].setValue(note)
         if int(node["tile_color"].value()) != _TILE[state]:
             node["tile_color"].setValue(_TILE[state])
@@ -159,13 +169,15 @@ def show_result(node: Any, notes: "Sequence[str]" = ()) -> None:
         return
     first, last = (int(node[f"gc_result_{end}"].value()) for end in ("first", "last"))
     name = spell(Path(folder))
-    sentence = f"Plays {name}, frames {FrameRange(first, last)}.{made_with(node)}"
+    made = made_with(node)
+    notes = [note for note in notes if _UNTRAINED not in note or _UNTRAINED not in made]
+    sentence = f"Plays {name}, frames {FrameRange(first, last)}.{made}"
     sentence += f" Note: {' '.join(notes)}" if notes else ""
     from gencomp_nuke import madefrom  # It reads nodes: imported above, this would be a circle.
 
     changed = madefrom.changed(node)
     if changed:
-        show(node, f"Out of date: {changed} since. {sentence}", STALE, f"{name}, out of date")
+        show(node, f"{OUT_OF_DATE} {changed} since. {sentence}", STALE, f"{name}, out of date")
     else:
         show(node, sentence, IDLE, name)
 
@@ -181,7 +193,7 @@ def tell(node: Any, sentence: str) -> None:
     if node["gc_note"].value() == FAILED:
         show_result(node)
     with quietly():
-        node["gc_status"].setValue(wrapped(sentence))
+        put_status(node, sentence)
 
 
 def made_with(node: Any) -> str:

@@ -24,6 +24,13 @@ _TRACKERS, _TRANSFORMS = ("Tracker4",), ("Transform", "TransformMasked")
 _COLUMNS, _X, _Y, _ENABLED = 31, 2, 3, 0
 _TABLE = re.compile(r"\{\s*\d+\s+(\d+)\s+(\d+)\s*\}")
 _STRAIGHT = 1e-6
+# What says nothing of an element, and what a way of one kind goes in place of.
+_NOTHING = {TRAJECTORY: "", TRANSFORM: "", SCALE: "1", "rotate": "0", "skew": "0"}
+_INSTEAD = {
+    motion.PATH: (TRANSFORM,),
+    motion.MATRIX: (TRAJECTORY, SCALE, "rotate", "skew"),
+    motion.CURVE: (),
+}
 Matrix = tuple[float, float, float, float, float, float]
 
 
@@ -41,9 +48,9 @@ def add_point(gizmo: Any) -> None:
     keys = _keys(gizmo, name)
     point = tuple(float(gizmo["gc_point"].getValueAt(frame, index)) for index in (0, 1))
     keys[float(frame)] = point
-    _write(gizmo, TRAJECTORY, name, _timed(keys), motion.PATH)
+    emptied = _write(gizmo, TRAJECTORY, name, _timed(keys), motion.PATH)
     place = f"{point[0]:g},{point[1]:g}"
-    node.tell(gizmo, f"At {frame} {_called(gizmo, name)} is at {place}.{_idle(gizmo, name)}")
+    node.tell(gizmo, f"At {frame} {_called(gizmo, name)} is at {place}.{emptied}")
 
 
 def remove_point(gizmo: Any) -> None:
@@ -80,18 +87,18 @@ def sample(gizmo: Any) -> None:
     frames = tuple(node.frame_range(gizmo))
     if source.Class() in _TRACKERS:
         keys = _tracked(source, track, frames)
-        _write(gizmo, TRAJECTORY, name, keys, motion.PATH)
-        told = f"{len(keys.frames)} points.{_idle(gizmo, name)}"
+        emptied = _write(gizmo, TRAJECTORY, name, keys, motion.PATH)
+        told = f"{len(keys.frames)} points"
     elif source.Class() in _TRANSFORMS:
         keys = _steady(frames, [matrix_at(source, frame) for frame in frames])
-        _write(gizmo, TRANSFORM, name, keys, motion.MATRIX)
+        emptied = _write(gizmo, TRANSFORM, name, keys, motion.MATRIX)
         told = f"{len(keys.frames)} matrices" if keys.frames else "one matrix, for it does not move"
     else:
         raise BadKnob(
             f"{source.name()} is a {source.Class()}, and no way can be taken from that.",
             hint="Name a Tracker or a Transform; a tracker exports Transforms.",
         )
-    node.tell(gizmo, f"Took the way of {source.name()}: {told.rstrip('.')}.")
+    node.tell(gizmo, f"Took the way of {source.name()}: {told}.{emptied}")
 
 
 def sample_scale(gizmo: Any) -> None:
@@ -99,9 +106,15 @@ def sample_scale(gizmo: Any) -> None:
 
     Raises:
         MissingInput: The chosen element is not connected.
-        BadKnob: The size is not above 0 somewhere; names the frame.
+        BadKnob: The size is not above 0 somewhere; names the frame. Or matrices hold one already.
     """
     name, frames = _chosen(gizmo), tuple(node.frame_range(gizmo))
+    if motion.section_of(str(gizmo[TRANSFORM].value()), name, TRANSFORM):
+        raise BadKnob(
+            f"The knob transform says how large {_called(gizmo, name)} is.",
+            hint="Animate the Transform and take its way again, or empty the knob.",
+            knob=TRANSFORM,
+        )
     values = [float(gizmo["gc_scale_curve"].getValueAt(frame)) for frame in frames]
     bad = next((n for n, value in zip(frames, values) if not value > 0), None)
     if bad is not None:
@@ -287,23 +300,36 @@ def _timed(keys: "dict[float, tuple[float, ...]]") -> Keys:
     return Keys(frames, tuple(keys[frame] for frame in frames))
 
 
-def _write(gizmo: Any, knob: str, name: str, keys: Keys, kind: str) -> None:
-    """Write one element's section of a knob; one step of the undo list."""
-    text = str(gizmo[knob].value())
-    bodies = motion.sections(text, knob)
-    bodies[_section(gizmo, knob, name)] = motion.spell_keys(keys)
-    parts = [f"{one}: {body}" if one else body for one, body in bodies.items() if body]
+def _write(gizmo: Any, knob: str, name: str, keys: Keys, kind: str) -> str:
+    """Write one element's section of a knob, and empty those that say the same in another way.
+
+    A server takes one way of saying where an element goes. One step of the undo list.
+
+    Returns:
+        A sentence that names what was emptied, a space before; empty for nothing.
+    """
     with nuke.Undo(f"{knob} of {_called(gizmo, name)}"):
-        gizmo[knob].setValue(" | ".join(parts))
+        _put(gizmo, knob, name, motion.spell_keys(keys))
         if kind == motion.PATH and gizmo[MODE].value() in ("polyline", "track"):
             gizmo[MODE].setValue("auto")
+        others = [other for other in _INSTEAD[kind] if _empty(gizmo, other, name)]
+    return f" Emptied {' and '.join(others)}: this goes in place of it." if others else ""
 
 
-def _idle(gizmo: Any, name: str) -> str:
-    """Return a sentence about a transform that is used instead of the trajectory."""
-    if not motion.section_of(str(gizmo[TRANSFORM].value()), name, TRANSFORM):
-        return ""
-    return " The knob transform is not empty, and is used instead."
+def _empty(gizmo: Any, knob: str, name: str) -> bool:
+    """Let a knob say nothing of an element any more; return whether it said something."""
+    if motion.section_of(str(gizmo[knob].value()), name, knob) in ("", _NOTHING[knob]):
+        return False
+    _put(gizmo, knob, name, _NOTHING[knob])
+    return True
+
+
+def _put(gizmo: Any, knob: str, name: str, body: str) -> None:
+    """Set one element's section of a knob; an empty one goes."""
+    bodies = motion.sections(str(gizmo[knob].value()), knob)
+    bodies[_section(gizmo, knob, name)] = body
+    parts = [f"{one}: {body}" if one else body for one, body in bodies.items() if body]
+    gizmo[knob].setValue(" | ".join(parts))
 
 
 def _steady(frames: "Sequence[int]", values: "Sequence[tuple[float, ...]]") -> Keys:

@@ -21,6 +21,7 @@ from typing import Any, Optional
 
 from gencomp_nuke import jobs
 from gencomp_nuke.asking import Ask, Pipe
+from gencomp_nuke.lock import is_alive
 from gencomp_nuke.runs import Part, Run
 from gencomp_protocol.codec import request_from_plain, request_to_plain
 from gencomp_protocol.errors import GencompError, MissingFrame, UnwritableOutput
@@ -112,12 +113,19 @@ def held(version: jobs.Version) -> "Iterator[None]":
         yield
     finally:
         over.set()
+        thread.join(_BEAT_S)  # A beat after the end would hold what was let go.
 
 
 def let_go(version: jobs.Version) -> None:
     """Let whoever opens the script next take a version that this Nuke no longer works on."""
     with contextlib.suppress(OSError):
         os.utime(version.folder / jobs.JOB, (0, 0))
+
+
+def is_free(version: jobs.Version) -> bool:
+    """Tell whether a version still waits for somebody to go on with it."""
+    found = read(version.folder)
+    return found is not None and not found.is_held
 
 
 def waiting(cache: Path, identity: str) -> "list[Pending]":
@@ -169,17 +177,7 @@ def _is_held(host: str, pid: int, silent_s: float) -> bool:
     """Tell whether the Nuke that wrote a job file still works on it."""
     if host != socket.gethostname() or sys.platform == "win32":
         return silent_s < _SILENT_S
-    return silent_s < _SILENT_HERE_S and _is_running(pid)
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # It runs, and is another user's.
-        return True
-    return True
+    return silent_s < _SILENT_HERE_S and is_alive(pid)
 
 
 # --- to and from plain data ----------------------------------------------------------------------

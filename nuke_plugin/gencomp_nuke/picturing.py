@@ -3,7 +3,6 @@
 
 import contextlib
 import logging
-import subprocess
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import Any, Optional
 
 import nuke
 from gencomp_nuke import node, prefs, tool
-from gencomp_protocol.errors import GencompError, InternalError, ToolFailed
+from gencomp_protocol.errors import GencompError, InternalError
 from gencomp_protocol.locate import home_folder
 
 log = logging.getLogger(__name__)
 
 FOLDER = "pictures"
-_LIMIT_S = 300.0
 _PANEL_PX = 640
 _drawing: "set[str]" = set()
 
@@ -31,18 +29,16 @@ def draw(gizmo: Any, name: str, words: "Sequence[str]") -> None:
         words: The command's words.
 
     Raises:
-        GencompError: The command cannot be started; without an interface also why it failed.
+        GencompError: Without an interface: why there is no picture.
     """
     settings, identity = prefs.load(), node.identify(gizmo)
     picture = home_folder() / FOLDER / f"{identity}_{name}.png"
     if identity in _drawing:
         return
     picture.parent.mkdir(parents=True, exist_ok=True)
-    running = tool.start(settings, [*words, "-o", str(picture)])
+    whole = [*words, "-o", str(picture)]
     if not nuke.GUI:
-        failure = _waited(running)
-        if failure is not None:
-            raise failure
+        tool.said(tool.start(settings, whole), "The picture")
         _show(gizmo, name, picture)
         return
     _drawing.add(identity)
@@ -51,27 +47,15 @@ def draw(gizmo: Any, name: str, words: "Sequence[str]") -> None:
     def work() -> None:
         failure: Optional[GencompError] = None
         try:
-            failure = _waited(running)
+            tool.said(tool.start(settings, whole), "The picture")
+        except GencompError as error:
+            failure = error
         except Exception as error:  # The edge of the thread: it ends as a sentence on the node.
             log.exception("drawing failed")
             failure = InternalError(f"gencomp failed ({type(error).__name__}: {error}).")
         nuke.executeInMainThread(_end, (gizmo, identity, name, picture, failure))
 
     threading.Thread(target=work, name="gencomp drawing", daemon=True).start()
-
-
-def _waited(running: "subprocess.Popen[str]") -> Optional[GencompError]:
-    """Wait for the command; return why there is no picture, or None."""
-    try:
-        said, complained = running.communicate(timeout=_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        running.kill()
-        running.communicate()
-        return ToolFailed(f"Drawing took more than {_LIMIT_S:g} seconds.")
-    if running.returncode == 0:
-        return None
-    last = (complained.strip() or said.strip() or "it gave no reason").splitlines()[-1]
-    return ToolFailed(f"The picture cannot be drawn: {last}")
 
 
 def _end(
@@ -81,7 +65,7 @@ def _end(
     _drawing.discard(identity)
     with contextlib.suppress(ValueError):  # The node was deleted meanwhile.
         if failure is not None:
-            node.show(gizmo, str(failure), node.FAILED, node.FAILED)
+            node.tell(gizmo, str(failure))
         else:
             _show(gizmo, name, picture)
 

@@ -17,7 +17,13 @@ from gencomp_protocol.errors import BadName
 from gencomp_protocol.layers import check_object_names
 
 _SINCE_SCHEMA = 2
-_SAYS_NOTHING = ("Dot", "NoOp")
+# What an artist puts behind a matte: it is still the same thing's. A Roto on a plate is not.
+_SAME_MATTE = (
+    *("Dot", "NoOp", "PostageStamp", "Blur", "EdgeBlur", "Defocus", "Median", "Soften"),
+    *("Dilate", "Erode", "FilterErode", "Grade", "Multiply", "Add", "Gamma", "Clamp", "Invert"),
+    *("ColorLookup", "Expression", "Premult", "Unpremult", "Shuffle", "Shuffle2", "Remove"),
+    *("Transform", "CornerPin2D", "Crop", "Reformat", "TimeOffset", "FrameHold", "FrameRange"),
+)
 _FRAME = re.compile(r"[._-]?(%0?\d*d|#+|\d+)$")
 _MOST_LETTERS = 32
 _PLAIN_LAYERS = ("rgba", "rgb", "alpha")
@@ -153,16 +159,23 @@ def _of_channel(channel: str) -> str:
 
 
 def _of_node(source: Any) -> str:
-    """Return the name that a node's artist or its files gave it; empty for a name of Nuke's."""
-    while source.Class() in _SAYS_NOTHING and source.input(0) is not None:
+    """Return the name that a node's artist or its files gave it; empty for a name of Nuke's.
+
+    A blur or a grade between says nothing while it has the name that Nuke gave it.
+    """
+    while _is_unnamed(source) and source.Class() in _SAME_MATTE and source.input(0) is not None:
         source = source.input(0)
-    name = str(source.name())
-    if name.rstrip("0123456789").lower() != source.Class().rstrip("0123456789").lower():
-        return name
+    if not _is_unnamed(source):
+        return str(source.name())
     if source.Class() != "Read":
         return ""
     stem = str(source["file"].value()).replace("\\", "/").rpartition("/")[2].rpartition(".")[0]
     return _FRAME.sub("", stem)
+
+
+def _is_unnamed(source: Any) -> bool:
+    name = str(source.name()).rstrip("0123456789").lower()
+    return name == str(source.Class()).rstrip("0123456789").lower()
 
 
 def _cleaned(text: str) -> str:

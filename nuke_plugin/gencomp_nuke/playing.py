@@ -6,6 +6,8 @@ Python. The inner nodes of a layer are ``Read_KEY``, ``Layer_KEY`` and ``Copy_KE
 the knob ``gc_has_KEY``; the key is the layer's name, or holds the number of the object's pipe.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -27,6 +29,7 @@ from gencomp_protocol.layers import BACKGROUND, OBJECT_SUFFIX
 _SCRIPT_FOLDER = "[file dirname [value root.name]]"
 _OVER, _TOP = "Over_", "Add_residual"
 _RGBA = ("red", "green", "blue", "alpha")
+_SET_NOW: "list[str]" = []
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ def play(gizmo: Any, result: Result) -> None:
     """Make a node play a result: point its Reads at it and name the layers. One undo step."""
     told = node.declared(gizmo)
     node.follow_inputs(gizmo)
-    with nuke.Undo(f"{gizmo.name()} result"):
+    with _at_work(gizmo), nuke.Undo(f"{gizmo.name()} result"):
         for knob, value in _knobs(gizmo, told, result).items():
             gizmo[knob].setValue(value)
         for key, name in _layers(told, result).items():
@@ -70,6 +73,24 @@ def play(gizmo: Any, result: Result) -> None:
         _spell_outputs(gizmo, told, result)
         _order_layers(gizmo, told, result)
         _reload(gizmo)
+
+
+@contextlib.contextmanager
+def _at_work(gizmo: Any) -> "Iterator[None]":
+    name = str(gizmo.fullName())
+    _SET_NOW.append(name)
+    try:
+        yield
+    finally:
+        _SET_NOW.remove(name)
+
+
+def is_set_now(gizmo: Any) -> bool:
+    """Tell whether a node is just made to play a result, so that its folder need not be followed.
+
+    Nuke calls back for every knob that is set. Main thread only.
+    """
+    return str(gizmo.fullName()) in _SET_NOW
 
 
 def is_played(gizmo: Any, result: Result) -> bool:

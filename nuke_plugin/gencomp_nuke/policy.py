@@ -8,9 +8,10 @@ Nuke calls :func:`before_render` before each Write. Every node of ours above it 
     compute   first makes the result of what the node is now, once however many render it
     error     stops unless the result is whole and of what the node is now
 
-It stops by an exception, which Nuke takes for the end of the render; one line says why. Reading
-needs nothing but Nuke. Computing is done by a Nuke of its own from the script as it is on disk,
-since a render cannot start another one inside itself.
+Beyond the frames of a result its first or last one is held, and a line says so at each such frame;
+with ``error`` it stops there, too. It stops by an exception, which Nuke takes for the end of the
+render; one line says why. Reading needs nothing but Nuke. Computing is done by a Nuke of its own
+from the script as it is on disk, since a render cannot start another one inside itself.
 """
 
 import logging
@@ -38,6 +39,8 @@ def watch() -> None:
     if not nuke.GUI:
         nuke.removeBeforeRender(before_render)
         nuke.addBeforeRender(before_render)
+        nuke.removeBeforeFrameRender(before_frame)
+        nuke.addBeforeFrameRender(before_frame)
 
 
 def before_render() -> None:
@@ -54,6 +57,24 @@ def before_render() -> None:
         except PolicyError as error:
             nuke.tprint(f"Error: {error}")
             raise
+
+
+def before_frame() -> None:
+    """Tell of every node that holds a frame of its result where it has none for this one.
+
+    Raises:
+        PolicyError: It is not to be held.
+    """
+    if nuke.GUI:
+        return
+    for gizmo in upstream.ours_above([nuke.thisNode()], is_same_frame=True):
+        held = stock.holds(gizmo, int(nuke.frame()))
+        if not held or _KNOB not in gizmo.knobs():
+            continue
+        if str(gizmo[_KNOB].value()) == _ERROR:
+            nuke.tprint(f"Error: {held} {_cure(gizmo)}")
+            raise PolicyError(f"{held} {_cure(gizmo)}")
+        nuke.tprint(held)
 
 
 def follow(gizmo: Any) -> None:
@@ -86,6 +107,8 @@ def _out_of_date(gizmo: Any) -> str:
     except ImportError as error:
         return f"Whether {gizmo.fullName()} is out of date cannot be told here ({error})."
     changed = madefrom.changed(gizmo)
+    if changed == madefrom.FRAMES_CHANGED:  # Those that render are looked at one by one.
+        return ""
     return f"{gizmo.fullName()} is out of date: {changed}." if changed else ""
 
 

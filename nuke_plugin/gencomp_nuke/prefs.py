@@ -8,8 +8,9 @@ The environment wins over the file, the file over the defaults. A file is a map,
 import difflib
 import json
 import os
+import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.locate import home_folder
 
 SETTINGS_FILE = "nuke.json"
+DEFAULT = "default"
+_WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')  # On Windows.
 _VARIABLES = {
     "server_command": "GENCOMP_SERVER_COMMAND",
     "gencomp_command": "GENCOMP_COMMAND",
@@ -72,19 +75,53 @@ class Prefs:
         """Return the words of ``server_command``."""
         return self.words(self.server_command)
 
+    @property
+    def pairs(self) -> "list[tuple[str, str]]":
+        """Return what a path of another system starts with, and what it starts with here."""
+        found = []
+        for entry in filter(None, (word.strip() for word in self.path_map.split(";"))):
+            there, equals, here = (word.strip().replace("\\", "/") for word in entry.partition("="))
+            if not (there and equals and here):
+                raise BadKnob(
+                    f"The setting path_map has '{entry}', which is no pair.",
+                    hint="Write it as P:/=/mnt/p/ with ; between pairs.",
+                )
+            found.append((there, here))
+        return found
+
     @staticmethod
-    def words(text: str) -> "tuple[str, ...]":
-        """Return the words of a command line."""
-        return tuple(shlex.split(text, posix=os.name != "nt"))
+    def words(text: str, is_windows: bool = os.name == "nt") -> "tuple[str, ...]":
+        """Return the words of a command line.
+
+        Args:
+            text: The line.
+            is_windows: Whether it is read as on Windows: a backslash stands for itself, and
+                nothing but ``"`` quotes.
+
+        Raises:
+            BadKnob: A quotation in it is not closed.
+        """
+        try:
+            if not is_windows:
+                return tuple(shlex.split(text))
+            if text.count('"') % 2:
+                raise ValueError("No closing quotation")
+        except ValueError as error:
+            raise BadKnob(
+                f"The command line '{text}' cannot be read ({error}).",
+                hint="Put a path with spaces between two quotation marks.",
+            ) from error
+        return tuple(word.replace('"', "") for word in _WORD.findall(text))
 
 
 def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:
     """Read the settings.
 
     Raises:
-        BadKnob: The file cannot be understood, or a setting is unknown or of the wrong kind.
+        BadKnob: The file cannot be understood, or a setting is unknown or cannot be; names where
+            it comes from.
     """
-    values = _from_file(home_folder(environ) / SETTINGS_FILE)
+    values, sources = _from_file(home_folder(environ) / SETTINGS_FILE), origins(environ)
     for name, variable in _VARIABLES.items():
         if environ.get(variable):
             values[name] = environ[variable]
@@ -94,7 +131,22 @@ def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Settings are: {', '.join(known)}."
             raise BadKnob(f"There is no setting '{name}' in {SETTINGS_FILE}.", hint=hint)
-    return Prefs(**{name: _typed(name, value) for name, value in values.items()})
+    made = Prefs(**{name: _typed(name, value, sources[name]) for name, value in values.items()})
+    for name, check in _CHECKS.items():
+        try:
+            check(made)
+        except BadKnob as error:
+            raise BadKnob(f"{name} from {sources[name]}: {error}") from error
+    return made
+
+
+# Settings that have a form of their own, and what reads them.
+_CHECKS: "Mapping[str, Callable[[Prefs], object]]" = {
+    "server_command": lambda prefs: prefs.command,
+    "gencomp_command": lambda prefs: prefs.words(prefs.gencomp_command),
+    "background_nuke": lambda prefs: prefs.words(prefs.background_nuke),
+    "path_map": lambda prefs: prefs.pairs,
+}
 
 
 def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
@@ -105,7 +157,7 @@ def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
     """
     path = home_folder(environ) / SETTINGS_FILE
     from_file = _from_file(path)
-    found = {field.name: "default" for field in fields(Prefs)}
+    found = {field.name: DEFAULT for field in fields(Prefs)}
     for name in found:
         variable = _VARIABLES.get(name, "")
         if variable and environ.get(variable):
@@ -115,11 +167,14 @@ def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
     return found
 
 
-def _typed(name: str, value: Any) -> Any:
+def _typed(name: str, value: Any, source: str) -> Any:
     if name not in _WHOLE:
         return str(value)
     if not str(value).isdigit():
-        raise BadKnob(f"Setting '{name}' takes a whole number of {_WHOLE[name]}, not {value!r}.")
+        raise BadKnob(
+            f"Setting '{name}' takes a whole number of {_WHOLE[name]}, not {value!r}.",
+            hint=f"It comes from {source}.",
+        )
     return int(value)
 
 

@@ -144,9 +144,14 @@ def show(gizmo: Any, result: Result) -> None:
 def say(gizmo: Any) -> None:
     """Say on a node which result it plays, with the notes that were made of it. Main thread only.
 
-    A result that is not on this disk has none: the node still says what its script names.
+    A result that is not on this disk is said to be missing.
     """
     folder = played(gizmo)
+    if folder is not None and not jobs.in_view(folder, nuke.views()[0]).is_dir():
+        name = jobs.spell(folder)
+        sentence = f"{name} is missing: {folder} is not there. Bring it back, point result at it, "
+        node.show(gizmo, f"{sentence}or press Generate.", node.FAILED, f"{name} missing")
+        return
     node.show_result(gizmo, () if folder is None else notes_of(folder))
 
 

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a program on a farm prints of its work: lines for people and for Open Job Description.
 
-A line is never written more often than twice a second, and holds ``Error:`` only where it is one:
-farms look for that word. Where Open Job Description runs the program, a line that begins with
-``openjd_progress:``, ``openjd_status:`` or ``openjd_fail:`` is read by it.
+A line is never written more often than twice a second, one that differs from the last in its
+numbers alone every ten seconds, so that a job of hours leaves a log that can be read. It holds
+``Error:`` only where it is one: farms look for that word. Where Open Job Description runs the
+program, a line that begins with ``openjd_progress:``, ``openjd_status:`` or ``openjd_fail:`` is
+read by it.
 """
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -14,6 +17,8 @@ from typing import Any, Optional
 from gencomp_protocol import Progressed
 
 _LEAST_S = 0.5
+_COUNTING_S = 10.0
+_NUMBERS = re.compile(r"\d+|, about [^,]* left")
 
 
 class Report:
@@ -46,7 +51,10 @@ class Report:
     def status(self, name: str, text: str) -> None:
         """Print what a node says, where that is new and the last line is a while ago."""
         line = f"{name}: {' '.join(text.split())}"
-        if line == self._last or self._now() - self._at < _LEAST_S:
+        if line == self._last:
+            return
+        is_counting = _NUMBERS.sub("", line) == _NUMBERS.sub("", self._last)
+        if self._now() - self._at < (_COUNTING_S if is_counting else _LEAST_S):
             return
         self._last, self._at = line, self._now()
         self.say(f"openjd_status: {line}" if self._is_openjd else line)

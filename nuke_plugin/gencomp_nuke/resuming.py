@@ -59,7 +59,7 @@ def show_waiting(gizmo: Any, why: str) -> None:
     folder = readback.played(gizmo)
     plays = "" if folder is None else f" Meanwhile {jobs.spell(folder)} plays."
     show_button(gizmo, True)
-    node.show(gizmo, f"{why} Press Resume to get its result.{plays}", node.IDLE, "resume")
+    node.show(gizmo, f"{why} Press Resume to get its result.{plays}", node.IDLE, node.RESUME)
 
 
 def show_button(gizmo: Any, shown: bool) -> None:

@@ -83,8 +83,22 @@ def find_again(
 
 def is_named(environ: "Mapping[str, str]") -> bool:
     """Tell whether the user has chosen a server."""
+    return bool(named_by("", environ))
+
+
+def named_by(address: str, environ: "Mapping[str, str]") -> str:
+    """Return where a server is named: on the node, by a variable, in a file; empty for nowhere.
+
+    Args:
+        address: Address typed on the node; empty for none.
+        environ: Environment to look into.
+    """
+    if address:
+        return "the node"
+    if environ.get(locate.SERVER_VARIABLE):
+        return locate.SERVER_VARIABLE
     chosen = locate.home_folder(environ) / locate.CLIENT_FILE
-    return bool(environ.get(locate.SERVER_VARIABLE)) or chosen.exists()
+    return str(chosen) if chosen.exists() else ""
 
 
 def _running(environ: "Mapping[str, str]") -> "Optional[ServerFile]":
@@ -94,6 +108,9 @@ def _running(environ: "Mapping[str, str]") -> "Optional[ServerFile]":
         return None
     try:
         found = locate.read_server_file(path)
+        if found.is_elsewhere:
+            log.info("the server of %s is that of %s", path, found.host)
+            return None
         sockets.knock(found.address, _KNOCK_S)
     except ServerUnreachable as error:
         log.info("the server of %s is gone: %s", path, error)

@@ -14,10 +14,11 @@ Nuke is touched on its main thread only, through a :class:`MainThread`. ::
 import logging
 import queue
 import threading
+from collections.abc import Callable
 from typing import Optional
 
 import nuke
-from gencomp_nuke import node, readback, resuming
+from gencomp_nuke import node, prefs, readback, resuming
 from gencomp_nuke.mainthread import MainThread
 from gencomp_nuke.playing import Result
 from gencomp_nuke.prefs import Prefs
@@ -33,11 +34,12 @@ class Session:
 
     Args:
         main: How to reach the main thread.
-        prefs: Settings of the user.
+        settings: Returns the settings of the user; asked anew for every run, for who mends them
+            after a failure presses Generate again.
     """
 
-    def __init__(self, main: MainThread, prefs: Prefs) -> None:
-        self._main, self._prefs = main, prefs
+    def __init__(self, main: MainThread, settings: "Callable[[], Prefs]" = prefs.load) -> None:
+        self._main, self._settings = main, settings
         self._runs: queue.Queue[Optional[Run]] = queue.Queue()
         self._known: dict[str, Run] = {}
         self._thread = threading.Thread(target=self._loop, name="gencomp", daemon=True)
@@ -77,7 +79,7 @@ class Session:
     def _work(self, run: Run) -> None:
         """Work one run to its end; whatever happens ends as a sentence on the node."""
         try:
-            result = Work(run, self._main, self._prefs).result()
+            result = Work(run, self._main, self._settings()).result()
             self._main.call(lambda: _end_well(run, result))
         except GencompError as error:
             self._end_badly(run, error)
@@ -98,9 +100,9 @@ class Session:
             run.finish()
 
 
-def with_interface(prefs: Prefs) -> Session:
+def with_interface() -> Session:
     """Return a session for a Nuke with an interface."""
-    return Session(MainThread(nuke.executeInMainThread), prefs)
+    return Session(MainThread(nuke.executeInMainThread))
 
 
 def _end_well(run: Run, result: Result) -> None:

@@ -8,6 +8,8 @@ looks at is in ``madefrom.py``.
 
 import logging
 import threading
+import time
+from collections.abc import Callable
 from typing import Any, Optional
 
 import nuke
@@ -25,7 +27,11 @@ def check(gizmo: Any) -> None:
     if KEY not in gizmo.knobs() or not str(gizmo[KEY].value()):
         return
     state = node.state_of(gizmo)
-    if state in (node.IDLE, node.STALE) and bool(changed(gizmo)) != (state == node.STALE):
+    if state not in (node.IDLE, node.STALE):
+        return
+    words, said = changed(gizmo), " ".join(str(gizmo["gc_status"].value()).split())
+    says_else = said.startswith(node.OUT_OF_DATE) and f"{words} since." not in said
+    if bool(words) != (state == node.STALE) or says_else:
         readback.say(gizmo)
 
 
@@ -34,46 +40,67 @@ class Watch:
 
     def __init__(self) -> None:
         self._turned: set[str] = set()
-        self._timer: Optional[threading.Timer] = None
+        self._last = 0.0
+        self._waits = False
 
     def knob_changed(self) -> None:
-        """Note what was turned. Nuke calls it for every knob, so it does next to nothing."""
+        """Note what was turned. Nuke calls it for every knob, so it does next to nothing.
+
+        One thread waits for the quiet, however often something is turned: a slider that is dragged
+        turns its knob a hundred times a second.
+        """
         turned, knob = nuke.thisNode(), nuke.thisKnob()
         if turned is None or knob is None or knob.name() in LOOKS or node.is_ours(turned):
             return
         self._turned.add(str(turned.fullName()))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = threading.Timer(_QUIET_S, self._wake)
-        self._timer.daemon = True
-        self._timer.start()
+        self._last = time.monotonic()
+        if not self._waits:
+            self._waits = True
+            threading.Thread(target=self._wait, name="gencomp quiet", daemon=True).start()
 
-    def _wake(self) -> None:
+    def _wait(self) -> None:
+        """Wait until nothing was turned for a while, and have the main thread look."""
+        left = _QUIET_S
+        while left > 0:
+            time.sleep(left)
+            left = self._last + _QUIET_S - time.monotonic()
         nuke.executeInMainThread(self.look)
 
     def look(self) -> None:
         """Look at the nodes of ours that lie beneath what was turned. Main thread only."""
+        self._waits = False
         turned, self._turned = self._turned, set()
         for gizmo in _with_result():
-            inside = str(gizmo.fullName()) + "."
-            is_inside = any(name.startswith(inside) for name in turned)
-            if is_inside or turned & of_inputs(gizmo)[1]:
-                nuke.executeInMainThread(_checked, (gizmo,))
+            nuke.executeInMainThread(_checked, (gizmo, turned))
 
 
 def loaded() -> None:
-    """Look at every node once a script is open. Nuke calls it; never raises."""
+    """Look at every node once a script is open. Nuke calls it; never raises.
+
+    What was said when a node came to be may be of the place that the script was saved at.
+    """
     for gizmo in _with_result():
-        _checked(gizmo)
+        if node.state_of(gizmo) != node.RUNNING and gizmo["gc_note"].value() != node.RESUME:
+            _checked(gizmo, look=readback.say)
 
 
 def _with_result() -> "list[Any]":
-    found = nuke.allNodes(group=nuke.root(), recurseGroups=True)
-    return [n for n in found if node.is_ours(n) and KEY in n.knobs() and n[KEY].value()]
+    return [n for n in node.in_script() if KEY in n.knobs() and n[KEY].value()]
 
 
-def _checked(gizmo: Any) -> None:
+def _checked(
+    gizmo: Any,
+    turned: "Optional[set[str]]" = None,
+    look: "Callable[[Any], None]" = check,
+) -> None:
+    """Look at a node, where names are given only if one of them lies in it or above it."""
     try:
-        check(gizmo)
+        if turned is None or _is_beneath(gizmo, turned):
+            look(gizmo)
     except Exception:  # The edge of the room: Nuke must not stop opening a script for it.
         log.exception("a node could not be looked at")
+
+
+def _is_beneath(gizmo: Any, turned: "set[str]") -> bool:
+    inside = str(gizmo.fullName()) + "."
+    return any(name.startswith(inside) for name in turned) or bool(turned & of_inputs(gizmo)[1])

@@ -31,6 +31,21 @@ def lacks(gizmo: Any) -> str:
     return ""
 
 
+def holds(gizmo: Any, frame: int) -> str:
+    """Return in a sentence that a node holds another frame than the one asked for; else nothing.
+
+    Main thread only.
+    """
+    first, last = (gizmo.knob(name) for name in ("gc_result_first", "gc_result_last"))
+    if first is None or last is None or not _folders(gizmo):
+        return ""
+    here = int(first.value()), int(last.value())
+    if here[0] <= frame <= here[1]:
+        return ""
+    held = here[0] if frame < here[0] else here[1]
+    return f"{gizmo.fullName()} has frames {here[0]}-{here[1]}: at {frame} it holds {held}."
+
+
 def missing_in(folder: Path) -> str:
     """Return in words what a result lacks of what its manifest names; empty for nothing."""
     try:

@@ -11,9 +11,21 @@ from typing import Any
 
 import nuke
 
+# What asks for other frames than it is asked for.
+_TIME = (
+    *("AppendClip", "FrameBlend", "FrameHold", "FrameRange", "Kronos", "OFlow2", "Retime"),
+    *("SmartVector", "TemporalMedian", "TimeBlur", "TimeClip", "TimeEcho", "TimeOffset"),
+    *("TimeWarp", "TimeToDepth"),
+)
 
-def ours_above(nodes: "Iterable[Any]") -> "list[Any]":
-    """Return the nodes of ours among some nodes and above them, each behind what it depends on."""
+
+def ours_above(nodes: "Iterable[Any]", *, is_same_frame: bool = False) -> "list[Any]":
+    """Return the nodes of ours among some nodes and above them, each behind what it depends on.
+
+    Args:
+        nodes: Where to begin.
+        is_same_frame: Leave out those of which other frames are asked than of where it begins.
+    """
     found: list[Any] = []
     seen: set[str] = set()
     open_now = [(node, False) for node in reversed(list(nodes))]
@@ -30,6 +42,8 @@ def ours_above(nodes: "Iterable[Any]") -> "list[Any]":
         seen.add(name)
         if _is_ours(node) and not _is_disabled(node):
             open_now.append((node, True))
+        if is_same_frame and node.Class() in _TIME and not _is_disabled(node):
+            continue
         open_now.extend((above, False) for above in reversed(_above(node)))
     return found
 

@@ -12,21 +12,22 @@ import re
 import shutil
 import stat
 import threading
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
 import nuke
 from gencomp_nuke import caches, inputs, jobs, node, playing, prefs, readback
+from gencomp_nuke.wrapping import spell_bytes
 from gencomp_protocol.errors import BadKnob, GencompError, MissingFrame, UnwritableOutput
 
 log = logging.getLogger(__name__)
 
 PICK = "gc_version_pick"
-_NUMBERED = re.compile(r"v\d{3,}\Z")
 # Scripts, what Nuke saves of itself beside them, and what is pasted from.
 _SCRIPTS = ("*.nk", "*.nk~", "*.nk.autosave", "*.autosave", "*.nknc", "*.nkind", "*.gizmo")
-_UNITS = ((1 << 40, "TB"), (1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_TRASH = ".trash"
 
 
 def refresh(gizmo: Any) -> None:
@@ -48,44 +49,45 @@ def pick(gizmo: Any) -> None:
         MissingFrame: It is not there any more.
     """
     name = _chosen(gizmo)
-    if not _NUMBERED.match(name):
+    if not jobs.is_whole(name):
         return
     folder = caches.cache_folder(gizmo, prefs.load()) / name
     if jobs.version_of(playing.result_folder(gizmo) or Path()) == folder:
         return
-    gizmo["gc_folder"].setValue(playing.spell_folder(result_in(folder)))
-    readback.replay(gizmo)  # A knob that is set while another is followed is not followed itself.
+    result = result_in(folder)
+    with nuke.Undo(f"{gizmo.name()} plays {name}"):
+        gizmo["gc_folder"].setValue(playing.spell_folder(result))
+        readback.replay(gizmo)  # A knob set while another is followed is not followed itself.
 
 
 def delete(gizmo: Any) -> None:
     """Delete the version that is chosen in the menu, after asking.
 
+    To choose one is to play it: a node that plays what goes, plays the newest of the others then.
+
     Raises:
         MissingFrame: None is chosen, or it is not there.
-        BadKnob: It is played in this script.
+        BadKnob: Another node of this script plays it.
     """
     name = _chosen(gizmo)
-    if not (_NUMBERED.match(name) or name == inputs.STORE):
+    if not (jobs.is_whole(name) or name == inputs.STORE):
         raise MissingFrame("No version is chosen.", hint="Choose one in the menu of versions.")
     if node.state_of(gizmo) == node.RUNNING:
         raise BadKnob(f"{gizmo.name()} is running.", hint="Wait for its end, or cancel it.")
     folder = caches.cache_folder(gizmo, prefs.load()) / name
-    _check_unused(folder)
-    if nuke.GUI and not nuke.ask(f"Delete {name} of {gizmo.name()} from the disk, for good?"):
+    _check_unused(folder, gizmo)
+    then = ""
+    if _plays(gizmo, folder):
+        other = _newest_but(folder)
+        then = f" It shows {'its input' if other is None else jobs.spell(other)} then."
+    question = f"Delete {name} of {gizmo.name()} from the disk, for good?{then}"
+    if nuke.GUI and not nuke.ask(question):
         return
-    here = Path(caches.script_name()).parent if caches.script_name() else None
-    _aside(lambda: _deleted(folder, here), lambda error: _told(gizmo, error))
+    script = Path(caches.script_name()) if caches.script_name() else None
+    _aside(lambda: _kept_by(folder, script), lambda kept: _let_go(gizmo, folder, kept))
 
 
 # --- which versions there are --------------------------------------------------------------------
-
-
-def versions_in(cache: Path) -> "list[Path]":
-    """Return the folders of all whole versions, oldest first."""
-    if not cache.is_dir():
-        return []
-    found = [p for p in cache.iterdir() if _NUMBERED.match(p.name) and p.is_dir()]
-    return sorted(found, key=lambda path: int(path.name[1:]))
 
 
 def result_in(version: Path) -> Path:
@@ -119,17 +121,9 @@ def size_of(folder: Path) -> int:
     return total
 
 
-def spell_size(size: int) -> str:
-    """Spell a size as an artist reads it: ``1.2 GB``, ``640 kB``."""
-    for unit, name in _UNITS:
-        if size >= unit:
-            return f"{size / unit:.1f} {name}"
-    return f"{size} bytes"
-
-
 def _sized(cache: Path) -> "list[tuple[str, int]]":
     """Return every version and its size, the newest first, and last the rendered inputs."""
-    found = [(path.name, size_of(path)) for path in reversed(versions_in(cache))]
+    found = [(path.name, size_of(path)) for path in reversed(jobs.whole(cache))]
     if (cache / inputs.STORE).is_dir():
         found.append((inputs.STORE, size_of(cache / inputs.STORE)))
     return found
@@ -137,7 +131,7 @@ def _sized(cache: Path) -> "list[tuple[str, int]]":
 
 def _fill(gizmo: Any, sizes: "list[tuple[str, int]]", played: str) -> None:
     """Put versions into the menu; the one that is played is chosen."""
-    items = [f"{name}  {spell_size(size)}" for name, size in sizes] or ["none"]
+    items = [f"{name}  {spell_bytes(size)}" for name, size in sizes] or ["none"]
     chosen = next((item for item in items if item.split()[0] == played), items[0])
     with node.quietly():
         if list(gizmo[PICK].values()) != items:
@@ -159,19 +153,26 @@ def _played(gizmo: Any) -> str:
 # --- deleting ------------------------------------------------------------------------------------
 
 
-def _check_unused(folder: Path) -> None:
-    """Refuse a folder that the open script plays.
+def _check_unused(folder: Path, gizmo: Any) -> None:
+    """Refuse a folder that another node of the open script plays.
 
     Raises:
         BadKnob: Names the node.
     """
+    mine = gizmo.fullName()
     for other in nuke.allNodes(group=nuke.root(), recurseGroups=True):
-        played = _read_by(other)
-        if played is not None and folder in (played, *played.parents):
+        if f"{other.fullName()}.".startswith(f"{mine}."):
+            continue
+        if _plays(other, folder):
             raise BadKnob(
                 f"{folder.name} is played by {other.fullName()}.",
                 hint="Let it play another version, then delete this one.",
             )
+
+
+def _plays(other: Any, folder: Path) -> bool:
+    played = _read_by(other)
+    return played is not None and folder in (played, *played.parents)
 
 
 def _read_by(other: Any) -> Optional[Path]:
@@ -183,22 +184,57 @@ def _read_by(other: Any) -> Optional[Path]:
     return Path(caches.opened(str(other["file"].evaluate() or "")))
 
 
-def _deleted(folder: Path, scripts: Optional[Path]) -> "Optional[GencompError]":
-    """Delete a folder unless a script names it; return why not."""
-    naming = [] if scripts is None else scripts_naming(folder, scripts)
-    if naming:
-        return BadKnob(
-            f"{folder.name} is named by {', '.join(naming)} and stays.",
-            hint="Let those scripts play another version, or move them away.",
-        )
+def _newest_but(folder: Path) -> Optional[Path]:
+    """Return what plays the newest of the other versions; None where there is none."""
+    for version in reversed(jobs.whole(folder.parent)):
+        try:
+            if version != folder:
+                return result_in(version)
+        except MissingFrame as error:
+            log.info("%s", error)
+    return None
+
+
+def _kept_by(folder: Path, script: Optional[Path]) -> "Optional[GencompError]":
+    """Return why a folder stays: scripts beside the open one, or that as it was saved, name it."""
+    try:
+        naming = [] if script is None else scripts_naming(folder, script.parent)
+    except OSError as error:
+        return _refused(folder, error)
+    if not naming:
+        return None
+    hint = "Let those scripts play another version, or move them away."
+    if script is not None and naming == [script.name]:
+        hint = "Save this script while it plays another version, then delete this one."
+    return BadKnob(f"{folder.name} is named by {', '.join(naming)} and stays.", hint=hint)
+
+
+def _let_go(gizmo: Any, folder: Path, kept: "Optional[GencompError]") -> None:
+    """Delete a folder that nothing keeps; a node that plays it plays another one first."""
+    if kept is not None:
+        _told(gizmo, kept)
+        return
+    if _plays(gizmo, folder):
+        other = _newest_but(folder)
+        gizmo["gc_folder"].setValue("" if other is None else playing.spell_folder(other))
+    _aside(lambda: _deleted(folder), lambda error: _told(gizmo, error))
+
+
+def _deleted(folder: Path) -> "Optional[GencompError]":
+    """Delete a folder; return why it could not be."""
     try:
         retire(folder)
     except OSError as error:
-        return UnwritableOutput(
-            f"{folder} cannot be deleted ({error.strerror}).", hint="Check who owns it."
-        )
+        return _refused(folder, error)
     log.info("deleted %s", folder)
     return None
+
+
+def _refused(folder: Path, error: OSError) -> GencompError:
+    of = f" of {error.filename}" if error.filename else ""
+    return UnwritableOutput(
+        f"{folder.name} cannot be deleted ({error.strerror}{of}).", hint="Check who owns it."
+    )
 
 
 def retire(folder: Path) -> None:
@@ -207,9 +243,11 @@ def retire(folder: Path) -> None:
     Raises:
         OSError: It cannot be deleted.
     """
-    trash = folder.with_name(f".{folder.name}.trash")
+    for left in folder.parent.glob(f".{folder.name}.*{_TRASH}"):  # Of a Nuke that ended meanwhile.
+        shutil.rmtree(left, ignore_errors=True)
+    trash = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:6]}{_TRASH}")
     folder.rename(trash)
-    if _NUMBERED.match(folder.name):
+    if jobs.is_whole(folder.name):
         folder.with_name(folder.name + jobs.DELETED).touch()
     shutil.rmtree(trash)
 
@@ -252,7 +290,11 @@ def _aside(work: "Callable[[], Any]", then: "Callable[[Any], None]") -> None:
         return
 
     def run() -> None:
-        outcome = work()
+        try:
+            outcome = work()
+        except OSError:  # The disk is away: nobody has asked for a list, so nobody is told.
+            log.exception("the cache could not be looked at")
+            return
         nuke.executeInMainThread(lambda: _if_attached(then, outcome))
 
     threading.Thread(target=run, name="gencomp versions", daemon=True).start()

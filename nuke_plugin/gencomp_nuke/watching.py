@@ -7,6 +7,7 @@ from typing import Any, Optional
 from gencomp_nuke.doing import after
 from gencomp_nuke.mainthread import MainThread
 from gencomp_nuke.runs import Part, Run
+from gencomp_nuke.wrapping import spell_seconds
 from gencomp_protocol import LayerReady, Progressed, Sent, StateChanged, Warned
 
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Watcher:
             return
         said = self._words(event)
         if said is not None:
-            self._run.say(self._main, self._before + said[0], said[1])
+            sentence = self._before + said[0]
+            self._run.say(self._main, sentence[:1].upper() + sentence[1:], said[1])
 
     def _words(self, event: Any) -> "Optional[tuple[str, str]]":
         """Return a sentence and the word or two under the node's name."""
@@ -58,7 +60,7 @@ class Watcher:
             return _progress(event)
         if isinstance(event, LayerReady):
             self._here += 1
-            return f"{self._here} layer frames are here.", f"{self._here} frames"
+            return f"Fetching the layers: {self._here} pictures are here.", "fetching"
         return None
 
 
@@ -68,14 +70,5 @@ def _progress(event: Progressed) -> "tuple[str, str]":
         words = f"{event.stage} {100 * event.step // event.total} %"
         return f"{words[:1].upper()}{words[1:]}.", words
     left = "" if event.eta_s is None else f", about {spell_seconds(event.eta_s)} left"
-    sentence = f"{event.stage}: {event.step} of {event.total}{left}."
-    return sentence, f"{event.stage} {event.step}/{event.total}"
-
-
-def spell_seconds(seconds: float) -> str:
-    """Spell a duration as an artist reads it: ``40 s``, ``3 min``, ``2 h 05 min``."""
-    whole = int(seconds + 0.5)
-    if whole < 90:
-        return f"{whole} s"
-    minutes = (whole + 30) // 60
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    stage = event.stage.replace("_", " ")
+    return f"{stage}: {event.step} of {event.total}{left}.", f"{stage} {event.step}/{event.total}"

@@ -87,6 +87,7 @@ class Work:
             GencompError: Why there is nothing to be played.
         """
         run = self._run
+        run.can_go_on = run.version is not None  # What waited, waits on until it is taken up.
         self._check_cancelled()
         server = server_for(run, self._settings, say=self._say_start)
         with client_for(run, server) as client:
@@ -95,12 +96,18 @@ class Work:
             if run.version is None:
                 self._plan(client)
                 run.version = jobs.reserve(run.cache)
-            with pending.held(run.version):
-                try:
+            elif not pending.is_free(run.version):
+                run.can_go_on = False
+                raise MissingFrame(
+                    f"Another Nuke has taken up the job of {jobs.spell(run.version.final)}.",
+                    hint="Choose that version once it is whole, or press Generate.",
+                )
+            try:
+                with pending.held(run.version):
                     return self._worked(client)
-                except BaseException as error:
-                    self._leave(error)
-                    raise
+            except BaseException as error:
+                self._leave(error)
+                raise
 
     def _worked(self, client: Client) -> Result:
         """Hand everything in, unless that was done, and wait for it."""
@@ -116,8 +123,8 @@ class Work:
         """Remove the version, or leave it to whoever goes on with its jobs."""
         run = self._run
         assert run.version is not None
-        if run.jobs and isinstance(error, LinkError) and error.retryable:
-            run.can_go_on = True
+        run.can_go_on = bool(run.jobs and isinstance(error, LinkError) and error.retryable)
+        if run.can_go_on:
             pending.let_go(run.version)
         else:
             jobs.discard(run.version)
@@ -156,9 +163,14 @@ class Work:
         run = self._run
         assert run.version is not None
         folder, asked = run.version.inputs / view, replace(run.ask, view=view)
-        supply: inputs.Supply = self._main.call(
-            lambda: inputs.collect(run.gizmo, asked, folder, self._settings)
-        )
+        try:
+            supply: inputs.Supply = self._main.go_through(
+                lambda: inputs.collecting(run.gizmo, asked, folder, self._settings)
+            )
+        except ValueError as error:  # Nuke's way to say that a node was deleted.
+            if self._main.call(lambda: is_attached(run.gizmo)):
+                raise
+            raise Cancelled("The node was deleted.") from error
         return supply.files(
             cancelled=lambda: run.is_cancelled,
             say=lambda sentence: self._say(sentence, "rendering inputs"),
@@ -203,7 +215,8 @@ class Work:
         whole = [one for one in made if one[0].subfolder not in failed]
         if not whole:
             raise next(iter(failed.values()))[1]
-        notes = [*self._left_out(failed), *caches.warnings(self._run.cache, self._settings)]
+        where = caches.warnings(self._run.cache, self._settings)
+        notes = [*self._left_out(failed), *self._run.ask.notes, *where]
         result = self._kept(whole, notes)
         for job in set(run.jobs):
             _quietly(client.release, job)

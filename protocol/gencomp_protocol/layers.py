@@ -113,8 +113,9 @@ def check_object_names(names: Iterable[str], what: str = "matte") -> tuple[str, 
                 hint=f"Call the {what} something else.",
             )
         if name.lower() in seen:
+            both = dict.fromkeys((seen[name.lower()], name))  # They may differ in capitals.
             raise BadName(
-                f"Two {what}s are called '{seen[name.lower()]}' and '{name}'.",
+                f"Two {what}s are called {' and '.join(map(repr, both))}.",
                 hint=f"Give each {what} a name of its own.",
             )
         seen[name.lower()] = name

@@ -3,15 +3,17 @@
 
 A running server says where it is in ``server.json`` in gencomp's home folder, readable by its owner
 alone. A file that others can read or write is refused: its secret may be known, or false. Windows
-tells neither owner nor mode, so that is not looked at there.
+tells neither owner nor mode, so that is not looked at there. Where several machines share a home
+folder, the server of another one is not taken for this one's: nobody knows who has its port here.
 """
 
 import json
 import os
+import socket
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
@@ -29,12 +31,18 @@ _MOST_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class ServerFile:
-    """Where a server is, and what opens it. ``pid`` is 0 where it is not known."""
+    """Where a server is, and what opens it. ``pid`` is 0, a text empty, where it is not known."""
 
     address: str
     secret: str
     pid: int = 0
     version: str = ""
+    host: str = field(default="", compare=False)
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it runs on another machine, with which this one shares the folder."""
+        return self.host not in ("", socket.gethostname())
 
     def __repr__(self) -> str:
         """Spell it without the secret, so that no log ever holds one."""
@@ -61,6 +69,7 @@ def read_server_file(path: "os.PathLike[str]") -> ServerFile:
             secret=str(plain["secret"]),
             pid=int(plain.get("pid", 0)),
             version=str(plain.get("version", "")),
+            host=str(plain.get("host", "")),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ServerUnreachable(f"{path} does not describe a server ({error}).") from error
@@ -79,6 +88,7 @@ def write_server_file(path: "os.PathLike[str]", server: ServerFile) -> None:
         "secret": server.secret,
         "pid": server.pid,
         "version": server.version,
+        "host": server.host or socket.gethostname(),
         "protocol": list(PROTOCOL_VERSION),
     }
     try:
@@ -116,7 +126,10 @@ def find_server(environ: "Mapping[str, str]" = os.environ) -> Optional[ServerFil
         plain = _read_map(chosen)
         if plain.get("server"):
             return _named(str(plain["server"]), str(plain.get("secret_file", "")), local)
-    return read_server_file(local) if local.exists() else None
+    if not local.exists():
+        return None
+    here = read_server_file(local)
+    return None if here.is_elsewhere else here
 
 
 def _named(address: str, secret_file: str, local: Path) -> ServerFile:

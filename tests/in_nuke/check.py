@@ -153,6 +153,19 @@ def check_result(checks, gizmo, when):
     gizmo["gc_output"].setValue("background")
 
 
+def check_shared(checks, gizmo):
+    """Check that a node within a LiveGroup, with the identity of another, gets its own."""
+    from gencomp_nuke import node
+
+    identity = gizmo["gc_id"].value()
+    within = nuke.createNode("LiveGroup", "", False)
+    with within:
+        inner = nuke.createNode("Omnimatte", "", False)
+        inner["gc_id"].setValue(identity)
+    checks.that(node.identify(inner) != identity, "a node within a LiveGroup has its own identity")
+    nuke.delete(within)
+
+
 def run(checks, folder):
     """Run every check in a folder of its own."""
     os.environ["GENCOMP_HOME"] = str(folder / "home")
@@ -179,6 +192,7 @@ def run(checks, folder):
         names = sorted({name for name, _ in server.jobs["job1"].pictures})
         checks.equal(names, ["matte.a", "plate"], "both inputs were rendered and sent")
     check_result(checks, gizmo, "after Generate")
+    check_shared(checks, gizmo)
     checks.equal(gizmo.format().width(), plate.format().width(), "the format is the plate's")
     nuke.scriptSave("")
     nuke.scriptClear()

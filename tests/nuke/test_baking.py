@@ -156,6 +156,8 @@ def test_explode_makes_one_read_a_layer_over_every_frame_that_was_delivered(app,
     assert {read.name() for read in reads} == names
     assert {(read["first"].value(), read["last"].value()) for read in reads} == {(1001, 1004)}
     assert len({read.xpos() for read in reads}) == 1
+    merges = [n for n in nuke.allNodes("Merge2") if n.name().startswith("Omnimatte1_over_")]
+    assert [merge.ypos() for merge in merges] == [merge.input(1).ypos() for merge in merges]
 
 
 def test_exploded_again_the_same_nodes_play_the_new_version(app, shot, played, tmp_path):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where results lie: templates, unsaved scripts, paths of other systems, what the farm sees."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -75,6 +75,28 @@ def test_a_template_that_cannot_be_followed_is_a_sentence(gizmo, template, sente
 def test_paths_of_another_system_become_those_of_this_one(path, found):
     settings = prefs.Prefs(path_map="P:/=/mnt/p/; //srv/p/=/mnt/p/")
     assert caches.mapped(path, settings) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "here"),
+    [
+        (r"P:\show\a b\ä.exr", "/mnt/p/show/a b/ä.exr"),
+        ("p:/show", "/mnt/p/show"),
+        ("//SRV/p/show", "/mnt/p/show"),
+        ("//srv/pub/show", "//srv/pub/show"),
+        ("P:", "/mnt/p"),
+        ("/mnt/q/P:/x", "/mnt/q/P:/x"),
+    ],
+)
+def test_pairs_take_whole_folders_of_any_spelling(path, here):
+    assert caches.mapped(path, prefs.Prefs(path_map=r"P:=/mnt/p; \\srv\p=/mnt/p")) == here
+
+
+def test_drives_and_shares_that_the_farm_sees_mind_no_capitals():
+    settings = prefs.Prefs(farm_roots=r"p:\show; //SRV/cache")
+    assert caches.warnings(PurePosixPath("P:/show/sh010"), settings) == []
+    assert caches.warnings(PurePosixPath("//srv/cache/x"), settings) == []
+    assert len(caches.warnings(PurePosixPath("P:/shows"), settings)) == 1
 
 
 def test_pairs_without_sense_are_named():
@@ -222,3 +244,32 @@ def test_handles_are_for_a_part_of_the_plate(app, comp):
     gizmo["gc_first"].setValue(1002)
     gizmo["gc_last"].setValue(1003)
     assert node.frame_range(gizmo) == FrameRange(1001, 1004)
+
+
+def test_a_folder_with_spaces_and_umlauts_is_played_again(app, tmp_path):
+    import nuke
+
+    script, folder = tmp_path / "Büro 12" / "shot ü.nk", tmp_path / "Büro 12" / "cache ß" / "v001"
+    folder.mkdir(parents=True)
+    app.save(script)
+    made = nuke.createNode("DynVFX")
+    made["gc_folder"].setValue(playing.spell_folder(folder))
+    app.save()
+    nuke.scriptOpen(str(script))
+    again = nuke.toNode("DynVFX1")
+    assert playing.result_folder(again) == folder
+    assert node.cache_folder(again, prefs.Prefs()).parent == script.parent / "gencomp/shot ü"
+    assert again["gc_folder"].toScript().endswith("/cache ß/v001")
+
+
+def test_a_node_within_a_live_group_has_a_folder_of_its_own(gizmo, tmp_path):
+    import nuke
+
+    within = nuke.createNode("LiveGroup", "name shared")
+    with within:
+        inner = nuke.createNode("DynVFX")
+        inner["gc_id"].setValue("ab12cd34")
+    assert node.identify(inner) != "ab12cd34"
+    assert node.identify(gizmo) == "ab12cd34"
+    folders = {node.cache_folder(one, prefs.Prefs()) for one in (gizmo, inner)}
+    assert len(folders) == 2

@@ -14,6 +14,7 @@ import pytest
 from fakes.server import FakeServer
 from gencomp_nuke import checking, prefs
 from gencomp_nuke.checking import Facts
+from gencomp_protocol import locate
 from gencomp_protocol.errors import WeightsMissing
 
 FACTS = Facts("Omnimatte1", "", None, "The cache folder is empty.", None, "It has no plate.", 2)
@@ -64,6 +65,7 @@ def test_every_setting_is_told_with_where_it_comes_from(app, home, monkeypatch):
     assert sources["unsaved_folder"] == "GENCOMP_UNSAVED_FOLDER"
     sentence = checking.check_settings(os.environ).sentence
     assert "unsaved_folder = '/shows/unsaved' (GENCOMP_UNSAVED_FOLDER)" in sentence
+    assert sentence.index("; by default: ") < sentence.index("server_command = 'gencomp serve'")
     assert f"idle_exit_s = 60 ({home / 'nuke.json'})" in sentence
 
 
@@ -93,6 +95,22 @@ def test_a_server_that_is_gone_is_no_fault_since_the_next_one_is_started(app, ho
     found = checking.check_server(os.environ)
     assert found.is_good
     assert found.sentence.startswith("server: none runs; Generate starts ")
+
+
+def test_a_home_folder_that_another_machine_uses_is_wrong(app, home, monkeypatch):
+    locate.write_server_file(home / "server.json", locate.ServerFile("tcp://127.0.0.1:9", "s"))
+    assert checking.check_home(os.environ).is_good
+    monkeypatch.setattr("socket.gethostname", lambda: "ws12")
+    found = checking.check_home(os.environ)
+    assert not found.is_good
+    assert found.sentence.startswith(f"folder {home} (GENCOMP_HOME): the machine ")
+    assert checking.check_server(os.environ).sentence.startswith("server: none runs")
+
+
+def test_a_command_that_is_not_there_is_told_once(app, home, monkeypatch):
+    monkeypatch.setenv("GENCOMP_SERVER_COMMAND", "no-such-gencomp serve")
+    wrong = [one.sentence for one in checking.examine(FACTS) if not one.is_good]
+    assert [sentence.split(":")[0] for sentence in wrong] == ["results", "server", "Omnimatte1"]
 
 
 def test_a_server_whose_secret_is_wrong_is_told(app, home, tmp_path, monkeypatch):
@@ -191,7 +209,4 @@ def test_without_an_interface_every_line_is_printed(terminal, home, doctor):
     lines = "\n".join(terminal.printed).splitlines()
     assert [line.split(":")[0] for line in lines] == ["ok"] * 6 + ["ok", "WRONG"]
     assert lines[0].startswith("ok: gencomp 0.1.0 in Nuke 15.1v5, Python 3.")
-    assert (
-        lines[-1]
-        == "WRONG: Omnimatte1: Omnimatte1 has no plate. Connect the plate to its pipe Plate."
-    )
+    assert lines[-1] == "WRONG: Omnimatte1 has no plate. Connect the plate to its pipe Plate."

@@ -128,7 +128,7 @@ def tool(tmp_path, monkeypatch):
 @pytest.fixture
 def opened(monkeypatch):
     found = []
-    monkeypatch.setattr(drawing, "open_picture", found.append)
+    monkeypatch.setattr(drawing.tool, "open_outside", found.append)
     return found
 
 
@@ -174,7 +174,8 @@ def test_what_the_tool_refuses_is_a_sentence_on_the_node(app, gizmo, tool, opene
     gizmo["seed"].setValue(13)
     said = "The way cannot be drawn: There is no element to show the way of."
     assert live(app, gizmo) == said
-    assert gizmo["gc_note"].value() == "failed"
+    assert gizmo["gc_status_way"].value().replace("\n", " ") == said
+    assert gizmo["gc_note"].value() == ""
     assert opened == []
 
 

@@ -48,6 +48,16 @@ def test_a_matte_is_its_chosen_channel_alone(app, comp, tmp_path):
         assert read.sample("rgba.alpha", *box) == value
 
 
+def test_frames_below_zero_keep_their_numbers(app, comp, tmp_path):
+    gizmo = comp(app)
+    for knob, value in (("gc_range", "custom"), ("gc_first", -1), ("gc_last", 0)):
+        gizmo[knob].setValue(value)
+    asked = asking.ask(gizmo)
+    assert (asked.request.frames.first, asked.request.frames.last) == (-1, 0)
+    files = export.render(gizmo, asked, tmp_path / "in")
+    assert [path.name for path in files["plate"].values()] == ["plate.-001.exr", "plate.0000.exr"]
+
+
 def test_a_request_has_the_full_format_in_proxy_too(app, comp):
     import nuke
 

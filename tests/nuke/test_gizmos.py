@@ -30,7 +30,7 @@ COMMON = {
     "buttons": ("gc_generate", "gc_cancel", "gc_resume", "gc_preview", "gc_estimate", "gc_plan"),
     "mix": ("gc_mix",),
     "frames": ("gc_divider_frames", "gc_range", "gc_first", "gc_last"),
-    "sampling": ("gc_divider_sampling", "seed", "exposure"),
+    "sampling": ("gc_divider_sampling", "quality", "seed", "exposure"),
     "takes": (
         "gc_tab_takes",
         "gc_wedge",
@@ -48,9 +48,10 @@ COMMON = {
         "gc_wipe",
         "gc_gain",
         "gc_compare_knobs",
+        "gc_status_takes",
     ),
     "delivery": ("gc_group_delivery", "gc_divider_delivery", "grain", "origin", "other_channels"),
-    "model": ("gc_group_model", "backbone", "quality"),
+    "model": ("gc_group_model", "backbone"),
     "speed": (
         "gc_group_speed",
         "gc_divider_speed",
@@ -71,7 +72,7 @@ COMMON = {
     ),
     "sending": ("gc_divider_rendering", "gc_depth", "gc_inputs", "gc_files", "gc_handles"),
     "server": ("gc_divider_server", "gc_server", "gc_policy", "gc_check"),
-    "plain": ("gc_divider_plain", "gc_bake", "gc_explode"),
+    "plain": ("gc_divider_plain", "gc_bake", "gc_explode", "gc_status_cache"),
     "about": ("gc_tab_about", "gc_example", "gc_schema", "gc_key"),
 }
 GROUPS = {"Delivery": "Delivery", "Model": "Video model", "Speed": "Speed on a GPU"}
@@ -168,11 +169,13 @@ def test_every_knob_that_is_sent_stands_on_the_tab_that_the_server_names(gizmo):
 
     wanted = {knob["name"]: knob["tab"] for knob in schema(system)["knobs"]}
     wanted = {name: GROUPS.get(tab, tab) for name, tab in wanted.items()}
-    found, tab = {}, ""
+    found, tabs = {}, [""]  # A group on a tab, and the tab.
     for knob in user_knobs(gizmo):
-        tab = knob.options["l"] if knob.code == 20 else tab
+        if knob.code == 20:
+            kind = knob.options.get("n")
+            tabs = tabs[:1] if kind == "-1" else [*tabs[: 1 if kind else 0], knob.options["l"]]
         if knob.name in wanted:
-            found[knob.name] = tab
+            found[knob.name] = tabs[-1]
     assert found == wanted
 
 
@@ -249,10 +252,11 @@ def test_a_block_that_all_have_is_the_same_text_in_all(path, block):
 
 def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
     dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
-    first = ["system", "inputs", "frames", "sampling"]
+    named = any(k.name == "gc_name1" for k in user_knobs(gizmo))
+    first = ["system", *(["inputs"] if named else []), "frames", "sampling"]
     last = ["layers", "takes", "compare", "output", "rendering", "server", "plain"]
     last += ["delivery", "speed"]
-    assert dividers[:4] == [f"gc_divider_{name}" for name in first]
+    assert dividers[: len(first)] == [f"gc_divider_{name}" for name in first]
     assert dividers[-len(last) :] == [f"gc_divider_{name}" for name in last]
 
 

@@ -37,7 +37,7 @@ def run(script):
 def test_every_check_for_a_real_nuke_holds_in_the_stand_in(home):
     if worker_python() is None:
         pytest.skip("no Python with numpy and OpenImageIO")
-    assert len(run("check.py")) == 50
+    assert len(run("check.py")) == 51
 
 
 def test_every_check_of_start_up_holds_in_the_stand_in(home):

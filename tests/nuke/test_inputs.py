@@ -4,12 +4,13 @@
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fakes.shot import FRAMES, connect, paint, press
-from gencomp_nuke import asis, asking, inputs, prefs
+from gencomp_nuke import asis, asking, inputs, mainthread, prefs
 from gencomp_protocol.errors import BadPicture, Cancelled
 from gencomp_protocol.frames import Format
 from gencomp_protocol.request import InputHeader
@@ -66,7 +67,8 @@ def asked(app, tmp_path, shot):
 
     def files(frames=FRAMES):
         header = InputHeader("plate", tuple(frames), format=Format(64, 48))
-        return asis.files_of(box, asking.Pipe(header, "plate", "Write_plate"), "main")
+        steps = asis.files_of(box, asking.Pipe(header, "plate", "Write_plate"), "main")
+        return mainthread.through(steps)
 
     return box, read, files
 
@@ -264,6 +266,31 @@ def test_looking_at_a_long_plate_shows_a_bar_that_can_be_cancelled(app, monkeypa
     with pytest.raises(Cancelled):
         tick()
     assert pressed == ["gencomp: looking at the inputs", 1, 2]
+
+
+def test_files_are_looked_at_a_frame_at_a_time_and_in_between_the_proxy_is_the_artists(app, comp):
+    import nuke
+
+    gizmo = comp(app)
+    nuke.root()["proxy"].setValue(True)
+    steps = inputs.collecting(gizmo, asking.ask(gizmo), gizmo, prefs.Prefs())
+    seen = [nuke.root()["proxy"].value() for _ in steps]
+    assert len(seen) >= len(FRAMES)
+    assert set(seen) == {True}
+
+
+def test_a_long_look_lets_the_main_thread_go_in_between():
+    ticks, calls = iter(range(100)), []
+
+    def steps():
+        for _ in range(5):
+            time.sleep(mainthread._SLICE_S)
+            yield
+        return next(ticks)
+
+    main = mainthread.MainThread(lambda fn: (calls.append(fn), fn()))
+    assert main.go_through(steps) == 0
+    assert len(calls) >= 5
 
 
 # --- in a background Nuke ------------------------------------------------------------------------

@@ -46,6 +46,9 @@ def cache(tmp_path_factory, shot):
     layer("background", [], always=[(WHOLE, [0.5, 0.5, 0.5, 1.0])])
     layer("a", [(DARK, [0.25, 0.25, 0.25, 0.5])])
     layer("matte", [(DARK, [1.0])], "A")
+    stripe = [((x, 4, x + 1, 9), [v, v, v, 1.0]) for x, v in ((2, 0.25), (3, 2.0), (4, 8.0))]
+    stripe += [((x, 4, x + 1, 9), [v, v, v, 1.0]) for x, v in ((5, 2.0), (6, 0.25))]
+    layer("textured", stripe)
     return folder
 
 
@@ -226,6 +229,17 @@ def test_edge_grows_a_layer_or_shrinks_it(over, edge, inside, beside):
     rim, next_to_it = (2, 8), (1, 8)
     assert red(over, rim, channel="rgba.alpha") == inside
     assert red(over, next_to_it, channel="rgba.alpha") == beside
+
+
+@pytest.mark.parametrize(("edge", "rim", "is_beyond"), [(-1, 0, False), (1, 0.25, True)])
+def test_edge_leaves_the_inside_of_a_layer_as_it_is(play, edge, rim, is_beyond):
+    gizmo = play("Omnimatte", ("background", "textured"), {1: "textured"})
+    gizmo["gc_output"].setValue("textured")
+    gizmo["gc_edge_1"].setValue(edge)
+    found = [red(gizmo, (x, 6)) for x in (2, 3, 4, 5, 6)]
+    assert found == pytest.approx([rim, 2, 8, 2, rim])
+    assert (red(gizmo, (1, 6)) > 0) == is_beyond
+    assert red(gizmo, (1, 6), channel="rgba.alpha") == (1 if is_beyond else 0)
 
 
 def test_blur_spreads_a_layer(over):

@@ -145,11 +145,26 @@ def test_of_several_tracks_one_may_be_named(gizmo, tracker):
     assert press(gizmo, "sample").startswith("Tracker1 has 2 tracks. Track a point, or name")
 
 
-def test_a_transform_that_stands_in_the_way_of_a_trajectory_is_said(gizmo, tracker):
+def test_a_way_goes_in_place_of_the_other_way_and_says_so_in_one_step_to_undo(gizmo, tracker, app):
     gizmo["transform"].setValue("1,0,0,0,1,0")
-    assert press(gizmo, "sample") == (
-        "Took the way of Tracker1: 3 points. The knob transform is not empty, and is used instead."
+    app.undo_steps.clear()
+    said = "Took the way of Tracker1: 3 points. Emptied transform: this goes in place of it."
+    assert press(gizmo, "sample") == said
+    assert (gizmo["transform"].value(), app.undo_steps) == ("", ["trajectory of Fg1"])
+    gizmo["scale"].setValue("0.5")
+    transform("translate {7 8}")
+    gizmo["gc_sample_from"].setValue("Move1")
+    assert press(gizmo, "sample").endswith(
+        "Emptied trajectory and scale: this goes in place of it."
     )
+    assert [gizmo[name].value() for name in ("trajectory", "scale")] == ["", "1"]
+    assert gizmo["transform"].value() == "1,0,7,0,1,8"
+
+
+def test_a_size_beside_matrices_is_refused_since_they_hold_one(gizmo):
+    gizmo["transform"].setValue("1,0,0,0,1,0")
+    assert press(gizmo, "sample_scale").startswith("The knob transform says how large Fg1 is.")
+    assert gizmo["scale"].value() == "1"
 
 
 def test_what_cannot_be_sampled_is_said(gizmo, tracker):

@@ -8,7 +8,7 @@ import pytest
 
 import standin
 from fakes.shot import connect
-from gencomp_nuke import callbacks, node, pipes
+from gencomp_nuke import asking, callbacks, node, pipes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 OLDER = Path(__file__).parent / "older" / "Omnimatte.gizmo"
@@ -125,11 +125,20 @@ def test_an_object_is_called_as_what_is_connected(app, gizmo, cls, name, file, w
     assert gizmo["gc_name1"].value() == wanted
 
 
-def test_a_name_goes_through_dots(app, gizmo):
-    dot = made("Dot4", "Dot")
-    dot.setInput(0, made("boy"))
-    connect(gizmo, "Matte1", dot)
-    assert gizmo["gc_name1"].value() == "boy"
+@pytest.mark.parametrize(
+    ("cls", "name", "wanted"),
+    [
+        ("Dot", "Dot4", "boy"),
+        ("Blur", "Blur1", "boy"),
+        ("Blur", "soft_boy", "soft_boy"),
+        ("Roto", "Roto1", "object1"),
+    ],
+)
+def test_a_name_goes_through_what_keeps_a_matte_the_same(app, gizmo, cls, name, wanted):
+    between = made(name, cls)
+    between.setInput(0, made("boy"))
+    connect(gizmo, "Matte1", between)
+    assert gizmo["gc_name1"].value() == wanted
 
 
 def test_a_typed_name_stays_whatever_is_connected(app, gizmo):
@@ -164,6 +173,9 @@ def test_several_mattes_in_one_stream_are_called_by_their_channels(app, gizmo):
     gizmo["gc_channel2"].setValue("mask.girl")
     callbacks.knob_changed(gizmo, gizmo["gc_channel2"])
     assert [gizmo[f"gc_name{slot}"].value() for slot in (1, 2)] == ["boy", "girl"]
+    connect(gizmo, "Plate", made("plate"))
+    gizmo["gc_channel2"].setValue("mask.dog")  # Of a link Nuke may tell nobody.
+    assert asking.ask(gizmo).slots == {1: "boy", 2: "dog"}
 
 
 def test_pipes_and_names_are_no_undo_step(app, gizmo):

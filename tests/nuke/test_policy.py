@@ -99,6 +99,66 @@ def test_error_stops_at_a_result_that_is_out_of_date_and_read_does_not(
         policy.follow(gizmo())
 
 
+@pytest.fixture
+def short(write, tmp_path):
+    """Let the node play a result of 1001 and 1002 alone."""
+    result(tmp_path / "v001")
+    gizmo()["gc_result_first"].setValue(1001)
+    gizmo()["gc_result_last"].setValue(1002)
+    return write
+
+
+def at(monkeypatch, write, frame):
+    """Ask as Nuke does before a frame renders."""
+    monkeypatch.setattr("nuke.thisNode", lambda: write)
+    monkeypatch.setattr("nuke.frame", lambda: frame)
+    policy.before_frame()
+
+
+def test_a_frame_that_is_held_is_told_and_with_error_it_stops_there(terminal, short, monkeypatch):
+    held = "DynVFX1 has frames 1001-1002: at 1003 it holds 1002."
+    for frame in (1001, 1002, 1003):
+        at(monkeypatch, short, frame)
+    assert terminal.printed == [held]
+    gizmo()["gc_policy"].setValue("error")
+    at(monkeypatch, short, 1002)
+    with pytest.raises(PolicyError):
+        at(monkeypatch, short, 1003)
+    assert terminal.printed == [held, f"Error: {held} {CURE}"]
+
+
+def test_behind_a_retime_no_frame_is_taken_for_a_held_one(terminal, short, monkeypatch):
+    import nuke
+
+    later = nuke.createNode("TimeOffset")
+    later.setInput(0, gizmo())
+    short.setInput(0, later)
+    at(monkeypatch, short, 1003)
+    assert terminal.printed == []
+    later["disable"].setValue(True)
+    at(monkeypatch, short, 1003)
+    assert len(terminal.printed) == 1
+
+
+def test_a_render_asks_before_each_frame(terminal, short, monkeypatch):
+    import nuke
+
+    monkeypatch.setattr(terminal.pixels, "write", lambda *words: None)
+    nuke.execute(short, 1002, 1004)
+    assert [line.split(": at ")[1] for line in terminal.printed] == [
+        "1003 it holds 1002.",
+        "1004 it holds 1002.",
+    ]
+
+
+def test_other_frames_than_the_nodes_are_no_fault_of_a_result_that_has_those_that_render(
+    short, monkeypatch
+):
+    gizmo()["gc_policy"].setValue("error")
+    monkeypatch.setattr("gencomp_nuke.madefrom.changed", lambda gizmo: "frames have changed")
+    policy.follow(gizmo())
+
+
 def test_reading_needs_none_of_our_packages(write, tmp_path, monkeypatch):
     result(tmp_path / "v001")
     for name in ("gencomp_nuke.bringing", "gencomp_nuke.madefrom"):

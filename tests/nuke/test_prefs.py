@@ -36,6 +36,9 @@ def test_the_environment_wins_over_the_file(home, monkeypatch):
         ('{"idle_exit_s": "soon"}', "takes a whole number of seconds, not 'soon'"),
         ("[]", "are not a map"),
         ("{", "cannot be read"),
+        ('{"idle_exit_s": "soon"}', "It comes from "),
+        ('{"server_command": "\\"/opt/a b"}', "cannot be read (No closing quotation)"),
+        ('{"path_map": "P:/"}', "path_map from "),
     ],
 )
 def test_a_wrong_setting_is_named(home, text, sentence):
@@ -43,3 +46,19 @@ def test_a_wrong_setting_is_named(home, text, sentence):
     with pytest.raises(BadKnob) as caught:
         prefs.load()
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (
+            r'"C:\Program Files\gencomp\gencomp.exe" serve',
+            (r"C:\Program Files\gencomp\gencomp.exe", "serve"),
+        ),
+        (r"C:\Bob's\gencomp.exe serve", (r"C:\Bob's\gencomp.exe", "serve")),
+        (r"\\srv\tools\gencomp serve # 1", (r"\\srv\tools\gencomp", "serve", "#", "1")),
+        (r'C:\x.exe --name="a b"', (r"C:\x.exe", "--name=a b")),
+    ],
+)
+def test_a_command_line_of_windows_keeps_its_backslashes_and_loses_its_quotes(line, words):
+    assert prefs.Prefs.words(line, is_windows=True) == words

@@ -26,6 +26,19 @@ def test_a_line_comes_when_it_is_new_and_the_last_one_is_half_a_second_old(print
     assert printed == ["Node: one\n", "Node: three, four\n"]
 
 
+def test_what_only_counts_on_is_told_every_ten_seconds_and_a_new_stage_at_once(printed):
+    told = report(printed, is_openjd=False, times=(0.0, 0.0, 9.0, 10.0, 10.0, 11.0, 11.0))
+    told.status("Node", "sample: 1 of 50.")
+    told.status("Node", "sample: 9 of 50, about 3 min left.")
+    told.status("Node", "sample: 10 of 50, about 2 min left.")
+    told.status("Node", "decode: 1 of 2.")
+    assert [line.split(": ", 1)[1] for line in printed] == [
+        "sample: 1 of 50.\n",
+        "sample: 10 of 50, about 2 min left.\n",
+        "decode: 1 of 2.\n",
+    ]
+
+
 def test_open_job_description_is_told_the_share_of_the_nodes(printed):
     told = report(printed)
     told.done("A has its result.")
@@ -39,7 +52,7 @@ def test_open_job_description_is_told_the_share_of_the_nodes(printed):
 
 
 def test_each_stage_takes_half_of_what_is_left_so_that_progress_never_goes_back(printed):
-    told = report(printed, total=1, times=[float(n) for n in range(20)])
+    told = report(printed, total=1, times=[20.0 * n for n in range(20)])
     for stage, step in (("solve", 2), ("solve", 4), ("finish", 1), ("finish", 0), ("write", 4)):
         told.listen(Progressed("job", stage, step, 4))
         told.status("Node", f"{stage} {step}")

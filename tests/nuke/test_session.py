@@ -15,6 +15,7 @@ import pytest
 
 from fakes.server import FakeServer, write_server_file
 from fakes.shot import connect
+from gencomp_nuke import asking
 from gencomp_protocol.errors import BadMatte, WorkerLost
 
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
@@ -397,12 +398,24 @@ def test_cancelling_nukes_own_progress_bar_cancels_the_job(app, server, comp):
     assert gizmo["tile_color"].value() == 0
 
 
+def test_frames_that_the_plate_does_not_have_are_named(app, server, comp):
+    gizmo = comp(app)
+    gizmo["gc_range"].setValue("custom")
+    gizmo["gc_first"].setValue(1003)
+    gizmo["gc_last"].setValue(1006)
+    assert asking.ask(gizmo).notes == (
+        "The plate has frames 1001-1004; beyond them, up to 1006, what Nuke shows there was taken.",
+    )
+    gizmo["gc_last"].setValue(1004)
+    assert asking.ask(gizmo).notes == ()
+
+
 def test_progress_is_on_the_node_while_the_job_runs(app, server, comp):
     gizmo = comp(app)
     server.goes_on.clear()
     gizmo["gc_generate"].execute()
-    wait_for(app, lambda: status(gizmo).startswith("solve") and gizmo["gc_job"].value())
-    assert status(gizmo) == "solve: 1 of 3, about 65 s left."
+    wait_for(app, lambda: status(gizmo).startswith("Solve") and gizmo["gc_job"].value())
+    assert status(gizmo) == "Solve: 1 of 3, about 65 s left."
     assert gizmo["gc_note"].value() == "solve 1/3"
     assert gizmo["gc_job"].value() == "job1"
     server.goes_on.set()

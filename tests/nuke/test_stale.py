@@ -2,11 +2,13 @@
 """A result that is out of date: amber and in words, and well again when what changed goes back."""
 
 import json
+import threading
 
 import pytest
 
 from fakes.shot import connect, press
 from gencomp_nuke import madefrom, node, stale
+from gencomp_protocol.frames import FrameRange
 
 FINE = "Plays v001, frames 1001-1004."
 AMBER = 0xC8801FFF
@@ -48,6 +50,14 @@ def test_a_new_result_is_not_out_of_date_and_says_what_it_was_made_from(app, ser
     assert gizmo["gc_key"].value() == madefrom.key_of(gizmo) != ""
 
 
+def test_a_result_of_other_frames_than_the_nodes_is_out_of_date(played):
+    """As a preview is, and what a farm made of a part of the range."""
+    played["gc_key"].setValue(madefrom.key_of(played, FrameRange(1001, 1003)))
+    assert madefrom.changed(played) == "frames have changed"
+    played["gc_key"].setValue(madefrom.key_of(played, FrameRange(1001, 1004)))
+    assert madefrom.changed(played) == ""
+
+
 def test_a_turned_knob_turns_the_node_amber_and_turned_back_it_is_well(played):
     steps = played["steps"].value()
     played["steps"].setValue(steps + 1)
@@ -56,6 +66,15 @@ def test_a_turned_knob_turns_the_node_amber_and_turned_back_it_is_well(played):
     assert played["gc_note"].value() == "v001, out of date"
     played["steps"].setValue(steps)
     assert (status(played), played["tile_color"].value()) == (FINE, 0)
+
+
+def test_several_changes_are_one_sentence(played):
+    played["steps"].setValue(played["steps"].value() + 1)
+    played.setInput(0, None)
+    stale.check(played)
+    assert status(played).startswith(
+        "Out of date: knobs, frames and what is connected have changed since. Plays v001"
+    )
 
 
 @pytest.mark.parametrize(
@@ -101,6 +120,15 @@ def test_what_is_turned_above_the_node_is_seen_once_it_is_quiet(app, played):
     assert "what is connected has changed" in status(played)
 
 
+def test_however_often_something_is_turned_one_thread_waits_for_quiet(app, played, monkeypatch):
+    monkeypatch.setattr(stale, "_QUIET_S", 60)
+    started, real = [], threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t.name), real(t)))
+    for frame in range(20):
+        played.input(0)["first"].setValue(frame)
+    assert started == ["gencomp quiet"]
+
+
 def test_undoing_what_was_said_is_not_needed(app, played):
     app.undo_steps.clear()
     stale.check(played)
@@ -119,6 +147,21 @@ def test_a_script_that_is_opened_says_that_its_result_is_out_of_date(app, played
     nuke.scriptOpen(nuke.root().name())
     again = nuke.toNode(name)
     assert status(again) == f"Out of date: knobs have changed since. {FINE}"
+
+
+def test_a_script_whose_result_was_not_moved_along_says_that_it_is_missing(app, played, tmp_path):
+    import nuke
+
+    name = played.name()
+    played["gc_folder"].setValue("[file dirname [value root.name]]/v001")
+    nuke.scriptSave()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "comp.nk").rename(tmp_path / "elsewhere/comp.nk")
+    nuke.scriptOpen((tmp_path / "elsewhere/comp.nk").as_posix())
+    assert status(nuke.toNode(name)) == (
+        f"v001 is missing: {tmp_path.as_posix()}/elsewhere/v001 is not there. Bring it back, point "
+        "result at it, or press Generate."
+    )
 
 
 def test_a_script_that_is_opened_as_it_was_is_not_out_of_date(app, played):

@@ -61,6 +61,7 @@ def test_a_hostile_script_is_refused_and_touches_nothing(seed, tmp_path):
         ("Group {}\n" * 200, "groups inside each other"),
         ("Dot {inputs 99999999}", "more than 10000 inputs"),
         ("Dot {inputs -1}", "inputs -1 is no number"),
+        ("Dot {" + "addUserKnob {7 x} " * 600 + "}", "knobs have the name of another"),
         ("clone nobody {name x}", "clone of nobody"),
         ("push $nobody", "no such variable"),
         ("set env(PATH) x", "is not understood"),

@@ -86,7 +86,7 @@ def test_every_step_of_start_up_fails_by_itself(home, monkeypatch, tmp_path):
     ("broken", "notice"),
     [
         ("settings", "settings: The settings "),
-        ("server", "server: No server answers at tcp://127.0.0.1:9 "),
+        ("server", "server, named by GENCOMP_SERVER: No server answers at tcp://127.0.0.1:9 "),
         ("command", "server: none runs, and 'no-such-gencomp' is not found."),
     ],
 )
@@ -150,8 +150,8 @@ def test_without_our_packages_the_menu_is_one_paragraph_and_nuke_starts(monkeypa
     assert app.printed[0].startswith("gencomp is not in the menus: ")
 
 
-@pytest.mark.parametrize("broken", ["zmq", "msgpack"])
-def test_with_a_broken_package_nuke_starts_and_generate_says_so(home, tmp_path, broken):
+@pytest.mark.parametrize(("broken", "package"), [("zmq", "pyzmq"), ("msgpack", "msgpack")])
+def test_with_a_broken_package_nuke_starts_and_generate_says_so(home, tmp_path, broken, package):
     (tmp_path / f"{broken}.py").write_text("raise ImportError('built for another Python')\n")
     script = tmp_path / "make.py"
     script.write_text(
@@ -162,7 +162,8 @@ def test_with_a_broken_package_nuke_starts_and_generate_says_so(home, tmp_path, 
     ended = nuke(home, "-t", script)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout == (
-        "gencomp lacks a Python package here (built for another Python). See install-nuke.md.\n"
+        f"gencomp lacks a Python package here: {package} in {tmp_path / broken}.py "
+        "(built for another Python). See install-nuke.md.\n"
     )
 
 

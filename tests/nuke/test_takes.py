@@ -253,6 +253,34 @@ def test_the_version_before_is_the_next_whole_one(app, server, comp):
     assert said == "v002 and v001: no knob differs."
 
 
+def test_what_a_take_became_is_compared_with_that_take(app, server, comp):
+    gizmo = comp(app)
+    gizmo["gc_wedge"].setValue("5-7")
+    gizmo["gc_run_wedge"].execute()
+    wait(app, gizmo)
+    gizmo["gc_take"].setValue(2)
+    gizmo["gc_promote"].execute()
+    wait(app, gizmo)
+    gizmo["gc_compare_pick"].execute()
+    assert gizmo["gc_compare_folder"].value().endswith("/v001/take02")
+
+
+def test_a_button_that_can_do_nothing_says_so_on_its_tab_and_leaves_the_result_alone(
+    app, server, comp
+):
+    gizmo = comp(app)
+    press(app, gizmo)
+    gizmo["gc_take"].setValue(3)
+    gizmo["gc_version_pick"].setValues(["none"])
+    gizmo["gc_delete"].execute()
+    said = "No version is chosen. Choose one in the menu of versions."
+    assert (gizmo["gc_status_cache"].value(), gizmo["gc_status_takes"].value()) == (said, said)
+    assert (gizmo["gc_note"].value(), gizmo["tile_color"].value()) == ("v001", 0)
+    gizmo["gc_run_wedge"].execute()
+    assert gizmo["gc_status_takes"].value().startswith("No takes are typed.")
+    assert (gizmo["gc_note"].value(), gizmo["tile_color"].value()) == ("failed", 0x8F2020FF)
+
+
 def test_a_folder_without_a_result_is_said_beside_it(app, server, comp, tmp_path):
     gizmo = comp(app)
     press(app, gizmo)

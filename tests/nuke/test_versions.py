@@ -57,15 +57,8 @@ def test_versions_are_listed_newest_first_with_their_sizes(gizmo):
         "v002",
         "v001",
     ]
-    assert gizmo["gc_version_pick"].values()[1] == "v003  4.8 MB"
+    assert gizmo["gc_version_pick"].values()[1] == "v003  5.0 MB"
     assert gizmo["gc_version_pick"].value().startswith("v002")
-
-
-@pytest.mark.parametrize(
-    ("size", "words"), [(0, "0 bytes"), (1536, "1.5 kB"), (3 << 30, "3.0 GB"), (1 << 40, "1.0 TB")]
-)
-def test_sizes_are_spelt_for_reading(size, words):
-    assert versions.spell_size(size) == words
 
 
 def test_a_chosen_version_is_played(gizmo):
@@ -111,11 +104,42 @@ def choose_quietly(gizmo, name):
     knob._raw = next(item for item in items if item.startswith(name))
 
 
-def test_the_version_that_is_played_is_not_deleted(gizmo):
-    choose(gizmo, "v002")
-    with pytest.raises(BadKnob, match="v002 is played by DynVFX1"):
+def test_the_version_that_is_chosen_and_so_played_goes_and_the_newest_other_is_played(gizmo):
+    choose(gizmo, "v001")
+    assert playing.result_folder(gizmo) == cache_of(gizmo) / "v001"
+    versions.delete(gizmo)
+    assert not (cache_of(gizmo) / "v001").exists()
+    assert playing.result_folder(gizmo) == cache_of(gizmo) / "v010"
+    assert status(gizmo).startswith("Plays v010")
+
+
+def test_the_version_that_another_node_plays_is_not_deleted(gizmo):
+    import nuke
+
+    choose(gizmo, "v001")
+    other = nuke.createNode("DynVFX")
+    other["gc_folder"].setValue(playing.spell_folder(cache_of(gizmo) / "v001"))
+    with pytest.raises(BadKnob, match="v001 is played by DynVFX2"):
         versions.delete(gizmo)
-    assert (cache_of(gizmo) / "v002").is_dir()
+    assert (cache_of(gizmo) / "v001").is_dir()
+    assert playing.result_folder(gizmo) == cache_of(gizmo) / "v001"
+
+
+def test_the_version_that_the_script_was_saved_with_stays_until_it_is_saved_with_another(
+    terminal, gizmo
+):
+    terminal.save()
+    choose(gizmo, "v002")
+    versions.delete(gizmo)
+    assert status(gizmo) == (
+        "v002 is named by comp.nk and stays. Save this script while it plays another version, "
+        "then delete this one."
+    )
+    choose(gizmo, "v010")
+    terminal.save()
+    choose(gizmo, "v002")
+    versions.delete(gizmo)
+    assert not (cache_of(gizmo) / "v002").exists()
 
 
 def test_a_version_that_a_plain_read_plays_is_not_deleted(gizmo):
@@ -194,7 +218,7 @@ def test_rendered_inputs_are_listed_and_may_go(gizmo):
     (cache / "inputs/plate").mkdir(parents=True)
     (cache / "inputs/plate/plate.1001.aa.exr").write_bytes(b"x")
     versions.refresh(gizmo)
-    assert gizmo["gc_version_pick"].values()[-1] == "inputs  1 bytes"
+    assert gizmo["gc_version_pick"].values()[-1] == "inputs  0 kB"
     choose_quietly(gizmo, "inputs")
     versions.delete(gizmo)
     assert not (cache / "inputs").exists()

@@ -13,10 +13,10 @@ from pathlib import Path
 
 from standin import graph
 from standin.formats import Formats
-from standin.hooks import Hooks
+from standin.hooks import Hooks, compiled
 from standin.pixels import Pixels
 from standin.rendering import Rendering
-from standin.tclscript import ScriptError, split
+from standin.tclscript import ScriptError, decode, split
 from standin.watchdog import Watch
 
 BUILTIN_LAYERS = {
@@ -53,10 +53,11 @@ class App(Rendering):
         self.asked = []  # What was asked.
         self.panels = set()
         self.plugin_path, self.raw_args, self.start_folders = [], [], []
-        self.layers, self.notes = dict(BUILTIN_LAYERS), {}
-        self.builtin_layers = frozenset(BUILTIN_LAYERS)
+        self.layers, self.notes = dict(BUILTIN_LAYERS), []
+        self.builtin_layers = BUILTIN_LAYERS
         self.formats, self.defaults, self.clipboard = Formats(), {}, ""
         self.loading = self.in_knob_changed = self.is_executing = self.is_modified = False
+        self.frame_rendered = None  # The frame that a render is at, which scripts see.
         self.cancel_render_after = None  # A test sets how many frames render before a cancel.
         self.rendered, self.background, self.closed = [], [], False
         self.undo_off, self.undo_open, self.undo_steps = 0, 0, []
@@ -70,10 +71,12 @@ class App(Rendering):
     def _new_root(self):
         self.root = graph.Node(self, "Root", None)
         self._contexts, self._this = [self.root], []
-        self.notes, self.is_modified = {}, False
+        self.notes, self.is_modified = [], False
 
     @property
     def frame(self):
+        if self.frame_rendered is not None:
+            return self.frame_rendered
         return int(float(self.root._knobs["frame"]._raw or 1))
 
     def frame_and_view(self, context):
@@ -168,7 +171,7 @@ class App(Rendering):
 
     def open(self, path):
         """Open a script."""
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+        text = decode(Path(path).read_bytes())
         self.clear()
         self.root._knobs["name"]._raw = Path(path).as_posix()
         with self.untimed():
@@ -191,7 +194,7 @@ class App(Rendering):
         """Return the script as it would be saved."""
         with self.untimed():
             for node in self.everything():
-                for knob in node._knobs.values():
+                for _, knob in node._knobs.touched():
                     knob._keep_curves()
             return graph.dump_script(self)
 
@@ -248,7 +251,7 @@ class App(Rendering):
         """Return the text that copying nodes puts on the clipboard."""
         for node in nodes:
             for one in [node, *self._everything(node)]:
-                for knob in one._knobs.values():
+                for _, knob in one._knobs.touched():
                     knob._keep_curves()
         return graph.dump(self, nodes)
 
@@ -316,7 +319,7 @@ class App(Rendering):
         """Run a knob's Python as Nuke does: with thisNode and thisKnob set."""
         what = f"{node._knobs['name']._raw}.{knob._name if knob is not None else 'onCreate'}"
         with self.standing_in(node, knob), self.timed(what):
-            exec(compile(script, f"<{node._cls}>", "exec"), {"nuke": sys.modules["nuke"]})
+            exec(compiled(script, f"<{node._cls}>"), {"nuke": sys.modules["nuke"]})
 
     def note_edit(self, node, knob):
         """Keep what would stand in the undo list."""
@@ -356,7 +359,7 @@ class App(Rendering):
         saved, sys.argv = sys.argv, [str(path), *argv]
         try:
             scope = {"__name__": "__main__", "__file__": str(path)}
-            exec(compile(path.read_text(encoding="utf-8"), str(path), "exec"), scope)
+            exec(compiled(path.read_text(encoding="utf-8"), str(path)), scope)
         finally:
             self._running_file, sys.argv = was, saved
 

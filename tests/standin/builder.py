@@ -4,10 +4,11 @@
 from standin import classes
 from standin.knobs import Knob
 from standin.node import Node
-from standin.tclscript import Reader, ScriptError, UserKnob, pairs
+from standin.tclscript import Reader, ScriptError, UserKnob, pairs, split
 
 DEEPEST_GROUPS = 100
 MOST_INPUTS = 10_000
+MOST_DOUBLED = 500
 
 
 class Builder:
@@ -23,7 +24,7 @@ class Builder:
         self.app, self.strict = app, strict
         self.top = group
         self.groups, self.stacks, self.made = [group], [[]], []
-        self._clones, self._tokens = {}, {}
+        self._clones, self._tokens, self._doubled = {}, {}, 0
 
     def node(self, cls, body):
         if cls == "Root":
@@ -64,17 +65,17 @@ class Builder:
         known = node._knobs.get(user.name)
         if known is None:
             node._knobs[user.name] = Knob._of_user(node, user)
-        elif user.ends or user.code == 20:
+        elif user.ends or user.code == 20 or not user.name:
             node._knobs[f"{user.name} {len(node._knobs)}"] = Knob._of_user(node, user)
         elif known._user is None and not self.strict:
             known._user = user  # A knob that the node has anyway, declared again.
         elif self.strict:
             raise ScriptError(f"{node._cls} has two knobs called {user.name}")
         else:  # The later one is meant by the name; both are written again.
-            kept = {}
-            for name, knob in node._knobs.items():
-                kept[f"{name} {len(node._knobs)}" if name == user.name else name] = knob
-            node._knobs = kept
+            self._doubled += 1
+            if self._doubled > MOST_DOUBLED:
+                raise ScriptError(f"more than {MOST_DOUBLED} knobs have the name of another")
+            node._knobs.renamed(user.name, f"{user.name} {len(node._knobs)}")
             node._knobs[user.name] = Knob._of_user(node, user)
 
     def _set(self, node, name, word):
@@ -94,7 +95,7 @@ class Builder:
             raise ScriptError(f"clone of {words[-1]}, which is not there")
         node = Node(self.app, original._cls, self.groups[-1])
         node._clone_of, node._spelt, node._plus = original, original._spelt, original._plus
-        for name, knob in original._knobs.items():
+        for name, knob in original._knobs.touched():
             if name not in node._knobs:
                 node._knobs[name] = node._own(name, knob._kind, knob._default, knob._items)
             mine = node._knobs[name]
@@ -126,12 +127,17 @@ class Builder:
         return ""
 
     def note(self, words):
-        if words[0] == "add_layer":
-            for entry in words[1:]:
-                name, *channels = entry.split()
-                self.app.layers.setdefault(name, tuple(channels))
-        else:
-            self.app.notes[words[0]] = words[1:]
+        if words[0] != "add_layer":
+            if words not in self.app.notes:
+                self.app.notes.append(words)
+            return ""
+        entries = [split(word) for word in words[1:]]
+        if all(len(entry) == 1 for entry in entries):  # add_layer name channel channel
+            entries = [[entry[0] for entry in entries]]
+        for name, *channels in filter(None, entries):
+            kept = self.app.layers.get(name, ())
+            more = (channel for channel in channels if channel not in kept)
+            self.app.layers[name] = (*kept, *dict.fromkeys(more))
         return ""
 
 
@@ -171,7 +177,7 @@ def load(app, text, group, *, strict=True):
 
 def check_links(node):
     """Refuse link knobs without a target, and expressions in which a name means nothing."""
-    for knob in list(node._knobs.values()):
+    for _, knob in node._knobs.touched():
         if knob._kind == "link":
             knob._target()
 

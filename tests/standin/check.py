@@ -17,7 +17,7 @@ if __name__ == "__main__":
 
 from standin import graph
 from standin.app import App
-from standin.tclscript import ScriptError
+from standin.tclscript import ScriptError, decode
 
 MOST_SECONDS = 120
 MOST_BYTES = 4 * 2**30
@@ -26,7 +26,7 @@ MOST_BYTES = 4 * 2**30
 def check(path):
     """Return why a file fails, or an empty text."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig", errors="replace")
+        text = decode(Path(path).read_bytes())
         first, second = App(strict=False), App(strict=False)
         made = graph.build(first, text, first.root, strict=False)
         if not made and not first.notes and not graph.fingerprint_script(first)[1]:

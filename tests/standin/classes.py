@@ -16,7 +16,7 @@ _COMMON = (
     "disable:b:false dope_sheet:b:false bookmark:b:true postage_stamp:b:false "
     "postage_stamp_frame:i:1 lifetimeStart:i:0 lifetimeEnd:i:0 useLifetime:b:false help:e: "
     "knobChanged:s: onCreate:s: onDestroy:s: updateUI:s: autolabel:s: icon:s: indicators:i:0 "
-    "rootNodeUpdated:s: panel:s: process_mask:x: cacheLocal:x: Mov:x: addUserKnob:x:"
+    "rootNodeUpdated:s: panel:s: process_mask:x: cacheLocal:x: Mov:x:"
 )
 _MASK = (
     " maskChannelInput:c:none maskChannelMask:c:none inject:b:false invert_mask:b:false "
@@ -144,6 +144,7 @@ _TABLE = {
         + _MASK,
     ),
     "Expression": ("1", _EXPRESSION + _MASK),
+    "MergeExpression": ("2", _EXPRESSION + _MASK),
     "Premult": ("1", "channels:l:rgb alpha:c:rgba.alpha invert:b:false"),
     "Unpremult": ("1", "channels:l:rgb alpha:c:rgba.alpha invert:b:false"),
     "Shuffle": (

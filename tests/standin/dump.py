@@ -6,20 +6,22 @@ import heapq
 from standin import classes
 from standin.tclscript import quote
 
+_SILENT = (20, 22, 26, 32)  # Codes of knobs that hold no value: tabs, buttons, texts.
+
 
 def dump(app, nodes):
     """Write nodes as a script."""
     lines = []
     for name, channels in sorted(app.layers.items()):
-        if name not in app.builtin_layers:
-            lines.append(f"add_layer {{{' '.join((name, *channels))}}}")
+        if channels != app.builtin_layers.get(name):
+            lines.append(f"add_layer {{{' '.join(map(quote, (name, *channels)))}}}")
     _dump_nodes(nodes, lines, "", {})
     return "\n".join(lines) + "\n"
 
 
 def dump_script(app):
     """Write the whole script, with its root."""
-    notes = [" ".join((name, *map(_spell_note, words))) for name, words in app.notes.items()]
+    notes = [" ".join((name, *map(_spell_note, words))) for name, *words in app.notes]
     lines = [*notes, "Root {", " inputs 0", *knob_lines(app.root, " "), "}"]
     return "\n".join(lines) + "\n" + dump(app, app.root._children)
 
@@ -65,8 +67,9 @@ def _dump_node(node, lines, indent, names):
     if node._clone_of is not None and id(node._clone_of) in names:
         cls = f"clone ${names[id(node._clone_of)]}"
     lines.append(f"{indent}{cls} {{")
-    plus = node._plus if node._plus.isdigit() and int(node._plus) <= len(node._inputs) else ""
-    count = len(node._inputs) - int(plus or 0)
+    masks = [int(part) for part in node._plus.split("+") if part.isdigit()]
+    plus = node._plus if masks and sum(masks) <= len(node._inputs) else ""
+    count = len(node._inputs) - (sum(masks) if plus else 0)
     lines.append(f"{indent} inputs {count}{'+' + plus if plus else ''}")
     lines.extend(knob_lines(node, indent + " "))
     lines.append(f"{indent}}}")
@@ -80,7 +83,7 @@ def _dump_node(node, lines, indent, names):
 def knob_lines(node, indent):
     """Yield the lines of a node's body that say its knobs; of a clone, what it has of its own."""
     original = {} if node._clone_of is None else node._clone_of._knobs
-    for key, knob in node._knobs.items():
+    for key, knob in node._knobs.touched():
         user, its = knob._user, original.get(key)
         if its is not None and key != "name" and _is_same(knob, its):
             continue
@@ -99,7 +102,7 @@ def _is_same(knob, its):
 def is_written(knob):
     """Tell whether a script says a knob's value."""
     user = knob._user
-    if user is not None and (not user.is_saved or (user.code in (20, 22, 26) and not knob._given)):
+    if user is not None and not (user.is_saved and (knob._given or user.code not in _SILENT)):
         return False
     return knob._raw != knob._default or knob._given or (user is not None and bool(knob._raw))
 
@@ -113,7 +116,7 @@ def fingerprint(group):
                 k._raw if is_written(k) else None,
                 None if k._user is None else k._user.spell(k._items),
             )
-            for name, k in node._knobs.items()
+            for name, k in node._knobs.touched()
             if is_written(k) or k._user is not None
         }
         inputs = [None if n is None else n._knobs["name"]._raw for n in node._inputs]
@@ -125,6 +128,6 @@ def fingerprint(group):
 
 def fingerprint_script(app):
     """Return a whole script as plain data: its nodes, root, layers, version and layout."""
-    root = {name: k._raw for name, k in app.root._knobs.items() if is_written(k)}
-    users = [k._user.spell(k._items) for k in app.root._knobs.values() if k._user is not None]
-    return fingerprint(app.root), root, users, dict(app.layers), dict(app.notes)
+    root = {name: k._raw for name, k in app.root._knobs.touched() if is_written(k)}
+    users = [k._user.spell(k._items) for _, k in app.root._knobs.touched() if k._user is not None]
+    return fingerprint(app.root), root, users, dict(app.layers), list(app.notes)

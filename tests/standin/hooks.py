@@ -5,6 +5,8 @@ What stands on the node's or the root's own knob comes first, then what was adde
 then what was added for ``*``.
 """
 
+import functools
+
 _KINDS = (
     "onCreate onUserCreate onDestroy knobChanged updateUI autolabel onScriptLoad onScriptSave "
     "onScriptClose beforeRender beforeFrameRender afterFrameRender afterRender renderProgress "
@@ -13,6 +15,12 @@ _KINDS = (
 )
 KINDS = tuple(_KINDS.split())
 _PLAIN = ("filenameFilter", "validateFilename", "autoSaveFilter", "autoSaveRestoreFilter")
+
+
+@functools.lru_cache(maxsize=1000)
+def compiled(script, name):
+    """Return a callback's or a file's Python; the same texts come again and again."""
+    return compile(script, name, "exec")
 
 
 class Hooks:

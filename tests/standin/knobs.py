@@ -44,13 +44,13 @@ def _guarded(name, method):
 class Knob(Numbers, CurvesOfKnob, Guarded):
     """One knob of one node."""
 
+    _enabled, _visible, _tip, _given = True, True, None, False
+
     def __init__(self, node, name, kind, default="", items=(), user=None):
         self._app = None if node is None else node._app
         self._node, self._name, self._kind = node, name, kind
         self._items, self._user = list(items), user
         self._default = self._raw = default
-        self._enabled, self._visible = True, True
-        self._tip, self._given = None, False
 
     @classmethod
     def _of_user(cls, node, user):

@@ -22,7 +22,7 @@ class Names:
         if id(self) not in known:
             said = [
                 (name, k._raw)
-                for name, k in self._knobs.items()
+                for name, k in self._knobs.touched()
                 if name not in _PLACE and k._raw != k._default and k._kind not in "tp"
             ]
             above = [None if n is None else n._hash(known) for n in self._inputs]
@@ -34,7 +34,7 @@ class Names:
     def _asked(self):
         """Return the nodes that this node's expressions ask."""
         found = []
-        for knob in self._knobs.values():
+        for _, knob in self._knobs.touched():
             if "{" not in knob._raw:
                 continue
             for name in expression.names_in(knob._raw):

@@ -4,6 +4,7 @@
 from standin import classes
 from standin.formats import FrameRange
 from standin.knobs import Guarded, Knob, class_of
+from standin.knobtable import KnobTable
 from standin.knobtypes import CLASSES
 from standin.lookup import Names
 
@@ -19,15 +20,12 @@ class Node(Names, Guarded):
         self._names, self._counts = {}, {}
         self._known = classes.knobs_of(cls)
         table = self._known if self._known is not None else classes.common_knobs()
-        self._knobs = {
-            name: self._own(name, kind, default, items)
-            for name, (kind, default, items) in table.items()
-            if name != "addUserKnob"
-        }
+        self._knobs = KnobTable(table, self._own)
         self._clone_of, self._alive, self._spelt, self._plus = None, True, cls, ""
 
     def _own(self, name, kind, default="", items=()):
-        made = class_of(CLASSES.get(kind, "Knob")).__new__(class_of(CLASSES.get(kind, "Knob")))
+        of_kind = class_of(CLASSES.get(kind, "Knob"))
+        made = of_kind.__new__(of_kind)
         Knob.__init__(made, self, name, kind, default, items)
         return made
 
@@ -53,7 +51,7 @@ class Node(Names, Guarded):
         return self._group
 
     def knobs(self):
-        return dict(self._knobs)
+        return self._knobs.whole()
 
     def allKnobs(self):
         return list(self._knobs.values())

@@ -3,7 +3,7 @@
 
 import numpy as np
 from pixel_expression import evaluate
-from pixel_picture import COLOURS, RGB
+from pixel_picture import COLOURS, RGB, pair, union
 
 _WORDS = {"r": COLOURS[0], "g": COLOURS[1], "b": COLOURS[2], "a": COLOURS[3]}
 _WORDS.update({"red": COLOURS[0], "green": COLOURS[1], "blue": COLOURS[2], "alpha": COLOURS[3]})
@@ -97,8 +97,11 @@ def unpremult(step, made):
 
 
 def expression(step, made):
-    """Evaluate each channel's expression over the input's samples."""
-    a = made[step["a"]]
+    """Evaluate each channel's expression over the input's samples, or those of two."""
+    a, box = made[step["a"]], None
+    if step["other"] is not None:
+        other, a = pair(made[step["other"]], a)
+        box = union(other.bbox, a.bbox)
     shape = (a.height, a.width)
     x = np.broadcast_to(np.arange(a.width, dtype=np.float32), shape)
     y = np.broadcast_to(np.arange(a.height - 1, -1, -1, dtype=np.float32)[:, None], shape)
@@ -114,6 +117,9 @@ def expression(step, made):
         "pi": np.float32(np.pi),
     }
     names.update({name: np.float32(value) for name, value in step["values"].items()})
+    if step["other"] is not None:  # Of a MergeExpression: Ar is the red of input A, Br of B.
+        for side, picture in (("A", other), ("B", a)):
+            names.update({side + letter: picture.get(_WORDS[letter]) for letter in "rgba"})
 
     def look_up(name):
         if name in names:
@@ -130,7 +136,7 @@ def expression(step, made):
         found = np.ascontiguousarray(np.broadcast_to(evaluate(text, look_up), shape))
         for target in a.channels if targets is None else targets:
             channels[target] = found
-    return a.with_channels(channels)
+    return a.with_channels(channels, box)
 
 
 def shuffle(step, made):

@@ -33,9 +33,11 @@ def _expression(planner, node, frame):
     lines = [(planner.channels(node, word), text) for word, text in lines if text]
     texts = [text for _, text in (*temps, *lines)]
     made = {name for name, _ in temps}
+    is_merge = node._cls == "MergeExpression"
     return planner.add(
         "expression",
         a=planner.source(node, frame),
+        other=planner.source(node, frame, 1) if is_merge else None,
         temps=temps,
         expressions=lines,
         values=numbers_in(node, [text for text in texts if text], made, frame),
@@ -247,6 +249,7 @@ STEPS = {
     "Gamma": _coloured("gamma", value="value"),
     "Grade": _grade,
     "Invert": _coloured("invert"),
+    "MergeExpression": _expression,
     "Multiply": _coloured("multiply", value="value"),
     "Position": _position,
     "Premult": _premult("premult"),

@@ -43,7 +43,7 @@ class Rendering:
             with self.untimed():
                 self._render_frames(node, frames, chosen, goes_on)
         finally:
-            self.is_executing = False
+            self.is_executing, self.frame_rendered = False, None
 
     def _render_frames(self, node, frames, views, goes_on):
         hooks = self.hooks
@@ -53,6 +53,7 @@ class Rendering:
         for number, frame in enumerate(frames):
             if self.cancel_render_after is not None and number >= self.cancel_render_after:
                 raise RuntimeError("Cancelled")
+            self.frame_rendered = frame
             hooks.script("beforeFrameRender", node)
             for view in views if many else views[:1]:
                 try:

@@ -7,7 +7,12 @@ it is a command of Tcl, which is refused. Commands, seconds, characters, bracket
 and the length of variables are limited.
 """
 
+import codecs
+import functools
+import itertools
 import re
+import threading
+import time
 import tkinter
 
 MOST_COMMANDS = 400_000
@@ -22,6 +27,8 @@ _BACKSLASHED = re.compile(r"\\.", re.DOTALL)
 _ARRAY = re.compile(r"\$[\w:]*\(")
 _UNSPEAKABLE = re.compile("[\0-\x08\x0b-\x1f\ud800-\udfff]")
 _NESTING = re.compile(r"[\[\]]")
+_BRACE = re.compile("[{}]")
+_TABLE = re.compile(r"\s*[{.\d-][^\\\[\0-\x08\x0b-\x1f\ud800-\udfff]*\Z")
 # Commands of Tcl and Tk that not every build has, or that only a library loads.
 _REFUSED_WORDS = (
     "auto_execok auto_import auto_load auto_mkindex auto_qualify auto_reset bell bgerror bind "
@@ -31,16 +38,46 @@ _REFUSED_WORDS = (
     "wm"
 )
 _REFUSED = frozenset(_REFUSED_WORDS.split())
+# Commands of Nuke's that say something about the script and make no node: kept and written again.
+NOTES = (
+    "version", "add_layer", "add_format", "add_view", "define_window_layout",
+    "define_window_layout_xml", "knob_default",
+)  # fmt: skip
+_HERE, _COUNT = threading.local(), itertools.count()  # Tcl stays in the thread that made it.
 
 
 class ScriptError(Exception):
     """A script that cannot be read, or that tries what a script must not."""
 
 
+def decode(data):
+    """Return a script's text: UTF-8; bytes that are none are read as Windows' western ones.
+
+    Args:
+        data: The bytes of the file.
+    """
+    text = data.decode("utf-8-sig", "standin_western")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _western(error):
+    wrong = error.object[error.start : error.end]
+    return "".join(_WESTERN.get(byte, chr(byte)) for byte in wrong), error.end
+
+
+_WESTERN = {code: bytes([code]).decode("cp1252", "ignore") or chr(code) for code in range(128, 256)}
+codecs.register_error("standin_western", _western)
+
+
 def split(text):
     """Split a Tcl list into its words."""
+    return list(_split(text))
+
+
+@functools.lru_cache(maxsize=5000)
+def _split(text):
     try:
-        return list(_PARSER.splitlist(text))
+        return _PARSER.splitlist(text)
     except tkinter.TclError as error:
         raise ScriptError(f"not a Tcl list: {error}") from None
 
@@ -49,11 +86,25 @@ def quote(word):
     """Spell a word so that it survives inside a braced body."""
     if word and _PLAIN.match(word):
         return word
+    if _can_be_braced(word):
+        return "{" + word + "}"
     found = word.replace("\\", "\\\\")
     for letter in '"[]{}$':
         found = found.replace(letter, "\\" + letter)
     found = found.replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
     return '"' + _UNSPEAKABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", found) + '"'
+
+
+def _can_be_braced(word):
+    """Tell whether braces round a word give it back, and say it as Nuke says curves and tables."""
+    if "{" not in word or not _TABLE.match(word):
+        return False
+    depth = 0
+    for found in _BRACE.finditer(word):
+        depth += 1 if found.group() == "{" else -1
+        if depth < 0:
+            return False
+    return depth == 0
 
 
 _PARSER = tkinter.Tcl()
@@ -68,7 +119,7 @@ class Reader:
 
     def __init__(self, builder):
         self._builder, self._failure = builder, None
-        self._tcl, self._refused = None, _REFUSED
+        self._tcl, self._kid, self._refused = None, "", _REFUSED
 
     def run(self, text):
         """Run a whole script.
@@ -77,11 +128,13 @@ class Reader:
             ScriptError: It is not Tcl, names a command that is refused, or never ends.
         """
         _check_size(text)
-        self._tcl = tcl = tkinter.Tcl()
-        self._refused = _REFUSED | set(tcl.splitlist(tcl.eval("info commands")))
-        tcl.eval("interp create -safe kid")
-        for name in tcl.splitlist(tcl.eval("kid eval {info commands}")):
-            tcl.call("interp", "hide", "kid", name)
+        tcl, self._refused = _master()
+        self._tcl, self._kid = tcl, f"script{next(_COUNT)}"
+        kid = self._kid
+        tcl.eval(f"interp create -safe {kid}")
+        tcl.eval(f"foreach one [{kid} eval {{info commands}}] {{interp hide {kid} $one}}")
+        hidden = f"interp invokehidden {kid} namespace"  # ::oo::class, ::tcl::string::repeat, …
+        tcl.eval(f"{hidden} delete {{*}}[{hidden} children ::]")
         commands = {
             "unknown": self._unknown,
             "set": self._set,
@@ -89,26 +142,22 @@ class Reader:
             "stack": lambda *words: self._builder.stack(_depth(words)),
             "end_group": lambda *words: self._builder.end_group(),
             "clone": self._clone,
-            "version": lambda *words: self._builder.note(("version", *words)),
-            "add_layer": lambda *words: self._builder.note(("add_layer", *words)),
-            "define_window_layout_xml": lambda *words: self._builder.note(
-                ("define_window_layout_xml", *words)
-            ),
+            **{name: functools.partial(self._note, name) for name in NOTES},
         }
         for name, action in commands.items():
-            tcl.createcommand("gc_" + name, self._kept_error(action))
-            tcl.call("interp", "alias", "kid", name, "", "gc_" + name)
-        tcl.call("interp", "invokehidden", "kid", "set", "cut_paste_input", "0")
-        tcl.call("interp", "limit", "kid", "commands", "-value", MOST_COMMANDS)
-        now = int(tcl.eval("clock seconds"))
-        tcl.call("interp", "limit", "kid", "time", "-seconds", now + MOST_SECONDS)
+            tcl.createcommand(f"{kid}_{name}", self._kept_error(action))
+            tcl.call("interp", "alias", kid, name, "", f"{kid}_{name}")
+        tcl.call("interp", "invokehidden", kid, "set", "cut_paste_input", "0")
+        tcl.call("interp", "limit", kid, "commands", "-value", MOST_COMMANDS)
+        tcl.call("interp", "limit", kid, "time", "-seconds", int(time.time()) + MOST_SECONDS)
         try:
-            tcl.call("interp", "eval", "kid", text)
+            tcl.call("interp", "eval", kid, text)
         except tkinter.TclError as error:
             raise (self._failure or ScriptError(str(error) or "cannot be read")) from None
         finally:
+            tcl.call("interp", "delete", kid)
             for name in commands:
-                tcl.tk.deletecommand("gc_" + name)
+                tcl.tk.deletecommand(f"{kid}_{name}")
 
     def _kept_error(self, action):
         """Keep a Python error: Tcl would only pass on an empty message."""
@@ -134,7 +183,7 @@ class Reader:
             raise ScriptError(f"'set {' '.join(words)[:40]}' is not understood")
         if len(words) == 2 and len(words[1]) > MOST_OF_A_VARIABLE:
             raise ScriptError(f"the variable {words[0]} is longer than {MOST_OF_A_VARIABLE}")
-        return self._tcl.call("interp", "invokehidden", "kid", "set", *words)
+        return self._tcl.call("interp", "invokehidden", self._kid, "set", *words)
 
     def _unknown(self, *words):
         name = words[0] if words else ""
@@ -144,10 +193,22 @@ class Reader:
             raise ScriptError(f"{name} needs one body in braces, not {len(words) - 1} words")
         return self._builder.node(name, pairs(name, words[1]))
 
+    def _note(self, name, *words):
+        return self._builder.note((name, *words))
+
     def _clone(self, *words):
         if len(words) < 2:
             raise ScriptError("clone needs the node to clone and a body")
         return self._builder.clone(words[:-1], pairs("clone", words[-1]))
+
+
+def _master():
+    """Return this thread's Tcl, and the names that no class of a node may have."""
+    if not hasattr(_HERE, "tcl"):
+        _HERE.tcl = tkinter.Tcl()
+        own = _HERE.tcl.splitlist(_HERE.tcl.eval("info commands"))
+        _HERE.refused = _REFUSED | set(own)
+    return _HERE.tcl, _HERE.refused
 
 
 def _depth(words):
@@ -184,6 +245,29 @@ def pairs(cls, body):
     return list(zip(words[::2], words[1::2]))
 
 
+@functools.lru_cache(maxsize=5000)
+def _parsed(spec, strict):
+    """Return code, name, and the parts of an ``addUserKnob`` line."""
+    words = split(spec)
+    if len(words) == 1:  # {20} alone stands for the tab called User
+        words.append("User")
+    if len(words) < 2 or not words[0].isdigit():
+        raise ScriptError(f"addUserKnob {{{spec}}} has no number and name")
+    parts, rest = [], words[2:]
+    while rest:
+        word = rest.pop(0)
+        if word[:1] in ("+", "-") and word[1:2].isalpha():
+            parts.append(("", word))
+        elif word in _OPTIONS and len(rest) >= _OPTIONS[word]:
+            taken = [rest.pop(0) for _ in range(_OPTIONS[word])]
+            parts.append((word, taken[0] if len(taken) == 1 else tuple(taken)))
+        elif strict:
+            raise ScriptError(f"addUserKnob {words[1]}: what is '{word}'?")
+        else:
+            parts.append(("", word))
+    return int(words[0]), words[1], tuple(parts)
+
+
 class UserKnob:
     """One ``addUserKnob`` line: code, name, then options, flags and other words in their order.
 
@@ -193,25 +277,8 @@ class UserKnob:
     """
 
     def __init__(self, spec, *, strict=True):
-        words = split(spec)
-        if len(words) == 1:  # {20} alone stands for the tab called User
-            words.append("User")
-        if len(words) < 2 or not words[0].isdigit():
-            raise ScriptError(f"addUserKnob {{{spec}}} has no number and name")
-        self.code, self.name = int(words[0]), words[1]
-        self._parts = []  # (key of an option or "", its word or words)
-        rest = words[2:]
-        while rest:
-            word = rest.pop(0)
-            if word[:1] in ("+", "-") and word[1:2].isalpha():
-                self._parts.append(("", word))
-            elif word in _OPTIONS and len(rest) >= _OPTIONS[word]:
-                taken = [rest.pop(0) for _ in range(_OPTIONS[word])]
-                self._parts.append((word, taken[0] if len(taken) == 1 else tuple(taken)))
-            elif strict:
-                raise ScriptError(f"addUserKnob {self.name}: what is '{word}'?")
-            else:
-                self._parts.append(("", word))
+        self.code, self.name, parts = _parsed(spec, strict)
+        self._parts = list(parts)  # (key of an option or "", its word or words)
 
     @property
     def flags(self):
@@ -249,7 +316,7 @@ class UserKnob:
     @property
     def is_saved(self):
         """Tell whether the value is written into scripts."""
-        return "+DO_NOT_WRITE" not in self.flags
+        return ("", "+DO_NOT_WRITE") not in self._parts
 
     def spell(self, menu=None):
         """Write the line's inside again, with the menu as it is now."""

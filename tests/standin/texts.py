@@ -4,11 +4,14 @@
 import os
 import posixpath
 import re
+import threading
 import tkinter
 
 _FRAME = re.compile(r"%(0?\d*)d|(#+)")
 _MOST_COMMANDS = 10_000
 _MOST_CHARACTERS = 100_000
+_HIDDEN = "while for proc after vwait interp rename time foreach lrepeat regexp regsub info"
+_HERE = threading.local()  # Tcl stays in the thread that made it.
 
 
 def expand_frame(text, frame, view="main"):
@@ -28,48 +31,72 @@ def substitute(text, node, frame):
     Raises:
         ValueError: A command that is not known here; Python is refused, since farms may lack it.
     """
-    tcl = tkinter.Tcl()
-    tcl.eval("interp create -safe kid")
-    for name in ("while", "for", "proc", "after", "vwait", "interp", "rename", "time", "foreach"):
-        tcl.call("interp", "hide", "kid", name)
-    failure = []
+    if not hasattr(_HERE, "texts"):
+        _HERE.texts = _Texts()
+    with node._app.untimed():  # Nuke's own Tcl takes microseconds.
+        return _HERE.texts.substituted(text, node, frame)
 
-    def kept(action):
+
+class _Texts:
+    """A thread's safe Tcl for texts; who asks, and at which frame, stands on a stack."""
+
+    def __init__(self):
+        self._tcl, self._asked = tkinter.Tcl(), []
+        self._tcl.eval("interp create -safe kid")
+        self._tcl.eval("kid eval {namespace delete oo zlib; rename ::tcl::string::repeat {}}")
+        self._tcl.eval(f"foreach one {{{_HIDDEN}}} {{interp hide kid $one}}")
+        commands = {
+            "value": lambda node, frame, name, *_: node._text_of(name),
+            "knob": lambda node, frame, name, *_: node._raw_of(name),
+            "exists": lambda node, frame, name, *_: node._exists(name),
+            "frame": lambda node, frame, *_: str(int(frame)),
+            "node": lambda node, frame, name="this", *_: _named(node, name).fullName(),
+            "class": lambda node, frame, name="this", *_: _named(node, name).Class(),
+            "file": lambda node, frame, *words: _file(*words),
+            "getenv": lambda node, frame, name, default="": os.environ.get(name, default),
+            "unknown": lambda node, frame, *words: _refuse(*words),
+        }
+        for name, action in commands.items():
+            self._tcl.createcommand("gc_" + name, self._kept(action))
+            self._tcl.call("interp", "alias", "kid", name, "", "gc_" + name)
+
+    def _kept(self, action):
+        """Keep a Python error: Tcl would only pass on an empty message."""
+
         def called(*words):
+            node, frame, failures = self._asked[-1]
             try:
-                return action(*words)
+                return action(node, frame, *words)
             except Exception as error:
-                failure.append(error)
+                failures.append(error)
                 raise
 
         return called
 
-    commands = {
-        "value": lambda name, *_: node._text_of(name),
-        "knob": lambda name, *_: node._raw_of(name),
-        "exists": lambda name, *_: node._exists(name),
-        "frame": lambda *_: str(int(frame)),
-        "node": lambda name="this", *_: node._look_up(f"{name}.name").node().fullName(),
-        "class": lambda name="this", *_: node._look_up(f"{name}.name").node().Class(),
-        "file": _file,
-        "getenv": lambda name, default="": os.environ.get(name, default),
-        "unknown": _refuse,
-    }
-    for name, action in commands.items():
-        tcl.createcommand("gc_" + name, kept(action))
-        tcl.call("interp", "alias", "kid", name, "", "gc_" + name)
-    tcl.call("interp", "limit", "kid", "commands", "-value", _MOST_COMMANDS)
-    try:
-        tcl.call("interp", "eval", "kid", ["set", "gc_text", text])
-        found = tcl.call("interp", "eval", "kid", "subst -nobackslashes $gc_text")
-    except tkinter.TclError as error:
-        raise ValueError(f"'{text}': {failure[0] if failure else error}") from None
-    finally:
-        for name in commands:
-            tcl.tk.deletecommand("gc_" + name)
-    if len(str(found)) > _MOST_CHARACTERS:
-        raise ValueError(f"'{text[:40]}…' grows beyond {_MOST_CHARACTERS} characters")
-    return str(found)
+    def substituted(self, text, node, frame):
+        if "**" in text or "<<" in text:
+            raise ValueError(f"'{text[:40]}': powers and shifts are not evaluated here")
+        if not self._asked:
+            self._tcl.eval("interp limit kid commands -value {}")
+            used = int(self._tcl.eval("interp invokehidden kid info cmdcount"))
+            most = used + _MOST_COMMANDS
+            self._tcl.call("interp", "limit", "kid", "commands", "-value", most)
+        failures = []
+        self._asked.append((node, frame, failures))
+        try:
+            asked = ("apply", ("gc_text", "subst -nobackslashes $gc_text"), text)
+            found = str(self._tcl.call("interp", "eval", "kid", asked))
+        except tkinter.TclError as error:
+            raise ValueError(f"'{text}': {failures[0] if failures else error}") from None
+        finally:
+            self._asked.pop()
+        if len(found) > _MOST_CHARACTERS:
+            raise ValueError(f"'{text[:40]}…' grows beyond {_MOST_CHARACTERS} characters")
+        return found
+
+
+def _named(node, name):
+    return node._look_up(f"{name}.name").node()
 
 
 def _refuse(*words):
