@@ -49,8 +49,9 @@ test-nuke: setup
 icons: setup
 	$(BIN)/python tools/icons.py
 
-nuke-bundle: setup
-	$(BIN)/python tools/nuke_bundle.py
+# Any Python 3.9 or newer with pip builds it; the server need not be installed.
+nuke-bundle:
+	$(or $(wildcard $(BIN)/python),$(PYTHON),python3) tools/nuke_bundle.py
 
 try-bundle: setup
 	$(BIN)/python tools/nuke_bundle.py --try

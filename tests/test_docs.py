@@ -105,6 +105,34 @@ def test_every_line_of_a_paper_is_shown_by_a_test_that_there_is_or_says_why_not(
             assert re.search(rf"^def {name}\(", text_of(file), re.MULTILINE), f"{file}::{name}"
 
 
+_SCRIPT = re.compile(r"`(tests/in_nuke/\w+\.py)`")
+
+
+def rows_of_expectations():
+    """Return number, expectation, what is here and what shows it, of every numbered row."""
+    for line in text_of("docs", "td", "expectations.md").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 4 and cells[0].isdigit():
+            yield int(cells[0]), *cells[1:]
+
+
+def test_all_fifty_expectations_are_shown_by_a_test_or_would_be_by_a_script_in_nuke():
+    rows = list(rows_of_expectations())
+    assert [number for number, *_ in rows] == list(range(1, 51))
+    for number, _, _, shown in rows:
+        named, scripts = _SHOWN.findall(shown), _SCRIPT.findall(shown)
+        spelt = [*(f"`{file}::{name}`" for file, name in named), *(f"`{one}`" for one in scripts)]
+        only = "" if named else "in real Nuke only: "
+        assert shown == only + ", ".join(spelt), number
+        for file, name in named:
+            assert re.search(rf"^def {name}\(", text_of(file), re.MULTILINE), f"{file}::{name}"
+        assert [one for one in scripts if not (ROOT / one).is_file()] == []
+
+
+def test_at_least_42_of_the_fifty_are_proven_without_nuke():
+    assert sum("::" in shown for *_, shown in rows_of_expectations()) >= 42
+
+
 # --- the site ------------------------------------------------------------------------------------
 
 DOCS = ROOT / "docs"

@@ -3,9 +3,10 @@
 
 Each interpreter found gets a small environment of its own (``.venv-3.9``) with pyzmq, msgpack and
 pytest, and nothing else: no numpy, no torch. Where ``make nuke-bundle`` has filled ``vendor/``, the
-one folder that serves every Nuke, the two packages come from there. A name on the PATH counts only
-if it runs, since version managers put a name there for interpreters that are not chosen. What is
-missing is said in the closing lines; a failure anywhere is a failure.
+one folder that serves every Nuke, the two packages come from there, behind everything else and in
+every process that a test starts. A name on the PATH counts only if it runs, since version managers
+put a name there for interpreters that are not chosen. What is missing is said in the closing lines;
+a failure anywhere is a failure.
 """
 
 import os
@@ -59,6 +60,10 @@ def environment(version: str, python: str) -> Path:
         pip = [str(own), "-m", "pip", "--disable-pip-version-check", "install", "-qq"]
         subprocess.run([*pip, *packages], check=True)
         stamp.write_text(wanted, encoding="utf-8")
+    if is_vendored():
+        asked = [str(own), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"]
+        place = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+        (Path(place) / "vendor.pth").write_text(f"{VENDOR}\n", encoding="utf-8")
     return own
 
 
@@ -69,7 +74,7 @@ def run_tests(version: str, python: str, arguments: list[str]) -> tuple[bool, st
     """
     tests = [folder for folder in TESTS if (ROOT / folder).is_dir()]
     environ = {**os.environ, "GENCOMP_TEST_SERVER_PYTHON": sys.executable}
-    environ["PYTHONPATH"] = str(VENDOR) if is_vendored() else ""
+    environ["PYTHONPATH"] = ""
     own = str(environment(version, python))
     command = [own, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, *tests]
     done = subprocess.run(

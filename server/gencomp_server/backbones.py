@@ -470,7 +470,6 @@ class ModelParams(CommonParams):
     quality: str = knob(
         "final",
         choices=("draft", "final"),
-        tab="Model",
         doc="draft: at most 10 steps and, on a GPU, reused steps: quick to look at. final: as the "
         "knobs say.",
     )

@@ -305,7 +305,7 @@ def _check_cover(spec: Input, entry: InputHeader, request: Request) -> None:
             raise RangeMismatch(
                 f"Input '{entry.name}' has pictures at {spell_frames(have - want)}, "
                 f"outside the range {request.frames}.",
-                hint="Give pictures at frames of the range.",
+                hint="Widen the range to take them in, or leave this input out.",
             )
         return
     if not have & want:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gencomp_protocol import Client, __version__, find_server, home_folder
 from gencomp_protocol.errors import GencompError
-from gencomp_protocol.locate import SERVER_VARIABLE
+from gencomp_protocol.locate import CLIENT_FILE, SERVER_FILE, SERVER_VARIABLE
 from gencomp_server.backbones import SPECS
 from gencomp_server.config import load_config
 
@@ -126,8 +126,8 @@ def check_home(folder: Path) -> Finding:
         return Finding(True, f"home folder {folder} is not there yet; the first server makes it.")
     if stat.S_IMODE(folder.stat().st_mode) & 0o022:
         return Finding(False, f"home folder {folder} can be written by others; chmod 700 it.")
-    for file in sorted(folder.glob("*.json")):
-        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+    for file in (folder / SERVER_FILE, folder / CLIENT_FILE):
+        if file.exists() and stat.S_IMODE(file.stat().st_mode) & 0o077:
             return Finding(False, f"{file} holds a secret that others can read; chmod 600 it.")
     return Finding(
         True, f"home folder {folder}: only its owner can write there or read its secrets."

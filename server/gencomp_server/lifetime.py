@@ -120,7 +120,9 @@ def claimed(lock: Path) -> Iterator[None]:
     except OSError as error:
         os.close(held)
         raise ServerUnreachable(
-            f"Another server uses the spool {lock.parent}.", hint="Name another with --spool."
+            f"Another server uses the spool {lock.parent}.",
+            hint="Where machines share a home folder, let GENCOMP_HOME name a folder on each one's "
+            "own disk; else name another spool with --spool.",
         ) from error
     try:
         yield

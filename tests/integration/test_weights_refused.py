@@ -185,6 +185,8 @@ def test_when_verified_weights_change_then_they_are_refused_until_that_is_accept
     assert finish(start("weights", "verify", "--accept", "casper")).code == 0
     ended = command()
     assert (ended.code, ended.err) == (0, "")
+    assert "\nloading weights 0/100\n" in ended.out
+    assert "\nloading weights 100/100" in ended.out
     backbone = json.loads((out / "manifest.json").read_text())["backbone"]
     assert (backbone["name"], backbone["untrained"]) == ("casper", False)
     assert (backbone["surrogate"], backbone["licence_class"]) == (True, "registration needed")

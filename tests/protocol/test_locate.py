@@ -3,6 +3,7 @@
 
 import json
 import os
+import socket
 import stat
 import sys
 
@@ -53,6 +54,17 @@ def test_without_anything_there_is_no_server(environ):
 
 def test_the_local_server_is_found_last(home, environ):
     write_server_file(home / "server.json", LOCAL)
+    assert find_server(environ) == LOCAL
+
+
+def test_where_machines_share_a_home_folder_another_ones_server_is_not_ours(
+    home, environ, monkeypatch
+):
+    write_server_file(home / "server.json", LOCAL)
+    monkeypatch.setattr(socket, "gethostname", lambda: "another")
+    assert read_server_file(home / "server.json").is_elsewhere
+    assert find_server(environ) is None
+    environ["GENCOMP_SERVER"] = LOCAL.address  # Through a tunnel, its file tells the secret.
     assert find_server(environ) == LOCAL
 
 

@@ -79,6 +79,12 @@ def test_a_secret_that_others_can_read_is_wrong(tmp_path, mode, good):
     assert check_home(tmp_path).is_good is good
 
 
+def test_settings_of_nuke_hold_no_secret_and_may_be_read(tmp_path):
+    (tmp_path / "nuke.json").write_text("{}")
+    (tmp_path / "nuke.json").chmod(0o644)
+    assert check_home(tmp_path).is_good
+
+
 def test_a_setting_that_was_given_is_told_with_where_it_comes_from(tmp_path):
     (tmp_path / "gencomp.toml").write_text('device = "cuda:0"\n')
     environ = {"GENCOMP_HOME": str(tmp_path), "GENCOMP_PORT": "5570"}

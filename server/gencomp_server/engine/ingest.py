@@ -223,7 +223,7 @@ def _check_data(entry: InputHeader, pictures: Mapping[int, Decoded]) -> None:
         raise BadPicture(
             f"{picture_label(entry.name, empty[0])} has no finite sample in "
             f"{pictures[empty[0]].header.channels[0]}.",
-            hint="Name the channel that holds it after ':', or render it again.",
+            hint="Name the channel that holds it, or render it again.",
             input=entry.name,
             frame=empty[0],
         )
@@ -235,7 +235,7 @@ def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tupl
         where = f" on any of its {len(peaks)} frames" if len(peaks) > 1 else ""
         raise BadMatte(
             f"Input '{entry.name}' is empty: it covers nothing{where}.",
-            hint="Check the roto, or name the channel that holds it after ':'.",
+            hint="Check the roto, and that the channel named for it is the one that holds it.",
             input=entry.name,
             frame=min(peaks),
         )
@@ -250,8 +250,8 @@ def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tupl
     if min(lows.values()) >= 1.0:
         said.append(
             f"Input '{entry.name}' covers the whole picture on every frame; if its coverage is "
-            f"not in the channel {pictures[min(pictures)].header.channels[0]}, name the channel "
-            "after ':'."
+            f"not in the channel {pictures[min(pictures)].header.channels[0]}, name the one that "
+            "holds it."
         )
     return tuple(said)
 

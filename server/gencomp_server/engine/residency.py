@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gencomp_protocol.errors import OutOfMemory, WeightsRefused
+from gencomp_server import weights_progress
 from gencomp_server.backbones import BackboneSpec, cached_steps_of
 from gencomp_server.footprint import CPU, Placement
 
@@ -54,6 +55,8 @@ _LIBRARIES = ("torch", "diffusers", "transformers")
 _FLASH, _SAGE, _EIGHT_BITS = ("flash-attn", "flash-attn-3"), ("sageattention",), ("torchao",)
 # What may hold spoilt numbers, the likeliest first.
 _WEIGHT_ROLES = ("transformer", "branch", "vae", "lora", "text_encoder")
+# What is read before anything is computed; the text encoder waits for a prompt that is new.
+_LOADED_ROLES = ("transformer", "branch", "lora", "vae")
 _WORDS = {
     "load": "loading {title}",
     "text": "reading the prompt with {title}",
@@ -175,7 +178,11 @@ class Residency:
         self._held: tuple[Any, Backbone] | None = None
 
     def lease(
-        self, want: Wanted, weights: str, files: Mapping[str, Path] | None = None
+        self,
+        want: Wanted,
+        weights: str,
+        files: Mapping[str, Path] | None = None,
+        tell: weights_progress.Tell | None = None,
     ) -> LazyBackbone:
         """Return a backbone that is loaded at its first use.
 
@@ -183,8 +190,9 @@ class Residency:
             want: Which, and how.
             weights: Digest of its weights.
             files: Its files by role; None for ``tiny``.
+            tell: Is told how far weights are read: stage, step, total.
         """
-        return LazyBackbone(self, want, identity_of(want, weights), weights, files)
+        return LazyBackbone(self, want, identity_of(want, weights), weights, files, tell)
 
     def get(self, want: Wanted, weights: str, files: Mapping[str, Path] | None) -> Backbone:
         """Return a loaded backbone; any other is let go of first."""
@@ -225,6 +233,7 @@ class LazyBackbone:
         identity: Digest of what decides its bits.
         weights: Digest of its weights.
         files: Its files by role; None for ``tiny``.
+        tell: Is told how far weights are read: stage, step, total. What it raises ends the reading.
 
     Attributes:
         spec: Its facts.
@@ -242,12 +251,14 @@ class LazyBackbone:
         identity: str,
         weights: str,
         files: Mapping[str, Path] | None = None,
+        tell: weights_progress.Tell | None = None,
     ) -> None:
         self.spec, self.identity, self.forwards = want.spec, identity, 0
         self.batch = want.placement.batch
         self.said: tuple[str, ...] | None = None
         self.want = want
         self._residency, self._weights, self._files = residency, weights, files
+        self._tell = tell
 
     @property
     def tiles(self) -> bool:
@@ -396,9 +407,10 @@ class LazyBackbone:
         """
         loaded, doing = None, "load"
         try:
-            loaded = self._residency.get(self.want, self._weights, self._files)
-            self.said, doing = loaded.said, stage
-            return work(loaded)
+            with weights_progress.telling(self._tell):
+                loaded = self._residency.get(self.want, self._weights, self._files)
+                self.said, doing = loaded.said, stage
+                return work(loaded)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -439,7 +451,7 @@ def load_by_family(want: Wanted, files: Mapping[str, Path] | None, cache: Path) 
         WeightsRefused: A file is damaged, or of another model.
     """
     from gencomp_server import models
-    from gencomp_server.models.loading import LoadSettings
+    from gencomp_server.models.loading import LoadSettings, bytes_in
 
     cache.mkdir(mode=0o700, parents=True, exist_ok=True)
     settings = LoadSettings(
@@ -451,9 +463,11 @@ def load_by_family(want: Wanted, files: Mapping[str, Path] | None, cache: Path) 
         tiling=want.placement.tiling,
         encode_tiling=want.placement.encode_tiling,
     )
-    return models.load(
-        want.spec, files, device=want.device, settings=settings, cache=cache, log=log
-    )
+    total = bytes_in(place for role, place in (files or {}).items() if role in _LOADED_ROLES)
+    with weights_progress.stage(weights_progress.WEIGHTS, total):
+        return models.load(
+            want.spec, files, device=want.device, settings=settings, cache=cache, log=log
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -298,7 +298,7 @@ class Runner:
             ctx.progress(f"reading {path.name}", done >> 20, total >> 20)
 
         return self._residency.lease(
-            want, shelf.identity(spec.weights, told), shelf.files(spec.weights)
+            want, shelf.identity(spec.weights, told), shelf.files(spec.weights), ctx.progress
         )
 
     def _describe_backbone(

@@ -16,7 +16,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,7 +25,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from gencomp_protocol.errors import WeightsRefused
+from gencomp_protocol.errors import WeightsMissing, WeightsRefused
+from gencomp_server import weights_progress
 from gencomp_server.tensorfile import (
     INSTALL,
     Stored,
@@ -140,6 +141,18 @@ def _files_of_folder(folder: Path) -> list[Path]:
         )
     pickles = sorted(one for one in folder.glob("*") if one.suffix in _PICKLE_SUFFIXES)
     raise is_pickle(pickles[0]) if pickles else missing(folder / _FIRST_NAMES[0])
+
+
+def bytes_in(places: Iterable[Path]) -> int:
+    """Return the bytes of all numbers that files hold, from their headers.
+
+    Returns:
+        0 where one of them is missing or cannot be read: loading it says what is wrong.
+    """
+    try:
+        return sum(one.size for place in places for one in tensors_in(place).values())
+    except (WeightsMissing, WeightsRefused):
+        return 0
 
 
 def fingerprint(place: Path) -> str:
@@ -297,6 +310,7 @@ def load_into(
     dtype: torch.dtype,
     names: Mapping[str, str] | None = None,
     change: Callable[[str, torch.Tensor], torch.Tensor] | None = None,
+    stage: str = weights_progress.WEIGHTS,
 ) -> None:
     """Fill a model that was built on the meta device, in place; it is in eval mode afterwards.
 
@@ -312,6 +326,7 @@ def load_into(
         names: What the file calls a tensor, by the model's name; the same where not given.
         change: Given the model's name and a tensor as read, returns what is taken instead, of the
             same shape.
+        stage: What reading it is called to whoever waits, where it is not part of more.
 
     Raises:
         WeightsMissing: Nothing is there.
@@ -320,10 +335,11 @@ def load_into(
     tensors = tensors_in(place)
     chosen = check_fits(module, tensors, title=title, place=place, names=names)
     twins = _twins(module)
-    for name, tensor in read_tensors(chosen, tensors):
-        taken = tensor if change is None else change(name, tensor)
-        placed = taken.to(device=device, dtype=dtype)
-        put(module, name, placed, also=tuple(t for t in twins.get(name, ()) if t not in chosen))
+    with weights_progress.stage(stage, sum(tensors[name].size for name in chosen.values())):
+        for name, tensor in read_tensors(chosen, tensors):
+            taken = tensor if change is None else change(name, tensor)
+            placed = taken.to(device=device, dtype=dtype)
+            put(module, name, placed, also=tuple(t for t in twins.get(name, ()) if t not in chosen))
     left = [name for name, one in module.state_dict().items() if one.is_meta]
     assert not left, left
     module.eval()
@@ -347,6 +363,7 @@ def read_tensors(
                 for name, stored_as in chosen.items():
                     if tensors[stored_as].file == file:
                         yield name, opened.get_tensor(stored_as)
+                        weights_progress.read(tensors[stored_as].size)
         except (SafetensorError, OSError) as error:
             raise WeightsRefused(
                 f"The weights file {file} is damaged ({error}).", hint=INSTALL, file=str(file)

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from gencomp_protocol.errors import WeightsRefused
 from gencomp_server.models.loading import build_on_meta, fingerprint, load_into, read_config
+from gencomp_server.weights_progress import TEXT_ENCODER
 
 log = logging.getLogger(__name__)
 
@@ -252,5 +253,5 @@ def load_encoder(
             file=str(file),
         )
     encoder: nn.Module = build_on_meta(lambda: T5EncoderModel(config))
-    load_into(encoder, folder, title=title, device=device, dtype=dtype)
+    load_into(encoder, folder, title=title, device=device, dtype=dtype, stage=TEXT_ENCODER)
     return encoder

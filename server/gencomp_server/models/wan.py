@@ -46,6 +46,7 @@ from gencomp_server.models.text import Prompts, encoder_identity, load_tokenizer
 from gencomp_server.parts.conditioning import latent_mask
 from gencomp_server.parts.schedule import FlowSchedule
 from gencomp_server.parts.trimask import CONVENTIONS, encode
+from gencomp_server.weights_progress import TEXT_ENCODER
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -446,6 +447,7 @@ def load_encoder(
         device=device,
         dtype=dtype,
         names=wan_names.text_names(tensors_in(place), encoder.state_dict()),
+        stage=TEXT_ENCODER,
     )
     return encoder
 

@@ -224,8 +224,8 @@ def off_the_plate(name: str, width: int, height: int) -> BadKnob:
     return BadKnob(
         f"Element '{name}' lies wholly off the plate on every frame; the plate is "
         f"{width}x{height}.",
-        hint="Check trajectory, transform, scale and anchor: positions are in plate pixels from "
-        "its upper left corner, y down; gencomp preview shows them.",
+        hint="Check trajectory, transform, scale and anchor; y runs down here, and up in Nuke. "
+        "gencomp preview draws it, and Draw path on the node.",
         knob="trajectory",
     )
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One backbone kept between jobs; and a device that runs out of memory, wherever it does."""
 
+import gc
 import importlib.metadata
 import weakref
 from dataclasses import replace
@@ -77,6 +78,14 @@ class Loads:
 
     def fail(self, stage, error):
         self.made[-1]().fails = (stage, error)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_out_of_the_collectors_sight():
+    """Every eviction collects, and what the model libraries hold takes it most of a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

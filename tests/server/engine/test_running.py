@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job's backbone inside the worker: lent by the plan, told of, and survived when it fails."""
 
+import gc
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -137,6 +138,14 @@ class Bench:
         plain = request_to_plain(request)
         self.runner.run({"job": job, "request": plain, "pictures": self.job.pictures})
         return self.mailbox.said[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _libraries_out_of_the_collectors_sight():
+    """Every eviction collects, and what the model libraries hold takes it most of a second."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

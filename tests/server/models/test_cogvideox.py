@@ -15,9 +15,10 @@ from diffusers import AutoencoderKLCogVideoX, CogVideoXTransformer3DModel
 from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
-from gencomp_protocol.errors import BadKnob, WeightsMissing, WeightsRefused
+from gencomp_protocol.errors import BadKnob, Cancelled, WeightsMissing, WeightsRefused
 from gencomp_server import models
 from gencomp_server.backbones import Architecture, spec_named
+from gencomp_server.engine.residency import Residency, Wanted
 from gencomp_server.models import cogvideox, tiny
 from gencomp_server.models.loading import LoadSettings, build_on_meta
 from gencomp_server.parts.trimask import EDIT, KEEP, UNKNOWN
@@ -165,6 +166,39 @@ def test_a_folder_as_published_computes_what_its_weights_say(base, tmp_path):
     assert np.array_equal(loaded.decode(latents), made.decode(latents))
     video = np.full((5, 16, 16, 3), 0.5, np.float32)
     assert torch.equal(loaded.encode(video), made.encode(video))
+
+
+def test_a_job_is_told_how_far_model_and_text_encoder_are_read_and_a_later_one_is_not(
+    base, tmp_path
+):
+    held, told = Residency(tmp_path), []
+    lent = held.lease(Wanted(SMALL), "w", files_of(base), lambda *said: told.append(said))
+    lent.schedule(2)
+    model = [percent for stage, percent, _ in told if stage == "loading weights"]
+    assert (model[0], model[-1], len(model) > 20) == (0, 100, True)
+    assert model == sorted(set(model))
+    lent.text("a beach")
+    encoder = [one for one in told if one[0] != "loading weights"]
+    assert (encoder[0], encoder[-1]) == (
+        ("loading text encoder", 0, 100),
+        ("loading text encoder", 100, 100),
+    )
+    later = []
+    held.lease(Wanted(SMALL), "w", files_of(base), lambda *said: later.append(said)).text("a beach")
+    assert later == []
+
+
+def test_a_job_that_is_cancelled_while_weights_are_read_leaves_nothing_loaded(base, tmp_path):
+    held = Residency(tmp_path)
+
+    def tell(stage, percent, total):
+        if percent >= 50:
+            raise Cancelled("The job was cancelled.")
+
+    with pytest.raises(Cancelled):
+        held.lease(Wanted(SMALL), "w", files_of(base), tell).schedule(2)
+    assert held.is_empty
+    assert held.lease(Wanted(SMALL), "w", files_of(base)).schedule(2).timesteps == (999, 499)
 
 
 def test_a_flat_file_over_a_base_folder_is_loaded_as_casper_is(base, tmp_path):

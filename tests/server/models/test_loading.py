@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from gencomp_protocol.errors import WeightsMissing, WeightsRefused
+from gencomp_server import weights_progress
 from gencomp_server.models import convert, loading
 from gencomp_server.models.cogvideox import CONFIGS
 
@@ -97,6 +98,21 @@ def test_what_is_read_may_be_changed_on_its_way(file):
     made = load(file, change=lambda name, one: one + 1 if name == "places" else one)
     assert made.places.tolist() == [2.0, 3.0, 4.0, 5.0]
     assert made.first.bias.tolist() == [1.0, -1.0]
+
+
+def test_reading_is_told_by_its_bytes_from_file_to_file(tmp_path):
+    save_shards(tmp_path)  # 24 and 8 bytes in the one file, 16 and 24 in the other.
+    told = []
+    with weights_progress.telling(lambda *said: told.append(said)):
+        load(tmp_path)
+        load(tmp_path, stage="loading text encoder")
+    assert told[:5] == [("loading weights", percent, 100) for percent in (0, 33, 44, 66, 100)]
+    assert [stage for stage, _, _ in told[5:]] == ["loading text encoder"] * 5
+
+
+def test_what_cannot_be_read_has_no_bytes_to_read(file, tmp_path):
+    assert loading.bytes_in([file, file.parent]) == 2 * 72
+    assert loading.bytes_in([file, tmp_path / "none.safetensors"]) == 0
 
 
 def save_shards(folder):

@@ -4,6 +4,8 @@
 Sizes are small; what hangs on the length of a side is shown with thin pictures of real lengths.
 """
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +20,8 @@ ROUNDING = 1e-4
 # Pixels are squares on the way down: of a ramp, a model pixel that cuts two of them holds their
 # mean by area, which lies (3 - sqrt(8)) / 2 plate pixels from its centre at the most.
 SQUARES_PX = 0.0858
-CASES = settings(max_examples=700, deadline=None)
+# A run by default takes some of them, other ones each time; GENCOMP_ALL_CASES=1 takes all.
+CASES = settings(max_examples=700 if os.environ.get("GENCOMP_ALL_CASES") else 120, deadline=None)
 
 SIDE = st.integers(1, 60)
 SIZE = st.tuples(SIDE, SIDE)

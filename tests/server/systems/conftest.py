@@ -2,13 +2,16 @@
 """Jobs of real systems on tiny procedural shots, run in this process through the real stages.
 
 ``tiny`` is the real classes at small size; a :class:`Painter` is no model at all, but paints what a
-test wants to be painted, through the real sampler and windows.
+test wants to be painted, through the real sampler and windows. A model pads every shot to its
+window, 85 frames of most: where windows are not what a test is about, it sees fewer at once.
 """
 
+import copy
 import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,14 @@ class Job:
 
 # --- backbones -----------------------------------------------------------------------------------
 
+# Six latent frames: as even as 85 frames are, and more than two windows share.
+SHORT_WINDOW = 21
+
+
+def seeing_less(spec, window=SHORT_WINDOW):
+    """Return a backbone's facts with a window no longer than that, in frames."""
+    return replace(spec, window_frames=min(spec.window_frames, window))
+
 
 class _Last:
     """A schedule whose step takes the prediction for the latents."""
@@ -140,7 +151,7 @@ class Painter:
     Its VAE keeps the mean of 8x8 pixels of every fourth frame. ``paint`` takes the plate's latents
     and the trimask's classes at latent size, [1,T',3,h,w] and [T',h,w], and returns what is added;
     of a model of layers it takes those by name and returns the picture. ``of`` names the backbone
-    whose facts it has.
+    whose facts it has; its window is no longer than ``window`` frames.
     """
 
     paint: Callable[[Any, Any], Any] | None = None
@@ -151,10 +162,12 @@ class Painter:
     prompts: list = field(default_factory=list)
     pixel_noise: float = 0.0
     of: str = TINY
+    window: int = SHORT_WINDOW
 
     def __post_init__(self):
         few = replace(spec_named(self.of).architecture, latent_channels=3)
-        self.spec = replace(spec_named(self.of), pixel_noise=self.pixel_noise, architecture=few)
+        seen = seeing_less(spec_named(self.of), self.window)
+        self.spec = replace(seen, pixel_noise=self.pixel_noise, architecture=few)
         self.trimask = None
 
     @property
@@ -232,6 +245,25 @@ def tiny(tmp_path_factory):
     return load(spec_named(TINY), None, settings=LoadSettings(), cache=cache, log=log)
 
 
+@pytest.fixture
+def brief_tiny(tiny):
+    """Return ``tiny`` with a short window."""
+    return shortened(tiny)
+
+
+def shortened(backbone):
+    """Return a backbone that shares its weights and sees fewer frames at once."""
+    made = copy.copy(backbone)
+    made.spec = seeing_less(backbone.spec)
+    return made
+
+
+@pytest.fixture(scope="session")
+def brief_tiny_of(tiny_of):
+    """Return a function: a system, to the tiny backbone that serves it, with a short window."""
+    return lambda system: shortened(tiny_of(system))
+
+
 @pytest.fixture(scope="session")
 def tiny_of(tiny, tmp_path_factory):
     """Return a function: a system, to the tiny backbone that serves it, loaded once."""
@@ -266,19 +298,15 @@ def cancelled():
     return Cancelled
 
 
-@pytest.fixture
-def new_job(tmp_path, decode_pool):
-    """Return a maker of jobs: ``new_job(spec_overrides, clean=True)`` -> (Job, ProceduralShot).
+@pytest.fixture(scope="session")
+def new_job_in(decode_pool):
+    """Return a maker of jobs in a folder: ``new_job_in(folder, ...)``; see ``new_job``."""
 
-    ``system="overplusplus"`` gives the figures without their effects as plate, and a roto of where
-    the effects belong.
-    """
-
-    def make(*, clean=True, half=True, system="omnimatte", **overrides):
+    def make(folder, *, clean=True, half=True, system="omnimatte", **overrides):
         spec = ShotSpec(**{"width": 160, "height": 96, "frames": 3, "seed": 5, **overrides})
         shot = ProceduralShot(spec)
         kind = np.float16 if half else np.float32
-        job = Job(tmp_path, decode_pool, shot.frames, system=system)
+        job = Job(folder, decode_pool, shot.frames, system=system)
         fill = {"gencomposite": add_element, "splitthenmerge": add_layers, "dynvfx": add_plate}
         for at, n in enumerate(shot.frames):
             if system in fill:
@@ -296,6 +324,16 @@ def new_job(tmp_path, decode_pool):
         return job, shot
 
     return make
+
+
+@pytest.fixture
+def new_job(tmp_path, new_job_in):
+    """Return a maker of jobs: ``new_job(spec_overrides, clean=True)`` -> (Job, ProceduralShot).
+
+    ``system="overplusplus"`` gives the figures without their effects as plate, and a roto of where
+    the effects belong.
+    """
+    return partial(new_job_in, tmp_path)
 
 
 def add_element(job, shot, n, at, kind):

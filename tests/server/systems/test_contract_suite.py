@@ -2,7 +2,7 @@
 """What every system must do, run on each entry of the registry: with no model, and on tiny."""
 
 import dataclasses
-import shutil
+from functools import partial
 
 import numpy as np
 import pytest
@@ -50,19 +50,45 @@ def test_it_offers_the_backbones_that_serve_it_and_refuses_every_other_by_name(s
             parse_params(system.params, {"backbone": name})
 
 
+@pytest.fixture(scope="module")
+def backbone_of(request):
+    """Return a function: a system, to its tiny backbone; nothing is made before it is asked for."""
+    return lambda system: request.getfixturevalue("brief_tiny_of")(system)
+
+
 @pytest.fixture
-def job_of(new_job, request):
+def job_of(new_job, backbone_of):
     """Return a maker of jobs of a system: ``job_of(system, with_tiny, **shot)`` -> (job, knobs)."""
+    return partial(lay, new_job, backbone_of)
 
-    def make(system, with_tiny, **shot):
-        job, _ = new_job(system=system.name, **{"objects": 2, "frames": 2, **shot})
-        if not with_tiny:
-            return job, {}
-        job.backbone = request.getfixturevalue("tiny_of")(system)
-        names = {field.name for field in knob_fields(system.params)}
-        return job, {name: value for name, value in WITH_TINY.items() if name in names}
 
-    return make
+def lay(new_job, backbone_of, system, with_tiny, **shot):
+    """Return a job of a system and the knobs that it is run with."""
+    job, _ = new_job(system=system.name, **{"objects": 2, "frames": 2, **shot})
+    if not with_tiny:
+        return job, {}
+    job.backbone = backbone_of(system)
+    names = {field.name for field in knob_fields(system.params)}
+    return job, {name: value for name, value in WITH_TINY.items() if name in names}
+
+
+@pytest.fixture(scope="module")
+def finished(new_job_in, backbone_of, tmp_path_factory):
+    """Return a function: ``finished(system, with_tiny)`` -> (job, knobs, what it made), run once.
+
+    Who runs the job again finds its stages; who needs none to be there takes a job of his own.
+    """
+    kept = {}
+
+    def find(system, with_tiny):
+        if (system.name, with_tiny) not in kept:
+            new_job = partial(new_job_in, tmp_path_factory.mktemp(system.name))
+            job, knobs = lay(new_job, backbone_of, system, with_tiny, clean=False)
+            knobs = {**knobs, "seed": 3}
+            kept[system.name, with_tiny] = job, knobs, job.run(**knobs)
+        return kept[system.name, with_tiny]
+
+    return find
 
 
 def delivery_knobs(system):
@@ -91,18 +117,11 @@ def lead_of(job):
     return "plate" if "plate" in job.entries else "bg"
 
 
-def forget_stages(job):
-    """Empty the job's stage store."""
-    shutil.rmtree(job.spool.stages)
-    job.spool.stages.mkdir()
-
-
 @RUNS
 def test_when_a_job_runs_then_exactly_the_declared_layers_come_for_exactly_the_frames(
-    system, with_tiny, job_of
+    system, with_tiny, finished
 ):
-    job, knobs = job_of(system, with_tiny, frames=3)
-    made = job.run(**knobs)
+    job, knobs, made = finished(system, with_tiny)
     declared = {layer.name: layer.channels for layer in system.layers(job.request(**knobs))}
     frames = list(dict.fromkeys(n for _, n in made.pictures))
     assert frames == list(job.frames)
@@ -115,20 +134,21 @@ def test_when_a_job_runs_then_exactly_the_declared_layers_come_for_exactly_the_f
 
 
 @RUNS
-def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(system, with_tiny, job_of):
-    job, knobs = job_of(system, with_tiny, clean=False)
-    first = job.run(seed=3, **knobs)
-    forget_stages(job)
-    second = job.run(seed=3, **knobs)
+def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(
+    system, with_tiny, job_of, finished
+):
+    _, knobs, first = finished(system, with_tiny)
+    second = job_of(system, with_tiny, clean=False)[0].run(**knobs)
     assert not second.ctx.rows[0].reused
     for place, picture in first.pictures.items():
         assert picture.pixels.tobytes() == second.pictures[place].pixels.tobytes()
 
 
 @RUNS
-def test_when_a_delivery_knob_changes_then_no_expensive_stage_runs_again(system, with_tiny, job_of):
-    job, knobs = job_of(system, with_tiny)
-    job.run(**knobs)
+def test_when_a_delivery_knob_changes_then_no_expensive_stage_runs_again(
+    system, with_tiny, finished
+):
+    job, knobs, _ = finished(system, with_tiny)
     for name, value in delivery_knobs(system).items():
         again = job.run(**{**knobs, name: value})
         assert again.ctx.rows, name
@@ -141,7 +161,7 @@ def test_when_a_delivery_knob_changes_then_no_expensive_stage_runs_again(system,
 def test_when_the_artist_cancels_then_the_run_stops_within_one_step(
     system, with_tiny, job_of, cancelled
 ):
-    job, knobs = job_of(system, with_tiny)
+    job, knobs = job_of(system, with_tiny, frames=1)
     with pytest.raises(cancelled):
         job.run(cancel_after=2, **knobs)
     assert job.run(**knobs).pictures

@@ -53,7 +53,7 @@ def remembers(painter):
     import torch
 
     def make(act=lambda composite, layers: composite):
-        model = painter(of="tiny-gencompositor")
+        model = painter(of="tiny-gencompositor", window=49)
         encode, seen = model.encode, []
 
         def encoding(video, progress=None):

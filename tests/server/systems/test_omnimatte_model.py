@@ -46,9 +46,11 @@ def exact(made, job, order):
         assert (error.max_ulp <= 1, error.beyond, error.differing) == (True, 0, 0)
 
 
-def test_when_tiny_makes_clean_plate_and_solos_then_layers_give_the_plate_exactly(new_job, tiny):
+def test_when_tiny_makes_clean_plate_and_solos_then_layers_give_the_plate_exactly(
+    new_job, brief_tiny
+):
     job, _ = new_job(objects=2, frames=2, clean=False)
-    job.backbone = tiny
+    job.backbone = brief_tiny
     made = job.run(**QUICK)
     assert made.ctx.figures["clean_plate_from"] == "model"
     assert made.ctx.figures["solos_from"] == {"a": "model", "b": "model"}

@@ -15,7 +15,8 @@ from gencomp_server.parts.stack import over
 MODES = ("every frame", "keyframes only", "no mask")
 SIZES = [
     (640, 384),
-    (1920, 1080),
+    (960, 540),
+    pytest.param((1920, 1080), marks=pytest.mark.slow),
     pytest.param((4096, 2160), marks=pytest.mark.slow),
 ]
 

@@ -17,9 +17,9 @@ QUICK = {"backbone": TINY, "steps": 2, "model_size": "48x32"}
 
 
 @pytest.fixture
-def job(new_job, tiny):
+def job(new_job, brief_tiny):
     made, _ = new_job(system="overplusplus", frames=2)
-    made.backbone = tiny
+    made.backbone = brief_tiny
     return made
 
 
@@ -55,10 +55,11 @@ def test_when_tiny_paints_then_where_it_may_not_not_one_bit_changes(job, mode):
     ],
 )
 def test_when_a_job_runs_then_all_frames_come_from_as_many_forwards_as_planned(
-    job, frames, windows, guidance, forwards
+    job, tiny, frames, windows, guidance, forwards
 ):
     knobs = {**QUICK, "guidance": guidance}
     job = stretched(job, frames)
+    job.backbone = tiny
     planned = SYSTEM.plan(job.request(**knobs), Machine())
     made = job.run(**knobs)
     assert list(made.layer("result")) == list(job.frames)
@@ -83,7 +84,8 @@ def test_when_sampling_breaks_off_then_it_goes_on_and_gives_the_same_bits(job, c
         assert picture.pixels.tobytes() == resumed.pictures[place].pixels.tobytes()
 
 
-def test_when_one_window_or_three_are_run_then_what_only_the_first_sees_is_the_same(job):
+def test_when_one_window_or_three_are_run_then_what_only_the_first_sees_is_the_same(job, tiny):
+    job.backbone = tiny
     rng = np.random.default_rng(4)
     video = rng.uniform(-1, 1, (229, 32, 32, 3)).astype(np.float32)
     trimask = rng.integers(0, 3, (229, 32, 32, 1)).astype(np.uint8)

@@ -28,7 +28,7 @@ def subject_in_blue(layers):
 def job(new_job, painter):
     """One frame of a figure and a place; a model that paints the subject blue."""
     made, _ = new_job(system="splitthenmerge", frames=1, objects=1)
-    made.backbone = painter(of=OF, paint=subject_in_blue)
+    made.backbone = painter(of=OF, paint=subject_in_blue, window=49)
     return made
 
 
@@ -44,7 +44,7 @@ def long_job(new_job, painter):
         fg = np.zeros((32, 48, 4), np.float16)
         fg[8:24, at // 2 : at // 2 + 16] = 1
         made.add("fg", n, fg)
-    made.backbone = painter(of=OF, paint=subject_in_blue)
+    made.backbone = painter(of=OF, paint=subject_in_blue, window=49)
     return made
 
 
