@@ -39,6 +39,8 @@ class Watch:
     """Collects what is turned elsewhere in the script, and looks once it is quiet."""
 
     def __init__(self) -> None:
+        # Taken now: the thread that waits may outlive the Nuke that it was made in, in tests.
+        self._send = nuke.executeInMainThread
         self._turned: set[str] = set()
         self._last = 0.0
         self._waits = False
@@ -64,14 +66,14 @@ class Watch:
         while left > 0:
             time.sleep(left)
             left = self._last + _QUIET_S - time.monotonic()
-        nuke.executeInMainThread(self.look)
+        self._send(self.look)
 
     def look(self) -> None:
         """Look at the nodes of ours that lie beneath what was turned. Main thread only."""
         self._waits = False
         turned, self._turned = self._turned, set()
         for gizmo in _with_result():
-            nuke.executeInMainThread(_checked, (gizmo, turned))
+            self._send(_checked, (gizmo, turned))
 
 
 def loaded() -> None:

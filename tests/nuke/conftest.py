@@ -2,10 +2,13 @@
 """What the Nuke room's tests share: the stand-in, a small shot with known layers, a fake server."""
 
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
+# Threads that look something up and hand it to the main thread: to this test's, not to the next's.
+_BRIEF = ("gencomp versions", "gencomp estimate", "gencomp check", "gencomp drawing")
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
@@ -85,6 +88,9 @@ def app(home, monkeypatch):
     if callbacks._session.cache_info().currsize:
         callbacks._session().close()
     callbacks._session.cache_clear()
+    for thread in threading.enumerate():
+        if thread.name in _BRIEF:
+            thread.join(5)
 
 
 @pytest.fixture

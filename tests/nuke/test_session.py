@@ -443,13 +443,13 @@ def test_a_warning_is_still_on_the_node_after_the_script_was_opened_again(
 
 
 def test_weights_that_load_are_said_in_percent(app, server, comp):
-    server.progress = ("loading Casper", 2, 5, None)
+    server.progress = ("loading weights", 40, 100, None)
     gizmo = comp(app)
     server.goes_on.clear()
     gizmo["gc_generate"].execute()
     wait_for(app, lambda: status(gizmo).startswith("Loading"))
-    assert status(gizmo) == "Loading Casper 40 %."
-    assert gizmo["gc_note"].value() == "loading Casper 40 %"
+    assert status(gizmo) == "Loading weights 40 %."
+    assert gizmo["gc_note"].value() == "loading weights 40 %"
     server.goes_on.set()
     wait_for(app, lambda: status(gizmo).startswith("Plays"))
 
