@@ -7,12 +7,14 @@ the proxy setting, raw: the samples of the working space, unconverted.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional
 
 import nuke
 from gencomp_nuke.asking import Ask, Pipe
+from gencomp_nuke.mainthread import through
 from gencomp_nuke.node import full_resolution, rendering
 from gencomp_protocol.errors import BadPicture, Cancelled, GencompError, MissingFrame
 from gencomp_protocol.frames import spell_frames
@@ -48,12 +50,26 @@ def render_only(
     view: str,
 ) -> "dict[str, dict[int, Path]]":
     """Render frames of a node's pipes in one view; as :func:`render`, without what it asks for."""
-    with full_resolution(), rendering(node, folder):
-        return {
-            pipe.header.name: _render_pipe(node, pipe, folder, wanted[pipe.header.name], view)
-            for pipe in pipes
-            if wanted.get(pipe.header.name)
-        }
+    files: dict[str, dict[int, Path]] = through(rendering_each(node, pipes, folder, wanted, view))
+    return files
+
+
+def rendering_each(
+    node: Any,
+    pipes: "Sequence[Pipe]",
+    folder: Path,
+    wanted: "Mapping[str, Sequence[int]]",
+    view: str,
+) -> "Generator[None, None, dict[str, dict[int, Path]]]":
+    """Do as :func:`render_only`, a pipe at each step; between two the node is as it was."""
+    found = {}
+    for pipe in pipes:
+        frames = wanted.get(pipe.header.name)
+        if frames:
+            yield
+            with full_resolution(), rendering(node, folder):
+                found[pipe.header.name] = _render_pipe(node, pipe, folder, frames, view)
+    return found
 
 
 def file_of(folder: Path, pipe: Pipe, frame: int) -> Path:
@@ -91,12 +107,21 @@ def check(pipe: Pipe, files: "Mapping[int, Path]") -> None:
     Raises:
         MissingFrame: Names the input and its frames.
     """
-    missing = [n for n, path in files.items() if not path.is_file()]
+    # One look at the folder: a network disk takes its time for every file that is asked about.
+    there = {folder: _names_in(folder) for folder in {path.parent for path in files.values()}}
+    missing = [n for n, path in files.items() if path.name not in there[path.parent]]
     if missing:
         raise MissingFrame(
             f"Nuke rendered '{pipe.header.name}' without frame {spell_frames(missing)}.",
             hint="Look at what is connected there at that frame.",
         )
+
+
+def _names_in(folder: Path) -> "set[str]":
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 def runs(frames: "Sequence[int]") -> "list[tuple[int, int, int]]":

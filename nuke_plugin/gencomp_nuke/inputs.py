@@ -171,7 +171,8 @@ def collecting(
         if _is_in_background(gizmo):
             rendering = background.prepare(gizmo, ask, folder, wanted, settings)
         else:
-            export.render(gizmo, ask, folder, wanted)
+            view = ask.view or nuke.views()[0]
+            yield from export.rendering_each(gizmo, ask.pipes, folder, wanted, view)
     limit = settings.inputs_keep_gb * _GIGABYTE
     return Supply(ask, folder, store, places, wanted, rendering, limit)
 
