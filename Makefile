@@ -3,7 +3,7 @@
 # make test   every test that needs no GPU, no weights and no Nuke
 # make icons  the icons of the gizmos, drawn by a script
 # make docs   the documentation as a site in build/docs; a broken link ends it
-# make nuke-bundle  what a TD unpacks for Nuke, packages for every Nuke included: dist/*.zip
+# make nuke-bundle  what a TD unpacks for Nuke, packages for every Nuke and help included: dist/*.zip
 # make check  lint, types, import contracts and the tests: what a change has to pass
 # TORCH_INDEX=URL takes torch from another index (a CPU or a CUDA build); PYTHON=PATH another 3.11.
 
@@ -75,4 +75,4 @@ bench: setup
 	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf .venv .venv-3.* .venv-vendor-* vendor dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .venv-3.* .venv-vendor-* vendor help dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -45,6 +45,10 @@ DOORS = {
     "transformers": ("models/",),
     "lpips": ("models/",),
 }
+# What talks to other machines by address, and the only module that may say it: off until it is set.
+ASKING = ("http", "urllib.request", "ftplib", "smtplib", "xmlrpc", "webbrowser", "asyncio")
+ASKING += ("requests", "httpx", "aiohttp", "urllib3", "huggingface_hub")
+MAY_ASK = "server/gencomp_server/assistant.py"
 
 
 def loaded_by(statement, names):
@@ -109,6 +113,26 @@ def test_third_party_names_stay_behind_their_doors():
         place = path.relative_to(SERVER).as_posix()
         for name in imported(path) & set(DOORS):
             assert place.startswith(DOORS[name]), f"{place} imports {name}"
+
+
+def modules_named(path):
+    """Return the whole names of what a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_nothing_but_the_assistant_can_ask_an_address():
+    found = {
+        path.relative_to(ROOT).as_posix()
+        for room in ROOTS
+        for path in Path(room).rglob("*.py")
+        for name in modules_named(path)
+        if f"{name}.".startswith(tuple(f"{one}." for one in ASKING))
+    }
+    assert found == {MAY_ASK}
 
 
 def test_nobody_prints_but_the_command():

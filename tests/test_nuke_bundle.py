@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The bundle for Nuke: wheels laid over each other, an archive that is the same every time."""
 
+import html
 import importlib.util
 import json
+import posixpath
+import re
 import subprocess
 import sys
 import zipfile
@@ -169,3 +172,72 @@ def test_the_wheels_of_every_nuke_lie_in_one_folder_and_a_socket_works(bundle, t
             [python, "-I", "-c", code], capture_output=True, text=True, check=True
         )
         assert said.stdout.startswith(f"{{'n': 1}} {tmp_path / 'vendor'}")
+
+
+# --- the pages of the help -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def help_pages(bundle):
+    """Return the tool that makes the pages, and all that it makes."""
+    markdown = pytest.importorskip("markdown", reason="make docs installs it")
+    return bundle.help_pages, bundle.help_pages.pages(markdown)
+
+
+def test_every_gizmo_has_a_page_where_its_button_looks_for_it(help_pages):
+    _, pages = help_pages
+    for path in (ROOT / "gizmos").glob("*.gizmo"):
+        text = pages[f"artist/{path.stem.lower()}.html"].decode()
+        assert "<h2" in text
+        assert "<table>" in text
+        assert re.search(rf"\b{path.stem}\b", text)
+
+
+def test_every_link_and_picture_of_the_help_is_in_it(help_pages):
+    _, pages = help_pages
+    ids = {
+        name: set(re.findall(r' id="([^"]*)"', body.decode()))
+        for name, body in pages.items()
+        if name.endswith(".html")
+    }
+    count = 0
+    for name in ids:
+        text = pages[name].decode()
+        for target in re.findall(r'(?:href|src)="([^"]*)"', text):
+            if re.match(r"https?:", target):
+                continue
+            place, _, anchor = html.unescape(target).partition("#")
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(name), place))
+            to = to if place else name
+            assert to in pages, f"{name}: {target}"
+            assert not anchor or anchor in ids[to], f"{name}: {target}"
+            count += 1
+        assert "<script" not in text
+    assert count > 200
+
+
+def test_the_same_pages_make_the_same_help_in_the_archive(bundle, help_pages, project, tmp_path):
+    tool, pages = help_pages
+    names = tool.build(tmp_path / "none", project / "help")
+    assert names == sorted(pages)
+    contents = bundle.pack(project / "a.zip", {})
+    assert {n for n in contents["files"] if n.startswith("help/")} == {f"help/{n}" for n in pages}
+    assert (project / "help" / "artist" / "dynvfx.html").read_bytes() == pages["artist/dynvfx.html"]
+
+
+def test_a_link_to_a_page_that_is_not_there_ends_the_build(help_pages, tmp_path):
+    tool, _ = help_pages
+    for folder in tool.READERS:
+        (tmp_path / folder).mkdir()
+    (tmp_path / "artist" / "one.md").write_text("# One\n[two](two.md) and [why](../why.md)\n")
+    with pytest.raises(tool.BrokenPage, match=r"artist/one\.md links to two\.md"):
+        tool.build(tmp_path / "none", tmp_path / "out", tmp_path)
+    (tmp_path / "artist" / "two.md").write_text("# Two\n![x](x.png)\n")
+    (tmp_path / "why.md").write_text("# Why\n")
+    with pytest.raises(tool.BrokenPage, match=r"artist/two\.md shows x\.png"):
+        tool.build(tmp_path / "none", tmp_path / "out", tmp_path)
+    (tmp_path / "artist" / "x.png").write_bytes(b"png")
+    names = tool.build(tmp_path / "none", tmp_path / "out", tmp_path)
+    assert names == ["artist/one.html", "artist/two.html", "artist/x.png"]
+    text = (tmp_path / "out" / "artist" / "one.html").read_text()
+    assert '<a href="two.html">two</a> and why' in text

@@ -5,8 +5,10 @@ A layer has ``Read_KEY``, what adjusts it, a switch ``Layer_KEY`` that shows the
 is a result, and ``Copy_KEY``, which puts it into the stream under its own name.
 """
 
+from gizmo_knobs import invert_knob
 from gizmo_lines import node_lines
 from gizmo_live import (
+    RANGE_WORDS,
     adjusted_lines,
     effect_lines,
     live_lines,
@@ -42,6 +44,7 @@ def _pipe_lines(pipe: PipeSpec, number: int) -> list[str]:
         copy = ("inputs 2", f"from0 {source}", "to0 rgba.alpha")
         lines.append(f"push {variable}")
         lines += node_lines("Copy", x, -540, f"{pipe.pipe}_channel", *copy)
+        lines += _inverted_lines(pipe, x) if pipe.kind == "matte" else []
         lines.append(f"set {pipe.pipe}_channel [stack 0]")
     path = f"\\[value parent.gc_export]/{pipe.folder}/{pipe.folder}.%04d.exr"
     return lines + node_lines(
@@ -61,6 +64,14 @@ def _pipe_lines(pipe: PipeSpec, number: int) -> list[str]:
     )
 
 
+def _inverted_lines(pipe: PipeSpec, x: int) -> list[str]:
+    """Return what inverts a matte over its whole format, also where no box of it reaches."""
+    off = f"disable {{{{!parent.{invert_knob(pipe)}}}}}"
+    box = "box {0 0 {input.width} {input.height}}"
+    lines = node_lines("Crop", x, -530, f"{pipe.pipe}_whole", box, off)
+    return lines + node_lines("Invert", x, -520, f"{pipe.pipe}_inverted", "channels alpha", off)
+
+
 def _lead_lines(panel: Panel) -> tuple[str, list[str]]:
     """Return the variable that holds the plate, and the nodes that make it of several pipes."""
     over = over_of(panel)
@@ -78,7 +89,6 @@ def _lead_lines(panel: Panel) -> tuple[str, list[str]]:
 def _read_lines(key: str, layer: LayerSpec, y: int) -> list[str]:
     """Return the Read of a layer; a matte shows in all four channels."""
     name = f"\\[value parent.gc_layer{suffix(key)}]" if is_starred(layer) else key
-    first, last = "{{parent.gc_result_first}}", "{{parent.gc_result_last}}"
     lines = node_lines(
         "Read",
         -440,
@@ -86,13 +96,8 @@ def _read_lines(key: str, layer: LayerSpec, y: int) -> list[str]:
         f"Read_{key}",
         "inputs 0",
         f'file "\\[value parent.gc_folder]/{name}/{name}.%04d.exr"',
-        "before hold",
-        "after hold",
-        f"first {first}",
-        f"last {last}",
-        f"origfirst {first}",
-        f"origlast {last}",
-        "origset true",
+        *RANGE_WORDS,
+        "on_error {{parent.gc_missing==2?3:parent.gc_missing}}",
         "raw true",
         "postage_stamp false",
     )
@@ -154,7 +159,7 @@ def graph_lines(panel: Panel) -> list[str]:
     copy = [*_copy_words(False, "rgba"), "mix {{parent.gc_mix}}"]
     copy += ["disable {{parent.gc_output==0}}"]
     lines += node_lines("Copy", 0, y, "Copy_chosen", *copy)
-    lines += view_lines(panel, y + 60)
+    lines += view_lines(panel, lead, y + 60)
     return [*lines, *node_lines("Output", 0, y + 480, "Output1")]
 
 

@@ -83,7 +83,7 @@ def input_lines(panel: Panel, like: Example) -> list[str]:
 
 
 def _channel_lines(panel: Panel, pipe: PipeSpec) -> list[str]:
-    """Return the knob that chooses the channel of a pipe; none where that takes a picture."""
+    """Return the knob that chooses a pipe's channel, none where it takes a picture; and invert."""
     if pipe.kind not in ("matte", "data"):
         return []
     docs = {entry.name: entry.doc for entry in declared_inputs(panel.system)}
@@ -92,7 +92,16 @@ def _channel_lines(panel: Panel, pipe: PipeSpec) -> list[str]:
     beside = is_named(pipe)
     label = "channel" if beside else f"{pipe.pipe} channel"
     link = f"T {pipe.pipe}_channel.from0 {'-' if beside else '+'}STARTLINE"
-    return [user_knob(41, channel_knob(pipe), label=label, tip=tip, more=link)]
+    lines = [user_knob(41, channel_knob(pipe), label=label, tip=tip, more=link)]
+    if pipe.kind == "matte":
+        tip = (
+            f"Take the matte of pipe {pipe.pipe} inverted: 1 less its channel, over the whole "
+            "format. It counts in what is sent and in the views of this node."
+        )
+        name = invert_knob(pipe)
+        lines.append(user_knob(6, name, label="invert", tip=tip, more="-STARTLINE"))
+        lines.append(f" {name} false")
+    return lines
 
 
 def is_named(pipe: PipeSpec) -> bool:
@@ -103,6 +112,11 @@ def is_named(pipe: PipeSpec) -> bool:
 def channel_knob(pipe: PipeSpec) -> str:
     """Return the knob of a matte's channel: beside its name it has the pipe's number alone."""
     return f"gc_channel{pipe.slot}" if is_named(pipe) else f"gc_channel_{pipe.folder}"
+
+
+def invert_knob(pipe: PipeSpec) -> str:
+    """Return the knob that inverts a matte, called as that of its channel."""
+    return channel_knob(pipe).replace("channel", "invert", 1)
 
 
 def first_lowered(doc: str) -> str:

@@ -12,6 +12,18 @@ from gencomp_protocol.layers import BACKGROUND, EFFECT, ELEMENT, INTERACTION, RE
 
 _X = -1000
 _RGBA = ("channels rgba",)
+_FIRST, _LAST = "{{parent.gc_result_first}}", "{{parent.gc_result_last}}"
+_OUTSIDE = "{{parent.gc_outside*3}}"  # Of a Read's hold, loop, bounce and black the first or last.
+RANGE_WORDS = (
+    f"before {_OUTSIDE}",
+    f"after {_OUTSIDE}",
+    f"first {_FIRST}",
+    f"last {_LAST}",
+    f"origfirst {_FIRST}",
+    f"origlast {_LAST}",
+    "origset true",
+)
+"""Which frames a Read of a result has, and what it gives beyond them."""
 
 
 def adjusted_lines(key: str, y: int) -> list[str]:
@@ -182,13 +194,13 @@ def recomposed_lines(panel: Panel, y: int) -> list[str]:
 # --- views ---------------------------------------------------------------------------------------
 
 
-def view_lines(panel: Panel, y: int) -> list[str]:
+def view_lines(panel: Panel, lead: str, y: int) -> list[str]:
     """Return what is drawn over the picture, ``$Stream``; that itself where nothing is."""
-    lines = ["set Stream [stack 0]", *_compare_lines(y)]
-    views = ["Compared"]
+    lines = ["set Stream [stack 0]", *_compare_lines(y), *_against_plate_lines(lead, y)]
+    views = ["Compared", "From_plate", "Overlaid"]
     if has_keyframes(panel):
         lines += _trimask_lines(y + 200)
-        views = ["Trimask", "Compared"]
+        views = ["Trimask", *views]
     for index, view in enumerate(views):
         lines += [f"push ${view}", "push $Stream"]
         parts = enumerate(("red", "green", "blue"))
@@ -203,7 +215,6 @@ def view_lines(panel: Panel, y: int) -> list[str]:
 def _compare_lines(y: int) -> list[str]:
     """Return a wipe between what is played and another result, and how far they are apart."""
     layer = "\\[value parent.gc_output]"
-    first, last = "{{parent.gc_result_first}}", "{{parent.gc_result_last}}"
     lines = node_lines(
         "Read",
         400,
@@ -211,13 +222,7 @@ def _compare_lines(y: int) -> list[str]:
         "Read_compared",
         "inputs 0",
         f'file "\\[value parent.gc_compare_folder]/{layer}/{layer}.%04d.exr"',
-        "before hold",
-        "after hold",
-        f"first {first}",
-        f"last {last}",
-        f"origfirst {first}",
-        f"origlast {last}",
-        "origset true",
+        *RANGE_WORDS,
         "on_error black",
         "raw true",
         "postage_stamp false",
@@ -238,6 +243,26 @@ def _compare_lines(y: int) -> list[str]:
         *lines,
         *node_lines("Switch", 500, y + 160, "Compared", *which),
         "set Compared [stack 0]",
+    ]
+
+
+def _against_plate_lines(lead: str, y: int) -> list[str]:
+    """Return how far the picture is from the plate, and the plate with its alpha in red."""
+    lines = ["push $Stream", f"push ${lead}"]
+    lines += node_lines("Merge2", 900, y + 60, "Off_plate", "inputs 2", "operation difference")
+    gain = ("channels rgb", "value {{parent.gc_gain}}")
+    lines += [
+        *node_lines("Multiply", 900, y + 100, "From_plate", *gain),
+        "set From_plate [stack 0]",
+    ]
+    lines += ["push $Stream", f"push ${lead}"]
+    copy = ("inputs 2", "from0 rgba.alpha", "to0 rgba.alpha")
+    lines += node_lines("Copy", 1000, y + 60, "Shown_alpha", *copy)
+    red = ('expr0 "r*(1-0.5*a)+0.5*a"', 'expr1 "g*(1-0.5*a)"', 'expr2 "b*(1-0.5*a)"')
+    return [
+        *lines,
+        *node_lines("Expression", 1000, y + 100, "Overlaid", *red),
+        "set Overlaid [stack 0]",
     ]
 
 

@@ -114,7 +114,7 @@ def _main_lines(panel: Panel, knobs: list[dict[str, Any]], like: Example) -> lis
     view = like.knobs("gc_view")
     if has_keyframes(panel):
         words = " trimask: the mask's three classes over the plate, and what the frame is."
-        view[0] = view[0].replace("{output compare}", "{output trimask compare}")
+        view[0] = view[0].replace("{output compare ", "{output trimask compare ")
         view[0] = view[0].replace(" compare: ", f"{words} compare: ", 1)
     lines += [*view, *(like.knobs("gc_live") if panel.is_live else []), *like.knobs("gc_mix")]
     tip = "What the server is asked for."
@@ -236,6 +236,7 @@ def _about_lines(panel: Panel, like: Example) -> list[str]:
     }
     lines = [*like.knobs("gc_tab_about"), *like.filled("gc_version", NAME=panel.name)]
     lines += [*like.filled("gc_about", AFTER=panel.after), *like.knobs("gc_example")]
+    lines += like.knobs("gc_help", "gc_status_about")
     names = list(like.lines)
     for name in names[names.index("gc_system") : names.index("gc_result_last") + 1]:
         known = like.lines[name]

@@ -12,7 +12,7 @@
  addUserKnob {22 gc_preview l "Preview here" t "Make 17 frames around the playhead as a draft, as a version of its own. The node plays them; the version before stays on disk." T @preview +STARTLINE}
  addUserKnob {22 gc_estimate l Estimate t "Ask the server how long this would take and how much memory and disk it needs. Nothing is rendered or computed." T @estimate -STARTLINE}
  addUserKnob {26 gc_plan l " " t "Minutes, GPU memory and bytes of a run with what is set now, as the server estimates them." T "" +STARTLINE +DO_NOT_WRITE}
- addUserKnob {4 gc_view l view t "What is drawn over the picture. output: nothing. compare: what is played beside the result named on tab Takes. Set it back to output before you render." M {output compare}}
+ addUserKnob {4 gc_view l view t "What is drawn over the picture. output: nothing. compare: what is played beside the result named on tab Takes. difference: how far the picture is from the plate, times gain on tab Takes. overlay: the plate, red where the alpha of what output shows is. Set it back to output before you render." M {output compare difference overlay}}
  gc_view output
  addUserKnob {6 gc_live l live t "result is the effect over the plate as it is now: regrade the plate, and the effect stays on it. Off: the picture as it was delivered." -STARTLINE}
  gc_live true
@@ -36,6 +36,11 @@
  seed 0
  addUserKnob {7 exposure l exposure t "Stops by which a video model sees the plate brighter; what comes back keeps the plate's own exposure. Darken a plate whose highlights matter. -8 to 8." R -8 8}
  exposure 0
+ addUserKnob {26 gc_divider_presets l Presets t "Values for several knobs at once."}
+ addUserKnob {4 gc_preset l "node preset" t "Values for a usual task: those of gencomp, of your studio and your own. Apply sets the knobs that it names and leaves all others." M {"choose a preset"} +DO_NOT_WRITE}
+ addUserKnob {22 gc_preset_apply l Apply t "Set the knobs that the preset beside names, in one step of undo. The line on top says which; a knob with an expression is left." T @preset -STARTLINE}
+ addUserKnob {22 gc_preset_save l "Save as preset" t "Keep every knob that is not at its default as a preset of your own, in knobs.json of gencomp's folder. Keyframes, places, names and the seed are the shot's and stay out." T @preset_save -STARTLINE}
+ addUserKnob {22 gc_reset l Reset t "Set the knobs of the job back to their defaults, your studio's counted, in one step of undo. It asks before it touches keyframes and placement, and never touches results, cache, server, range, names and takes." T @reset -STARTLINE}
 # --- Mask & Keyframes, of systems with keyframes
  addUserKnob {22 gc_detect l "Detect from Roto" t "Fill the keyframes from the roto that is connected: every frame at which a visible shape upstream has a key." T @detect +STARTLINE}
  addUserKnob {22 gc_key_add l "Add" t "Make the current frame a keyframe: its mask counts." T @key_add -STARTLINE}
@@ -78,8 +83,8 @@
  addUserKnob {3 gc_take_count t "How many takes the version has that is played." +INVISIBLE}
  gc_take_count 0
  addUserKnob {22 gc_promote l "Promote to final" t "Set the knobs to those of this take and make the whole range at final quality." T @promote -STARTLINE}
- addUserKnob {22 gc_sheet l "Contact sheet" t "Draw all takes into one picture and open it." T @sheet -STARTLINE}
- addUserKnob {26 gc_sheet_picture l " " t "The contact sheet of the takes; a click opens it." T "" +STARTLINE +DO_NOT_WRITE}
+ addUserKnob {22 gc_sheet l "Contact sheet" t "Draw all takes into one picture; of a result that has none, all its layers." T @sheet -STARTLINE}
+ addUserKnob {26 gc_sheet_picture l " " t "The contact sheet of the takes or layers; a click opens it." T "" +STARTLINE +DO_NOT_WRITE}
  addUserKnob {26 gc_divider_compare l Compare t "Two results side by side, with view on Main set to compare."}
  addUserKnob {2 gc_compare_folder l "compare with" t "Folder of the result to compare with: a version or a take."}
  gc_compare_folder ""
@@ -105,6 +110,10 @@
  addUserKnob {22 gc_reveal l "open folder" t "Show the folder of the result in the file browser." T @reveal -STARTLINE}
  addUserKnob {6 gc_merge l "merge into version" t "A part of the range goes into the version that is played: what comes out is a new version with the new frames in it and all others as they were." +STARTLINE}
  gc_merge false
+ addUserKnob {4 gc_outside l "outside the range" t "What layers are before the first and after the last frame of the result. hold: the nearest of the two. black: nothing is there, so the live result is the plate, bit for bit, and a picture as it was delivered is black." M {hold black}}
+ gc_outside hold
+ addUserKnob {4 gc_missing l "missing frames" t "What a layer is at a frame within the range whose file is gone. error: viewer and render stop there. black: nothing. nearest frame: the nearest that is there. The node says which frames are gone." M {error black "nearest frame"}}
+ gc_missing error
  addUserKnob {26 gc_divider_rendering l "What is sent" t "How what is connected becomes the files that are sent."}
  addUserKnob {4 gc_depth l "inputs written as" t "Depth of the plate as it is sent; the layers come back in the same depth. 32 bit float is exact for any input. 16 bit half takes half the space and is exact for plates that were stored so and not changed since." M {"16 bit half" "32 bit float"}}
  gc_depth "32 bit float"
@@ -163,6 +172,8 @@
  addUserKnob {26 gc_version l version t "Version of this node, of gencomp." T "NAME 0.1.0"}
  addUserKnob {26 gc_about l " " t "What this node is." T "AFTER\nEverything that was generated is on disk as EXR and plays without a server, without Python and on the farm.\nUnder the Apache License 2.0."}
  addUserKnob {22 gc_example l "Load the example" t "Put the example script of this node into this script, with its pictures." T @example +STARTLINE}
+ addUserKnob {22 gc_help l "Help page" t "Open the page of this node, with every knob and what to do when something looks wrong. It lies on this disk; nothing is fetched." T @help -STARTLINE}
+ addUserKnob {26 gc_status_about l " " t "What this node says: how the button ended that was pressed last." T "" +STARTLINE +DO_NOT_WRITE}
  addUserKnob {1 gc_system t "Wire name of the system; how gencomp knows its own nodes." +INVISIBLE}
  gc_system ""
  addUserKnob {3 gc_schema t "Version of the knobs of this node, for migrations." +INVISIBLE}

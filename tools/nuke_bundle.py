@@ -3,8 +3,9 @@
 
 ``python tools/nuke_bundle.py`` takes the wheels of pyzmq and msgpack for every Python of Nuke on
 Linux, Windows and macOS through pip, lays them over each other into ``vendor/``, and packs that
-with the project's own files into ``dist/gencomp-nuke-VERSION.zip``. The same sources give the same
-bytes. ``vendor/`` stays in the checkout, which is then an installation itself.
+with the project's own files and the pages of its help (``help_pages.py``) into
+``dist/gencomp-nuke-VERSION.zip``. The same sources give the same bytes. ``vendor/`` and ``help/``
+stay in the checkout, which is then an installation itself.
 
 What lies in one folder for many interpreters must not collide: a compiled module is told apart by
 its name. ``_zmq.abi3.so`` is called alike on Linux and macOS, so it gets the name of the Python
@@ -26,6 +27,10 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+import help_pages  # noqa: E402
+
 VENDOR = ROOT / "vendor"
 DIST = ROOT / "dist"
 NAME = "gencomp"  # The one folder in the archive.
@@ -53,6 +58,7 @@ OWN = (
     "CHANGELOG.md",
     "LICENSE",
 )
+BUILT = ("vendor", "help")  # Made here, from wheels and from docs/.
 # What the tests of Nuke's side need besides.
 TESTING = ("tests", "tools", "docs", "server", "setup.cfg", "README.md")
 _ABI3 = re.compile(r"(?P<stem>.+?)(?:\.abi3\.so|(?<!win_amd64)\.pyd)\Z")
@@ -183,7 +189,7 @@ def build_vendor(wheels: Path, vendor: Path = VENDOR) -> dict[str, Any]:
 
 def own_files() -> Iterator[Path]:
     """Yield every file of the archive but its list of contents, in a fixed order."""
-    for entry in (*OWN, "vendor"):
+    for entry in (*OWN, *BUILT):
         place = ROOT / entry
         found = [place] if place.is_file() else sorted(place.rglob("*"))
         for path in found:
@@ -278,7 +284,9 @@ def main(arguments: list[str]) -> int:
     args, rest = parser.parse_known_args(arguments)
     if rest and not args.tried:
         parser.error(f"{rest[0]} is for the tests: say --try, too")
-    contents = pack(args.out, build_vendor(args.wheels))
+    vendored = build_vendor(args.wheels)
+    help_pages.build(ROOT / "build" / "help-packages")
+    contents = pack(args.out, vendored)
     print(sizes(contents))
     print(f"{args.out}: {args.out.stat().st_size / 1e6:.1f} MB, one folder '{NAME}'.")
     return try_out(args.out, DIST / "tried", rest) if args.tried else 0

@@ -7,7 +7,7 @@ the node. Whatever is in doubt is rendered; the log says why. Main thread only.
 """
 
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -58,7 +58,8 @@ def _source(gizmo: Any, pipe: Pipe) -> Any:
     """
     at = gizmo.node(pipe.writer).input(0)
     while at is not None and at.Class() != "Input":
-        _check_passes(at)
+        if not _is_off(at, pipe.header.frames):
+            _check_passes(at)
         at = at.input(0)
     at = None if at is None else gizmo.input(int(at["number"].value()))
     while at is not None and at.Class() != "Read":
@@ -67,6 +68,12 @@ def _source(gizmo: Any, pipe: Pipe) -> Any:
     if at is None:
         raise Unfit("nothing is connected")
     return at
+
+
+def _is_off(at: Any, frames: "Iterable[int]") -> bool:
+    """Tell whether a node inside ours, which a knob of ours switches, is off at all frames."""
+    disabled = at["disable"]
+    return bool(disabled.isAnimated()) and all(disabled.getValueAt(n) for n in frames)
 
 
 def _check_passes(at: Any) -> None:

@@ -19,6 +19,8 @@ def main(plan_file: str) -> int:
     try:
         nuke.scriptOpen(plan["script"])
         nuke.root()["proxy"].setValue(False)
+        if hasattr(nuke, "localization"):  # A local copy may be older than its original.
+            nuke.localization.setMode("off")
         node = nuke.root().node(plan["node"])
         node["gc_export"].setValue(plan["folder"])
         node["gc_rendering"].setValue(True)

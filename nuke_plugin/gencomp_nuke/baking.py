@@ -23,6 +23,7 @@ _NOT_COPIED = (
 )
 _VALUE = re.compile(r"\[value parent\.(\w+)\]")
 _PARENT = re.compile(r"\bparent\.(\w+)(?:\.([rgbaxy]))?\b")
+_BESIDE = re.compile(r"\b(?!parent\b|this\b|root\b|input\d*\b)([A-Za-z_]\w*)\.([A-Za-z_]\w*)\b")
 _PARTS = {"": 0, "r": 0, "g": 1, "b": 2, "a": 3, "x": 0, "y": 1}
 _NUMBERS = re.compile(r"[\s\d.+\-*/()!<>=&|?:,]*\Z")
 _NONE = "none"
@@ -104,7 +105,7 @@ class _Inside:
         """Tell whether a knob's value may be another one at another frame."""
         if not _has_expression(knob):
             return bool(hasattr(knob, "isAnimated") and knob.isAnimated())
-        text = _text_of(knob, 0)
+        text = self._text_of(knob, 0)
         return self._has_keys(text) or not _NUMBERS.match(self._in_numbers(text))
 
     # --- copies ----------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ class _Inside:
         if not knob.hasExpression(index):
             target.setValue(knob.getValue(index), index)
             return
-        text = _text_of(knob, index)
+        text = self._text_of(knob, index)
         bare = _PARENT.fullmatch(text)
         if bare and self._has_keys(text) and _size(knob) == 1 and not bare[2]:
             target.fromScript(self._gizmo[bare[1]].toScript())
@@ -162,6 +163,23 @@ class _Inside:
         text = _VALUE.sub(lambda match: _raw(self._gizmo[match[1]]), _raw(knob))
         self._check_keys(knob, text)
         return self._in_numbers(text)
+
+    def _text_of(self, knob: Any, index: int) -> str:
+        """Return the expression of one number of a knob; what it names of nodes beside, spelt out.
+
+        Not every node is copied, and a copy has another name.
+        """
+
+        def spelt(match: "re.Match[str]") -> str:
+            inner = self._gizmo.node(match[1])
+            if inner is None or match[2] not in inner.knobs():
+                return str(match[0])
+            named = inner[match[2]]
+            if _has_expression(named):
+                return f"({self._text_of(named, 0)})"
+            return f"{float(named.getValue()):.9g}"
+
+        return _BESIDE.sub(spelt, str(knob.animation(index).expression()))
 
     def _in_numbers(self, text: str) -> str:
         """Return an expression with the node's knobs as numbers: a menu as its place."""
@@ -195,11 +213,6 @@ def _has_expression(knob: Any) -> bool:
 
 def _size(knob: Any) -> int:
     return max(1, int(knob.arraySize())) if hasattr(knob, "arraySize") else 1
-
-
-def _text_of(knob: Any, index: int) -> str:
-    """Return the expression of one number of a knob."""
-    return str(knob.animation(index).expression())
 
 
 def _raw(knob: Any) -> str:

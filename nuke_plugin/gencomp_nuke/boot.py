@@ -18,7 +18,10 @@ from gencomp_nuke import logs, menus
 
 log = logging.getLogger(__name__)
 
-_SOON_NEEDED = ("session", "hooks", "stale", "versions", "takes", "checking", "baking", "exploding")
+_SOON_NEEDED = (
+    *("session", "hooks", "stale", "versions", "takes", "presetting"),
+    *("checking", "baking", "exploding"),
+)
 
 
 def start(root: Path) -> None:
@@ -31,6 +34,7 @@ def start(root: Path) -> None:
     _step("could not build its menus", lambda: _menus(root), root)
     _step("has no Jobs panel", _panel, root)
     _step("does not tell of older nodes", _older_nodes, root)
+    _step("gives new nodes no defaults of a studio", _new_nodes, root)
     threading.Thread(target=_warm_up, name="gencomp warm-up", daemon=True).start()
 
 
@@ -58,6 +62,11 @@ def _panel() -> None:
 
 def _older_nodes() -> None:
     nuke.addOnScriptLoad(importlib.import_module("gencomp_nuke.migrating").tell)
+
+
+def _new_nodes() -> None:
+    created = importlib.import_module("gencomp_nuke.callbacks").user_created
+    nuke.addOnUserCreate(created, nodeClass="Group")
 
 
 def _warm_up() -> None:

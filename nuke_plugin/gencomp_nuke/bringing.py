@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from gencomp_nuke import finding, lock, prefs, readback, runs
+from gencomp_nuke import finding, jobs, lock, prefs, readback, runs
 from gencomp_nuke.runs import Run
 from gencomp_protocol.errors import MissingFrame
 from gencomp_protocol.frames import FrameRange
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 READ, COMPUTE, ERROR = "read", "compute", "error"
 POLICIES = (READ, COMPUTE, ERROR)
+_LATE_S = 60  # As long as NFS keeps what it knows of a folder, unless it is told otherwise.
 
 
 class Busy(MissingFrame):
@@ -70,10 +71,16 @@ def bring(
     if is_locked:
         make(run)
     else:
-        with lock.take(run.cache, _waiting(gizmo, policy, tell), pause, settings.lock_silence_s):
+        waited: list[lock.Owner] = []
+        on_wait = _waiting(gizmo, policy, tell, waited)
+        with lock.take(run.cache, on_wait, pause, settings.lock_silence_s) as held:
+            if waited and held.found:
+                _await(run, held.found, pause)
             if _found(run, frames):
+                held.leaves = held.found
                 return False
             make(run)
+            held.leaves = _newest(run.cache)
     if run.folder is None and not _found(run, frames):  # Made by another process.
         raise MissingFrame(
             f"The result of {gizmo.fullName()} was made from something else than the node is now.",
@@ -92,16 +99,39 @@ def _found(run: Run, frames: Optional[FrameRange]) -> bool:
     return frames is None and finding.is_up_to_date(run.gizmo)
 
 
+def _await(run: Run, version: str, pause: "Callable[[float], None]") -> None:
+    """Wait until a version that another process has just made is seen here, whole.
+
+    A network disk may show a folder that another machine renamed, or what is in it, seconds late.
+    """
+    for _ in range(_LATE_S):
+        if finding.is_whole(run.cache / version, run):
+            return
+        pause(1.0)
+    log.warning("%s was made by another process and is not seen here", run.cache / version)
+
+
+def _newest(cache: Path) -> str:
+    """Return the name of the newest whole version; empty for none."""
+    return jobs.whole(cache)[-1].name if jobs.whole(cache) else ""
+
+
 def _held(cache: Path) -> str:
     owner = lock.holder(cache)
     return "" if owner is None else f" It is being made by {owner}."
 
 
 def _waiting(
-    gizmo: Any, policy: str, tell: "Callable[[str], None]"
+    gizmo: Any, policy: str, tell: "Callable[[str], None]", told: "list[lock.Owner]"
 ) -> "Callable[[lock.Owner], None]":
-    """Return what is called while somebody else holds the lock: it says so once for each."""
-    told: list[lock.Owner] = []
+    """Return what is called while somebody else holds the lock: it says so once for each.
+
+    Args:
+        gizmo: The node.
+        policy: Its policy.
+        tell: Takes the sentence.
+        told: Grows by each holder that was waited for.
+    """
 
     def on_wait(owner: lock.Owner) -> None:
         sentence = f"The result of {gizmo.fullName()} is being made by {owner}."

@@ -43,6 +43,10 @@ BUTTONS = {
     "bake": "baking:bake",
     "explode": "exploding:explode",
     "example": "examples:load",
+    "help": "helping:open_page",
+    "preset": "presetting:apply",
+    "preset_save": "presetting:save",
+    "reset": "presetting:reset",
 }
 FOLLOWED = {
     "gc_folder": ("callbacks:play_folder", "versions:refresh", "comparing:tell"),
@@ -51,12 +55,13 @@ FOLLOWED = {
     "gc_version_pick": ("versions:pick",),
     "gc_range": ("callbacks:follow",),
     "gc_clean_cover": ("callbacks:follow",),
+    "gc_missing": ("readback:follow",),
     "gc_is_key": ("keying:follow_keys",),
     "keyframes": ("keying:follow",),
     "mask_frames": ("keying:show_state",),
     "showPanel": (
         *("callbacks:follow", "pipes:follow", "keying:show_state"),
-        *("versions:refresh", "stale:check"),
+        *("versions:refresh", "presetting:refresh", "stale:check"),
     ),
     "inputChange": ("callbacks:follow", "pipes:follow", "stale:check"),
     **{f"gc_channel{slot}": ("pipes:follow",) for slot in range(1, 9)},
@@ -113,6 +118,8 @@ def begin(gizmo: Any, **wanted: Any) -> None:
     """
     from gencomp_nuke import node, prefs, runs
 
+    if nuke.GUI:
+        node.check_kept(gizmo)
     node.identify(gizmo)
     if running(gizmo) is None:
         start(runs.prepare(gizmo, prefs.load(), **wanted))
@@ -186,16 +193,34 @@ def created(gizmo: Any) -> None:
 
     policy.watch()
     try:
-        from gencomp_nuke import hooks, node, resuming
+        from gencomp_nuke import animation, hooks, node, resuming
     except ImportError as error:  # A farm host plays results and needs no more; Generate tells.
         log.info("results play, nothing can be generated here: %s", error)
         return
     with node.quietly():
         node.identify(gizmo)
+        if nuke.GUI:
+            animation.flag(gizmo)
     node.follow_inputs(gizmo)
     node.show_range_knobs(gizmo)
     resuming.loaded(gizmo)
     hooks.install()
+
+
+def user_created() -> None:
+    """Give a node of ours that was made by hand its defaults; Nuke's callback of a new node.
+
+    A script that is opened, and what is pasted, is as it was saved.
+    """
+    gizmo = nuke.thisNode()
+    if gizmo.knob("gc_system") is None:
+        return
+    try:
+        importlib.import_module(f"{__package__}.presetting")
+    except ImportError as error:  # As in created: the knobs stay as they are.
+        log.info("no defaults are looked for here: %s", error)
+        return
+    _act(gizmo, "presetting:begin")
 
 
 def knob_changed(gizmo: Any, knob: Any) -> None:

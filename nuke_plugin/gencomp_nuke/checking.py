@@ -182,11 +182,12 @@ def check_packages() -> Finding:
 
 def check_settings(environ: "Mapping[str, str]") -> Finding:
     """Tell every setting with where it comes from."""
-    from gencomp_nuke import prefs
+    from gencomp_nuke import knobfiles, prefs
     from gencomp_protocol.errors import GencompError
 
     try:
         found, sources = prefs.load(environ), prefs.origins(environ)
+        knobfiles.check(found)
     except GencompError as error:
         return Finding(False, f"settings: {error}")
     rows = [

@@ -162,10 +162,21 @@ def _read(gizmo: Any, layer: str, frames: "tuple[int, ...]", place: int) -> Any:
         "origset": True,
         "raw": True,
     }
+    wanted.update(_beyond(gizmo))
     for knob, value in wanted.items():
         found[knob].setValue(value)
     found["reload"].execute()
     return found
+
+
+def _beyond(gizmo: Any) -> "dict[str, str]":
+    """Return what a Read gives outside its range and at a missing frame; an older node says none.
+
+    The menus of the node have the words of a Read.
+    """
+    of_read = {"before": "gc_outside", "after": "gc_outside", "on_error": "gc_missing"}
+    known = gizmo.knobs()
+    return {knob: str(gizmo[own].value()) for knob, own in of_read.items() if own in known}
 
 
 def _folder(gizmo: Any) -> str:

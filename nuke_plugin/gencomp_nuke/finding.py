@@ -65,6 +65,12 @@ def play(gizmo: Any, folder: Path) -> None:
     readback.show(gizmo, result)
 
 
+def is_whole(version: Path, run: Run) -> bool:
+    """Tell whether a version holds a result, of whatever, with every frame in every view."""
+    folder = _as_played(version, run)
+    return not any(stock.missing_in(jobs.in_view(folder, view)) for view in _views(run))
+
+
 def _as_played(version: Path, run: Run) -> Path:
     first = run.parts[0]
     return version / first.subfolder / (jobs.ANY_VIEW if first.view else "")

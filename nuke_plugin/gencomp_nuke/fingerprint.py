@@ -29,6 +29,8 @@ _ALL_TIMES = None
 # Of a Write that makes files for us, what decides their bytes.
 _WRITTEN = ("channels", "datatype", "compression", "raw", "colorspace", "autocrop", "premultiplied")
 _PASSING = ("Dot", "NoOp", "PostageStamp", "Output", "Viewer")
+_PRECOMP, _VARIABLE_SWITCH = "Precomp", "VariableSwitch"
+VARIABLES, _VARIABLE = "gsv", "%{"  # Graph scope variables: their knob, and one within a text.
 # Classes whose picture at a frame depends on their inputs and knobs at that frame alone, as long as
 # they blur no motion.
 _OF_ONE_FRAME = _words(
@@ -80,6 +82,7 @@ class Prints:
         own = (first, (first + last) // 2, last) if is_quick else range(first, last + 1)
         self._times = sorted({*frames, *own})
         self._is_quick = is_quick
+        self._here = os.path.dirname(str(root.name() or "")) + "/" if is_quick else ""
         self._scene = [view, *_scene(), *([] if is_quick else _machine())]
         self._known: dict[tuple[str, Optional[int]], bytes] = {}
         self._knobs: dict[str, _Knobs] = {}
@@ -135,6 +138,10 @@ class Prints:
             return above[0]
         knobs = self._knobs_of(node)
         words = [node.Class()]
+        if node.Class() == _PRECOMP:
+            words += self._rendered(node, frame)
+        elif node.Class() == _VARIABLE_SWITCH:
+            words += _variables(node)
         for knob in knobs.moving:
             words += self._movement(node, knob, frame)
         for knob in knobs.files:
@@ -152,12 +159,24 @@ class Prints:
 
     def _movement(self, node: Any, knob: Any, frame: "Optional[int]") -> "list[str]":
         """Return what a moving knob contributes to a picture at a frame, or at all times."""
-        is_curve = "[" not in str(knob.toScript()) and not _is(knob, "hasExpression")
+        is_curve = not _is_evaluated(str(knob.toScript())) and not _is(knob, "hasExpression")
         text = f"{knob.name()}={knob.toScript()}"
         if frame is _ALL_TIMES:
-            return [text] + ([] if is_curve else [_at(knob, time) for time in self._times])
-        value = f"{knob.name()} is {_at(knob, frame)}"
+            return [text] + ([] if is_curve else [self._value(knob, n) for n in self._times])
+        value = f"{knob.name()} is {self._value(knob, frame)}"
         return [value] if is_curve and node.Class() in _OF_ONE_FRAME else [text, value]
+
+    def _value(self, knob: Any, frame: int) -> str:
+        """Return a knob's value; for a quick look, paths from the script's folder on."""
+        said = _at(knob, frame)
+        return said.replace(self._here, "") if len(self._here) > 1 else said
+
+    def _rendered(self, precomp: Any, frame: "Optional[int]") -> "list[str]":
+        """Return what is known of the files that a Precomp reads in place of its nodes."""
+        if not precomp["reading"].value():
+            return []
+        writes = [inner for inner in precomp.nodes() if inner.Class() == "Write"]
+        return [word for one in writes for word in self._files_of(one, one["file"], frame)]
 
     def _files_of(self, node: Any, knob: Any, frame: "Optional[int]") -> "list[str]":
         """Return what is known of the files that a knob names."""
@@ -198,6 +217,9 @@ def _above(node: Any, frame: "Optional[int]") -> "Iterator[tuple[Any, Optional[i
     if _passes(node, frame):
         yield node.input(0), frame
         return
+    if node.Class() == _PRECOMP:  # Which of them it shows, its own knobs say.
+        yield from ((n, frame) for n in node.nodes() if n.Class() in ("Output", "Write"))
+        return
     inside = _output_of(node)
     if inside is not None:
         yield inside, frame
@@ -235,7 +257,12 @@ def _passes(node: Any, frame: "Optional[int]") -> bool:
 
 
 def _output_of(node: Any) -> Any:
-    """Return the Output inside a group; None for any other node, or a group without."""
+    """Return the Output inside a group; None for any other node, or a group without.
+
+    None for a Precomp, too: it may show a file instead.
+    """
+    if node.Class() == _PRECOMP:
+        return None
     inner = getattr(node, "nodes", None)
     if inner is None:
         return None
@@ -259,7 +286,7 @@ def _sorted_knobs(node: Any) -> _Knobs:
         if name in LOOKS or cls in _SHOWN:
             continue
         text = str(knob.toScript())
-        if "[" in text or _is(knob, "isAnimated"):
+        if _is_evaluated(text) or _is(knob, "isAnimated"):
             moving.append(knob)
         else:
             still.append(f"{name}={text}")
@@ -277,13 +304,26 @@ def _is(knob: Any, question: str) -> bool:
 def _at(knob: Any, frame: int) -> str:
     """Return a knob's value at a frame as text."""
     try:
-        if "[" in str(knob.toScript()) and hasattr(knob, "evaluate"):
+        if _is_evaluated(str(knob.toScript())) and hasattr(knob, "evaluate"):
             return str(knob.evaluate(frame))
         if hasattr(knob, "getValueAt"):
             return str(knob.getValueAt(frame))
         return str(knob.value())
     except (RuntimeError, TypeError, ValueError) as error:
         return f"fails: {error}"  # It counts that it does, and with which words.
+
+
+def _is_evaluated(text: str) -> bool:
+    """Tell whether a knob's text means more than it says: Tcl, or a graph scope variable."""
+    return "[" in text or _VARIABLE in text
+
+
+def _variables(node: Any) -> "list[str]":
+    """Return all graph scope variables that a node may look at, as their knobs spell them."""
+    places = str(node.fullName()).split(".")
+    groups = [nuke.root().node(".".join(places[:n])) for n in range(1, len(places))]
+    knobs = [group.knob(VARIABLES) for group in (nuke.root(), *groups)]
+    return [str(knob.toScript()) for knob in knobs if knob is not None]
 
 
 def _scene() -> "list[str]":

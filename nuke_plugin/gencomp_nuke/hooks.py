@@ -22,6 +22,8 @@ def install() -> None:
     if nuke.GUI:
         watch = stale.Watch()
         nuke.addKnobChanged(watch.knob_changed)
+        if hasattr(nuke, "addAfterUserSetGsvValue"):  # Nuke 17.
+            nuke.addAfterUserSetGsvValue(watch.variable_set)
         nuke.addUpdateUI(keying.at_playhead, nodeClass="Group")
         nuke.addOnScriptLoad(stale.loaded)
         nuke.addOnScriptSave(moving.saved)

@@ -15,6 +15,7 @@ A version of takes or views holds one such result in each of their folders, ``v0
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from gencomp_protocol.errors import MissingFrame, UnwritableOutput
+from gencomp_protocol.errors import DiskFull, GencompError, MissingFrame, UnwritableOutput
 from gencomp_protocol.frames import spell_frames
 
 MANIFEST = "manifest.json"
@@ -33,6 +34,7 @@ JOB = "job.json"
 ANY_VIEW = "%V"
 DELETED = ".deleted"  # What stands in the place of a version that was, so its number stays taken.
 _PART = ".part"
+_ROOM = "On the tab Cache & Server, delete versions that nobody needs or choose another folder."
 _NUMBERED = re.compile(r"v(\d{3,})(?:\.part|\.deleted)?\Z")
 _WHOLE = re.compile(r"v\d{3,}\Z")
 _TAKE = re.compile(r"take(\d+)\Z")
@@ -60,6 +62,7 @@ def reserve(cache: Path) -> Version:
     """Make the folder of the next version; two sessions never get the same one.
 
     Raises:
+        DiskFull: There is no room for it.
         UnwritableOutput: The folder cannot be made.
     """
     try:
@@ -76,6 +79,8 @@ def reserve(cache: Path) -> Version:
                 continue
             return Version(part, final)
     except OSError as error:
+        if _is_full(error):
+            raise DiskFull(f"The disk of the cache folder {cache} is full.", hint=_ROOM) from error
         raise UnwritableOutput(
             f"The cache folder {cache} cannot be written ({error.strerror}).",
             hint="Choose another folder on the tab Cache & Server.",
@@ -95,7 +100,7 @@ def settle(version: Version, manifest: "Mapping[str, Any]", place: str = "") -> 
 
     Raises:
         MissingFrame: A layer lacks a frame.
-        UnwritableOutput: The manifest cannot be written.
+        DiskFull, UnwritableOutput: The manifest cannot be written.
     """
     folder = version.folder / place
     for layer, frames in delivered(manifest).items():
@@ -127,7 +132,7 @@ def keep(version: Version, manifest: "Optional[Mapping[str, Any]]" = None) -> Pa
 
     Raises:
         MissingFrame: A layer lacks a frame.
-        UnwritableOutput: The folder cannot be renamed.
+        DiskFull, UnwritableOutput: The folder cannot be renamed.
     """
     if manifest is not None:
         settle(version, manifest)
@@ -142,11 +147,17 @@ def keep(version: Version, manifest: "Optional[Mapping[str, Any]]" = None) -> Pa
     return version.final
 
 
-def _unwritable(final: Path, error: OSError) -> UnwritableOutput:
+def _unwritable(final: Path, error: OSError) -> GencompError:
+    if _is_full(error):
+        return DiskFull(f"The disk of the result {final} is full.", hint=_ROOM)
     return UnwritableOutput(
         f"The result {final} cannot be written ({error.strerror}).",
-        hint="Make room on the disk, or choose another cache folder.",
+        hint="Check who owns the folder, or choose another one on the tab Cache & Server.",
     )
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def part_of(folder: Path) -> Version:

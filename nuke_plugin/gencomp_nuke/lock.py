@@ -5,7 +5,7 @@ Tasks of a farm meet on one cache from many machines, over network disks, and an
 killed. A lock is a file with a number, and a number is never used twice::
 
     <cache>/lock/0007          whoever made it holds the lock; touched at every beat
-    <cache>/lock/0007.done     it was given back
+    <cache>/lock/0007.done     it was given back; holds the word that the holder left, if any
 
 The next holder makes 0008, which only one can, once 0007 is done or silent for too long. Silence
 is counted by the clock of who waits, from when it last saw a beat, so that clocks of different
@@ -55,9 +55,14 @@ class Lock:
     Args:
         path: Its file, which this process has made.
         beat_s: Seconds between two beats.
+
+    Attributes:
+        found: The word that the holder before left; empty for none, and where it was killed.
+        leaves: The word for the next holder.
     """
 
     def __init__(self, path: Path, beat_s: float) -> None:
+        self.found = self.leaves = ""
         self._path, self._beat_s = path, beat_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="gencomp lock", daemon=True)
@@ -75,8 +80,10 @@ class Lock:
         """Give the lock back; the next may take it at once."""
         self._stop.set()
         self._thread.join()
+        part = self._path.with_name(self._path.name + ".part")
         try:
-            _done(self._path).touch()
+            part.write_text(self.leaves, encoding="utf-8")
+            os.replace(part, _done(self._path))
         except OSError as error:  # Silence will end it.
             log.warning("the lock %s was not given back: %s", self._path, error)
 
@@ -116,8 +123,10 @@ def take(
             number = _highest(folder)
             path = folder / f"{number:04d}"
             if number == 0 or _done(path).exists() or watch.is_over(path):
+                word = _word(_done(path))
                 lock = _next(folder, number + 1, beat_s)
                 if lock is not None:
+                    lock.found = word
                     return lock
                 continue
             on_wait(owner_of(path))
@@ -202,6 +211,13 @@ def _highest(folder: Path) -> int:
     """Return the latest number in use; 0 for none."""
     found = (_NUMBER.match(name) for name in os.listdir(folder))
     return max((int(match.group(1)) for match in found if match), default=0)
+
+
+def _word(done: Path) -> str:
+    try:
+        return done.read_text(encoding="utf-8")
+    except OSError:  # It was never given back, or its successor cleared it away.
+        return ""
 
 
 def _done(path: Path) -> Path:

@@ -11,6 +11,7 @@ import re
 from hashlib import blake2b
 from typing import Any, Optional
 
+import nuke
 from gencomp_nuke import node
 from gencomp_nuke.colours import working_space
 from gencomp_nuke.fingerprint import Prints
@@ -28,7 +29,8 @@ _WORDS = {
 # Knobs that are not sent by their own name, and say what is.
 _RANGE = ("gc_range", "gc_first", "gc_last", "gc_handles")
 _SENT_TOO = ("gc_clean_cover", "gc_clean_frames")
-_SENT_STEMS = ("gc_name", "gc_channel")
+_INVERTS = "gc_invert"
+_SENT_STEMS = ("gc_name", "gc_channel", _INVERTS)
 
 
 def key_of(gizmo: Any, frames: Optional[FrameRange] = None) -> str:
@@ -57,6 +59,10 @@ def changed(gizmo: Any) -> str:
     if not then or not str(gizmo["gc_folder"].value()):
         return ""
     now = _parts(key_of(gizmo))
+    if then.get(_INPUTS) != now[_INPUTS] and nuke.root()["proxy"].value():
+        # An expression of a width or a format has another value in proxy.
+        with node.full_resolution():
+            now = _parts(key_of(gizmo))
     found = [words for name, words in _WORDS.items() if then.get(name) != now[name]]
     if len(found) < 2:
         return "".join(found)
@@ -76,6 +82,8 @@ def _of_knobs(gizmo: Any) -> str:
     known = gizmo.knobs()
     names = [name for name in sorted(known) if name in _params(gizmo) or name in _SENT_TOO]
     names += [name for name in sorted(known) if name.startswith(_SENT_STEMS)]
+    # A result from before there was a switch was made as with one that is off.
+    names = [name for name in names if not name.startswith(_INVERTS) or _is_on(known[name])]
     words = [f"{name}={_text(known[name])}" for name in names]
     return _digest([*words, working_space()])
 
@@ -95,6 +103,10 @@ def _spelt(frames: FrameRange) -> str:
 def _text(knob: Any) -> str:
     """Return a knob's text; of a link that of the knob it shows."""
     return str(knob.value() if knob.Class() == "Link_Knob" else knob.toScript())
+
+
+def _is_on(knob: Any) -> bool:
+    return bool(knob.isAnimated() or knob.value())
 
 
 def _params(gizmo: Any) -> "list[str]":

@@ -10,6 +10,7 @@ TITLE = "gencomp"
 _COMMANDS = {
     "Jobs": "from gencomp_nuke import jobsview; jobsview.open_panel()",
     "Check set-up": "from gencomp_nuke import checking; checking.check_here()",
+    "Help": "from gencomp_nuke import helping; helping.open_first()",
     "Renew older nodes": "from gencomp_nuke import migrating; migrating.renew_all()",
 }
 

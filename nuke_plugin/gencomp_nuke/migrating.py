@@ -22,7 +22,7 @@ _GIZMOS = Path(__file__).resolve().parent.parent.parent / "gizmos"
 # playing it.
 _SAYS = ("schema", "version", "about", "system", "params", "pipes", "needs", "layers", "outputs")
 _PLAYS = ("id", "job", "rendering", "export", "status", "note", "folder", "key", "take_count")
-_RESULT = ("coordinates", "hint", "result_first", "result_last", "plan", "lead")
+_RESULT = ("preset", "coordinates", "hint", "result_first", "result_last", "plan", "lead")
 _ITS_OWN = frozenset(f"gc_{name}" for name in _SAYS + _PLAYS + _RESULT)
 _PLACED = ("xpos", "ypos", "disable", "hide_input", "postage_stamp", "note_font_size")
 _NO_VALUE = ("Tab_Knob", "Text_Knob", "PyScript_Knob", "BeginTabGroup_Knob", "EndTabGroup_Knob")
@@ -115,12 +115,15 @@ def renew(gizmo: Any) -> Any:
     Raises:
         BadKnob: There is no gizmo for its system here, or a new node could not play its result.
     """
+    from gencomp_nuke import presetting  # It asks this module which gizmo a node is of.
+
     kind, name = kind_of(gizmo), str(gizmo.name())
     _check_result(gizmo)
     with nuke.Undo(f"Renew {name}"), _parent(gizmo):
         for node in nuke.selectedNodes():  # Nuke connects a new node to what is selected.
             node.setSelected(False)
-        made = nuke.createNode(kind, "", False)
+        with presetting.as_shipped():  # What the older node lacks does as it did.
+            made = nuke.createNode(kind, "", False)
         _take_values(made, gizmo)
         _take_connections(made, gizmo)
         identity, folder, job = (gizmo[k].toScript() for k in ("gc_id", "gc_folder", "gc_job"))

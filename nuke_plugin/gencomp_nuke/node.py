@@ -18,6 +18,7 @@ from gencomp_nuke.caches import cache_folder as cache_folder
 from gencomp_nuke.declared import OMNIMATTE, Declaration, PipeSpec, declaration
 from gencomp_nuke.jobs import spell
 from gencomp_nuke.wrapping import put_status
+from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import STILLS
 
@@ -48,6 +49,28 @@ def identify(node: Any) -> str:
         with quietly():
             node["gc_id"].setValue(mine)
     return mine
+
+
+def check_kept(node: Any) -> None:
+    """Refuse a node that a script elsewhere keeps: what it plays would be lost with the session.
+
+    Raises:
+        BadKnob: It lies in a Precomp, or in a LiveGroup that is published; says where.
+    """
+    places = str(node.fullName()).split(".")
+    for count in range(1, len(places)):
+        above = nuke.root().node(".".join(places[:count]))
+        if above.Class() == "Precomp":
+            raise BadKnob(
+                f"{node.name()} lies in {above.name()}, and is kept in {above['file'].evaluate()}.",
+                hint="Open that script, generate there and save it; then reload the Precomp.",
+            )
+        published = above.knob("published") if above.Class() == "LiveGroup" else None
+        if published is not None and published.value():
+            raise BadKnob(
+                f"{node.name()} lies in {above.name()}, which is published.",
+                hint="Press Make Editable on it, generate, and publish it again.",
+            )
 
 
 def in_script() -> "list[Any]":
@@ -251,13 +274,33 @@ def full_resolution() -> "Iterator[None]":
 
 
 @contextlib.contextmanager
+def originals() -> "Iterator[None]":
+    """Let Reads read the files that they name, and not Nuke's local copies of them.
+
+    A copy may be older than its original, and what is sent goes by the original. Where nothing is
+    localised, nothing is switched.
+    """
+    localization = getattr(nuke, "localization", None)
+    if localization is None or not localization.localizedPaths():
+        yield
+        return
+    was = str(localization.mode())
+    localization.setMode("off")
+    try:
+        yield
+    finally:
+        localization.setMode(was)
+
+
+@contextlib.contextmanager
 def rendering(node: Any, folder: Path) -> "Iterator[None]":
     """Switch the inner Writes on, into ``folder``, and off again whatever happens."""
     with quietly():
         node["gc_export"].setValue(folder.as_posix())
         node["gc_rendering"].setValue(True)
     try:
-        yield
+        with originals():
+            yield
     finally:
         with quietly():
             node["gc_rendering"].setValue(False)

@@ -4,14 +4,16 @@
 Nuke calls :func:`before_render` before each Write. Every node of ours above it follows its own knob
 ``gc_policy``::
 
-    read      plays what is there; stops where a frame of it is missing
+    read      plays what is there; stops where a frame of it is missing, unless ``gc_missing`` says
+              what is shown there: then a line tells
     compute   first makes the result of what the node is now, once however many render it
     error     stops unless the result is whole and of what the node is now
 
-Beyond the frames of a result its first or last one is held, and a line says so at each such frame;
-with ``error`` it stops there, too. It stops by an exception, which Nuke takes for the end of the
-render; one line says why. Reading needs nothing but Nuke. Computing is done by a Nuke of its own
-from the script as it is on disk, since a render cannot start another one inside itself.
+Beyond the frames of a result its first or last one is held, or nothing is there, as ``gc_outside``
+says, and a line tells at each such frame; with ``error`` it stops there, too. It stops by an
+exception, which Nuke takes for the end of the render; one line says why. Reading needs nothing but
+Nuke. Computing is done by a Nuke of its own from the script as it is on disk, since a render cannot
+start another one inside itself.
 """
 
 import logging
@@ -88,6 +90,10 @@ def follow(gizmo: Any) -> None:
     policy = str(gizmo[_KNOB].value())
     if policy == _COMPUTE:
         _compute(gizmo)
+    missing, shown = stock.gap(gizmo) if policy == _READ else ("", "")
+    if shown:
+        nuke.tprint(f"{gizmo.fullName()} plays a result {missing}: {shown}.")
+        return
     why = stock.lacks(gizmo)
     if not why and policy == _ERROR:
         why = _out_of_date(gizmo)

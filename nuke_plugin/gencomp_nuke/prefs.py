@@ -32,6 +32,7 @@ _VARIABLES = {
     "inputs_keep_gb": "GENCOMP_INPUTS_KEEP_GB",
     "background_nuke": "GENCOMP_BACKGROUND_NUKE",
     "lock_silence_s": "GENCOMP_LOCK_SILENCE_S",
+    "studio_knobs": "GENCOMP_STUDIO_KNOBS",
 }
 _WHOLE = {"idle_exit_s": "seconds", "inputs_keep_gb": "gigabytes", "lock_silence_s": "seconds"}
 
@@ -57,6 +58,8 @@ class Prefs:
             Nuke's own with ``-t``, which takes a render licence.
         lock_silence_s: Seconds after which a process that makes a result and gives no sign of life
             is taken for dead, so that another one takes its place.
+        studio_knobs: Files of default values and presets for everybody, with ``;`` between; what
+            a later one says wins, and the user's own ``knobs.json`` over all.
     """
 
     server_command: str = "gencomp serve"
@@ -69,11 +72,18 @@ class Prefs:
     inputs_keep_gb: int = 20
     background_nuke: str = ""
     lock_silence_s: int = 60
+    studio_knobs: str = ""
 
     @property
     def command(self) -> "tuple[str, ...]":
         """Return the words of ``server_command``."""
         return self.words(self.server_command)
+
+    @property
+    def studio_files(self) -> "tuple[Path, ...]":
+        """Return the files of ``studio_knobs``."""
+        words = (word.strip() for word in self.studio_knobs.split(";"))
+        return tuple(Path(word) for word in words if word)
 
     @property
     def pairs(self) -> "list[tuple[str, str]]":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import nuke
-from gencomp_nuke import jobs, node, playing
+from gencomp_nuke import jobs, node, playing, stock
 from gencomp_nuke.asking import Ask
 from gencomp_nuke.playing import Result
 from gencomp_protocol.errors import MissingFrame
@@ -20,6 +20,7 @@ from gencomp_protocol.errors import MissingFrame
 log = logging.getLogger(__name__)
 
 NODE = "node"
+_KNOB = "'missing frames' on its tab Cache & Server"
 
 
 def own_words(
@@ -105,14 +106,16 @@ def result_of(folder: Path, manifest: "Mapping[str, Any]") -> Result:
 
 
 def spell_backbone(manifest: "Mapping[str, Any]") -> str:
-    """Return the video model that a manifest names and its licence's class; empty for none."""
+    """Return a manifest's video model, the size it worked at, its licence's class; or nothing."""
     found = manifest.get("backbone")
     if not found:
         return ""
+    size = manifest.get("report", {}).get("model_size")
+    at = " at {}x{}".format(*size) if size else ""
     if found.get("untrained"):
-        return f"{found['name']}, which is untrained: the pictures mean nothing"
+        return f"{found['name']}{at}, which is untrained: the pictures mean nothing"
     surrogate = ", standing in" if found.get("surrogate") else ""
-    return f"{found['title']}{surrogate} (licence: {found['licence_class']})"
+    return f"{found['title']}{at}{surrogate} (licence: {found['licence_class']})"
 
 
 def front_to_back(ask: Ask, manifest: "Mapping[str, Any]") -> "tuple[str, ...]":
@@ -144,7 +147,7 @@ def show(gizmo: Any, result: Result) -> None:
 def say(gizmo: Any) -> None:
     """Say on a node which result it plays, with the notes that were made of it. Main thread only.
 
-    A result that is not on this disk is said to be missing.
+    A result that is not on this disk is said to be missing, and so is a frame within it.
     """
     folder = played(gizmo)
     if folder is not None and not jobs.in_view(folder, nuke.views()[0]).is_dir():
@@ -152,7 +155,21 @@ def say(gizmo: Any) -> None:
         sentence = f"{name} is missing: {folder} is not there. Bring it back, point result at it, "
         node.show(gizmo, f"{sentence}or press Generate.", node.FAILED, f"{name} missing")
         return
-    node.show_result(gizmo, () if folder is None else notes_of(folder))
+    missing, shown = stock.gap(gizmo)
+    if folder is not None and missing and not shown:
+        sentence = f"Plays {jobs.spell(folder)}, {missing}, and viewer and render stop there. "
+        sentence += f"Bring it back, press Generate, or turn {_KNOB}."
+        node.show(gizmo, sentence, node.FAILED, "frames missing")
+        return
+    notes = () if folder is None else notes_of(folder)
+    told = f"It is a result {missing}: {shown}, as {_KNOB} says."
+    node.show_result(gizmo, (*notes, told) if missing else notes)
+
+
+def follow(gizmo: Any) -> None:
+    """Say anew what a node plays, where a knob was turned that decides it; one at work goes on."""
+    if node.state_of(gizmo) != node.RUNNING:
+        say(gizmo)
 
 
 def notes_of(folder: Path) -> "tuple[str, ...]":

@@ -14,12 +14,13 @@ from typing import Any, Optional
 
 import nuke
 from gencomp_nuke import node, readback
-from gencomp_nuke.fingerprint import LOOKS
+from gencomp_nuke.fingerprint import LOOKS, VARIABLES
 from gencomp_nuke.madefrom import KEY, changed, of_inputs
 
 log = logging.getLogger(__name__)
 
 _QUIET_S = 0.5
+_ANYWHERE = "*"  # A graph scope variable was set: whatever names it may show something else.
 
 
 def check(gizmo: Any) -> None:
@@ -54,7 +55,14 @@ class Watch:
         turned, knob = nuke.thisNode(), nuke.thisKnob()
         if turned is None or knob is None or knob.name() in LOOKS or node.is_ours(turned):
             return
-        self._turned.add(str(turned.fullName()))
+        self._note(_ANYWHERE if knob.name() == VARIABLES else str(turned.fullName()))
+
+    def variable_set(self, *_: Any) -> None:
+        """Note that a graph scope variable was set. Newer Nukes call it."""
+        self._note(_ANYWHERE)
+
+    def _note(self, name: str) -> None:
+        self._turned.add(name)
         self._last = time.monotonic()
         if not self._waits:
             self._waits = True
@@ -104,5 +112,7 @@ def _checked(
 
 
 def _is_beneath(gizmo: Any, turned: "set[str]") -> bool:
+    if _ANYWHERE in turned:
+        return True
     inside = str(gizmo.fullName()) + "."
     return any(name.startswith(inside) for name in turned) or bool(turned & of_inputs(gizmo)[1])

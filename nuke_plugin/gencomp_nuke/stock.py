@@ -11,6 +11,9 @@ import nuke
 _MANIFEST = "manifest.json"
 _ANY_VIEW = "%V"
 _PLATE = "plate"
+_BLACK = "black"
+_NO_RESULT = "where there is no result"
+_SHOWN = {"black": "black is shown there", "nearest frame": "the nearest frame is shown there"}
 
 
 def lacks(gizmo: Any) -> str:
@@ -31,10 +34,24 @@ def lacks(gizmo: Any) -> str:
     return ""
 
 
-def holds(gizmo: Any, frame: int) -> str:
-    """Return in a sentence that a node holds another frame than the one asked for; else nothing.
+def gap(gizmo: Any) -> "tuple[str, str]":
+    """Return in words which frame a result lacks inside its range, and what is shown there.
 
+    Both are empty where none is missing or there is no result, the second where reading stops.
     Main thread only.
+    """
+    for folder in _folders(gizmo):
+        missing = missing_in(folder)
+        if missing and missing != _NO_RESULT:
+            knob = gizmo.knob("gc_missing")
+            return missing, "" if knob is None else _SHOWN.get(str(knob.value()), "")
+    return "", ""
+
+
+def holds(gizmo: Any, frame: int) -> str:
+    """Return in a sentence that a node has no frame of its own for the one asked for; else nothing.
+
+    The sentence says what it gives instead. Main thread only.
     """
     first, last = (gizmo.knob(name) for name in ("gc_result_first", "gc_result_last"))
     if first is None or last is None or not _folders(gizmo):
@@ -42,8 +59,11 @@ def holds(gizmo: Any, frame: int) -> str:
     here = int(first.value()), int(last.value())
     if here[0] <= frame <= here[1]:
         return ""
-    held = here[0] if frame < here[0] else here[1]
-    return f"{gizmo.fullName()} has frames {here[0]}-{here[1]}: at {frame} it holds {held}."
+    gives = f"it holds {here[0] if frame < here[0] else here[1]}"
+    outside = gizmo.knob("gc_outside")
+    if outside is not None and str(outside.value()) == _BLACK:
+        gives = "its layers are black"
+    return f"{gizmo.fullName()} has frames {here[0]}-{here[1]}: at {frame} {gives}."
 
 
 def missing_in(folder: Path) -> str:
@@ -52,7 +72,7 @@ def missing_in(folder: Path) -> str:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
         layers = {name: sorted(map(int, one["frames"])) for name, one in manifest["layers"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return "where there is no result"
+        return _NO_RESULT
     for layer, frames in layers.items():
         here = _names(folder / layer)
         gone = [n for n in frames if f"{layer}.{n:04d}.exr" not in here]

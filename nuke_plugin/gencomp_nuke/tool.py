@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Union
 
 from gencomp_nuke.prefs import Prefs
 from gencomp_protocol.errors import BadKnob, ServerUnreachable, ToolFailed
@@ -93,8 +94,8 @@ def said(running: "subprocess.Popen[str]", what: str) -> str:
     return printed
 
 
-def open_outside(path: Path) -> None:
-    """Let the machine show a file or a folder with whatever program it has for it.
+def open_outside(path: "Union[Path, str]") -> None:
+    """Let the machine show a file, a folder or a ``file:`` address with what it has for it.
 
     Raises:
         ToolFailed: It has none.

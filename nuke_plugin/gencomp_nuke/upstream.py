@@ -11,6 +11,7 @@ from typing import Any
 
 import nuke
 
+_PRECOMP = "Precomp"
 # What asks for other frames than it is asked for.
 _TIME = (
     *("AppendClip", "FrameBlend", "FrameHold", "FrameRange", "Kronos", "OFlow2", "Retime"),
@@ -51,7 +52,7 @@ def ours_above(nodes: "Iterable[Any]", *, is_same_frame: bool = False) -> "list[
 def all_ours() -> "list[Any]":
     """Return every node of ours in the script that is not disabled, in order of dependency."""
     everything = nuke.allNodes(group=nuke.root(), recurseGroups=True)
-    mine = [n for n in everything if _is_ours(n) and not _is_disabled(n)]
+    mine = [n for n in everything if _is_ours(n) and not _is_disabled(n) and not _is_unread(n)]
     return ours_above(sorted(mine, key=lambda n: str(n.fullName())))
 
 
@@ -64,12 +65,23 @@ def _above(node: Any) -> "list[Any]":
         return [node.input(0)]
     if node.Class() == "Switch" and not node["which"].isAnimated():
         return [node.input(int(node["which"].value()))]
+    if node.Class() == _PRECOMP and node["reading"].value():
+        return []
     if not _is_ours(node):
         inside: list[Any] = getattr(node, "nodes", list)()
         outputs = [inner for inner in inside if inner.Class() == "Output"]
+        if node.Class() == _PRECOMP and not outputs:
+            outputs = [inner for inner in inside if inner.Class() == "Write"]
         if outputs:
             return outputs
     return [node.input(index) for index in range(node.inputs())]
+
+
+def _is_unread(node: Any) -> bool:
+    """Tell whether a node lies in a Precomp that shows what was rendered of it."""
+    places = str(node.fullName()).split(".")
+    groups = [nuke.root().node(".".join(places[:n])) for n in range(1, len(places))]
+    return any(g.Class() == _PRECOMP and g["reading"].value() for g in groups)
 
 
 def _is_ours(node: Any) -> bool:

@@ -10,7 +10,10 @@ from typing import Any
 
 _WIDTH = 90
 # Where the sentence of a node stands: on Main, and again on each tab that has buttons.
-_STATUS = ("gc_status", "gc_status_keys", "gc_status_way", "gc_status_takes", "gc_status_cache")
+_STATUS = (
+    *("gc_status", "gc_status_keys", "gc_status_way", "gc_status_takes", "gc_status_cache"),
+    "gc_status_about",
+)
 _GIGA, _MEGA = 1e9, 1e6
 
 

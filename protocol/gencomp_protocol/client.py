@@ -228,7 +228,9 @@ class Client:
                 at all. A file that is there with the right digest is not fetched again. None
                 fetches nothing.
             on_event: Called with each event, in this thread.
-            cancelled: Asked at least every 0.1 s; True cancels the job.
+            cancelled: Asked at least every 0.1 s; True cancels the job. Once the server has heard
+                of it, a job that takes more than 1 s to stop is not waited for: it is the server's
+                to end.
             have: Layer frames that are neither fetched nor reported.
 
         Raises:

@@ -59,7 +59,8 @@ from gencomp_protocol.transfer import (
     read_stretch,
 )
 
-_CANCEL_S = 30.0
+_CANCEL_S = 30.0  # For the server to say that it has heard a cancel.
+_STOPPING_S = 1.0  # From then on, for the job to end; it is the server's to end it after that.
 _LAYER_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
 
 Pictures = Mapping[str, Mapping[int, Picture]]
@@ -88,6 +89,8 @@ class Following:
         self._state = ""
         self._outcome: Optional[Outcome] = None
         self._cancel_s: Optional[float] = None
+        self._cancel_id = 0
+        self._heard_s: Optional[float] = None  # When the server said that it has heard of it.
 
     def run(self) -> Outcome:
         """Follow until the job has ended and its layers are here."""
@@ -115,7 +118,7 @@ class Following:
         except LinkTimeout as error:
             raise LinkDown from error
         if self._cancel_s is not None:
-            self._link.send(Cancel(self._link.next_id(), self._job))
+            self._send_cancel()
 
     def _reattach(self) -> None:
         """Make the link again; what was on its way is announced again and goes on where it was."""
@@ -146,15 +149,23 @@ class Following:
         now = time.monotonic()
         if self._cancel_s is None and self._cancelled():
             self._cancel_s = now
-            self._link.send(Cancel(self._link.next_id(), self._job))
+            self._send_cancel()
+        elif self._heard_s is not None and now - self._heard_s > _STOPPING_S:
+            self._outcome = Outcome(CANCELLED)
         elif self._cancel_s is not None and now - self._cancel_s > _CANCEL_S:
             raise LinkTimeout("The server did not confirm that the job is cancelled.")
+
+    def _send_cancel(self) -> None:
+        self._cancel_id = self._link.next_id()
+        self._link.send(Cancel(self._cancel_id, self._job))
 
     # --- what arrives ----------------------------------------------------------------------------
 
     def _handle(self, message: Message) -> None:
         if isinstance(message, Refusal):
             raise message.error
+        if isinstance(message, Acknowledged) and message.id == self._cancel_id:
+            self._heard_s = time.monotonic()
         if isinstance(message, (Chunk, Withheld, Pong, Acknowledged)):
             return
         if getattr(message, "job", "") != self._job:

@@ -249,6 +249,11 @@ def _add_serve(commands: Any) -> None:
         "--allowed-licences", metavar="CLASS,CLASS", help="licence classes of weights to use"
     )
     serve.add_argument("--idle-exit-s", type=float, help="leave after so long without work")
+    serve.add_argument(
+        "--release-after-s",
+        type=float,
+        help="give GPU and main memory back after so long without a job; 0 keeps; default 300",
+    )
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -573,7 +578,7 @@ def _serve(args: argparse.Namespace) -> int:
 
     names = (
         *("host", "port", "spool", "state_file", "device", "idle_exit_s"),
-        *("weights", "allowed_licences"),
+        *("weights", "allowed_licences", "release_after_s"),
     )
     flags = {name: getattr(args, name) for name in names}
     if args.until_stdin_closes:

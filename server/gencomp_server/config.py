@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import os
+import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ CONFIG_FILE = "gencomp.toml"
 WEIGHTS_FOLDER = "weights"
 WEIGHTS_LOCK = "weights.lock"
 PREFIX = "GENCOMP_"
+_DEVICE = re.compile(r"cpu|cuda(:\d{1,3})?")
 _LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -51,11 +53,13 @@ class ServerConfig:
         decode_processes: How many pictures are decoded at a time.
         decode_timeout_s: How long one picture may take to decode.
         idle_exit_s: Leave after so long without clients and jobs; 0 stays.
+        release_after_s: Give the worker's memory back, on the GPU too, after so long without a job;
+            0 keeps it. The next job starts the worker and loads its model again.
         drain_s: How long the running job may go on after SIGTERM.
         keep_days: How long an ended job's layers are kept for a client to come back.
         decoded_bytes: How much decoded pixels the spool keeps; they are made again on demand.
         stages_bytes: How much of finished stages it keeps, for jobs that resume or change a knob.
-        device: What the worker runs on: ``cpu``, ``cuda:0``.
+        device: What the worker runs on: ``cpu``, ``cuda:0`` and so on.
         registry: Where the systems are, as ``module:attribute``.
         weights: Folder of installed weights; need not exist.
         weights_lock: Where their digests are recorded.
@@ -80,6 +84,7 @@ class ServerConfig:
     decode_processes: int = 2
     decode_timeout_s: float = 60.0
     idle_exit_s: float = 0.0
+    release_after_s: float = 300.0
     drain_s: float = 30.0
     keep_days: float = 7.0
     decoded_bytes: int = DEFAULT_BUDGET.decoded_bytes
@@ -116,6 +121,7 @@ class ServerConfig:
         _within("decode_processes", self.decode_processes, 1, 64)
         _within("decode_timeout_s", self.decode_timeout_s, 1.0, 3600.0)
         _within("idle_exit_s", self.idle_exit_s, 0.0, 1e9)
+        _within("release_after_s", self.release_after_s, 0.0, 1e9)
         _within("drain_s", self.drain_s, 0.0, 1e6)
         _within("keep_days", self.keep_days, 0.0, 1e5)
         _within("decoded_bytes", self.decoded_bytes, 0, 2**50)
@@ -123,6 +129,11 @@ class ServerConfig:
         _within("segmenter_timeout_s", self.segmenter_timeout_s, 0.1, 1e6)
         _within("assistant_timeout_s", self.assistant_timeout_s, 0.1, 3600.0)
         check_classes(self.allowed_licences)
+        if not _DEVICE.fullmatch(self.device):
+            raise BadKnob(
+                f"Setting 'device' cannot be '{self.device}'.",
+                hint="Use cpu, or cuda:0 for the first GPU, cuda:1 for the second, and so on.",
+            )
         if self.segmenter.strip():
             check_command(self.segmenter)
         if self.log_level not in _LEVELS:
@@ -269,6 +280,7 @@ _KINDS: Mapping[str, type[Any]] = {
     "decode_processes": int,
     "decode_timeout_s": float,
     "idle_exit_s": float,
+    "release_after_s": float,
     "drain_s": float,
     "keep_days": float,
     "decoded_bytes": int,

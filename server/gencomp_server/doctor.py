@@ -19,6 +19,7 @@ from gencomp_protocol.errors import GencompError
 from gencomp_protocol.locate import CLIENT_FILE, SERVER_FILE, SERVER_VARIABLE
 from gencomp_server.backbones import SPECS
 from gencomp_server.config import load_config
+from gencomp_server.engine.machine import probe
 
 LEAST_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 11)
@@ -37,6 +38,12 @@ PACKAGES = {
     "psutil": "psutil",
 }
 _SERVER_S = 3.0
+_WORKER = {
+    "starting": "its worker starts",
+    "ready": "its worker is ready and keeps what it has loaded",
+    "busy": "its worker runs a job",
+    "resting": "its worker rests: it holds no memory, and starts with the next job",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +68,7 @@ def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[
     yield check_ports()
     yield check_home(home_folder(environ))
     yield check_config(environ)
+    yield check_device(environ)
     yield check_weights(environ)
     yield check_server({**environ, SERVER_VARIABLE: address} if address else environ)
 
@@ -152,6 +160,21 @@ def _spelt(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def check_device(environ: Mapping[str, str]) -> Finding:
+    """Tell what jobs run on, and how much of its memory is free; wrong where it is not there."""
+    try:
+        device = load_config(environ=environ).config.device
+        found = probe(device)
+    except GencompError as error:
+        return Finding(False, f"device: {error}")
+    except RuntimeError as error:
+        return Finding(False, f"device: {device} fails ({str(error).splitlines()[0]}).")
+    free, total = found.free_bytes / 1e9, found.memory_bytes / 1e9
+    return Finding(
+        True, f"device: {device} ({found.name}), {free:.1f} of {total:.1f} GB memory free."
+    )
+
+
 def check_weights(environ: Mapping[str, str]) -> Finding:
     """Tell which backbones can be used, and under which class of licence.
 
@@ -188,4 +211,5 @@ def check_server(environ: Mapping[str, str]) -> Finding:
     if welcome.worker == "lost":
         words = f"server: {found.address} answers, but its worker does not start"
         return Finding(False, f"{words}; its log says why, then start it again.")
-    return Finding(True, f"server: {welcome.server_version} answers at {found.address}.")
+    words = f"server: {welcome.server_version} answers at {found.address}"
+    return Finding(True, f"{words}; {_WORKER.get(welcome.worker, welcome.worker)}.")

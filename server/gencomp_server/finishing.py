@@ -14,6 +14,8 @@ from gencomp_server.backbones import ModelParams
 from gencomp_server.contract import Input, knob
 
 KEEP_GRAIN, MATCH_GRAIN = "keep", "match"
+# Compressions of EXR that lose no bit, as OpenEXR calls them; the first is the default.
+COMPRESSIONS = ("zip", "zips", "piz")
 LEAST, NATURAL = "least", "natural"
 GROWN_MASK, WHOLE_FRAME = "grown mask", "whole frame"
 AROUND_MASK = "around the mask"
@@ -72,6 +74,15 @@ class FinishParams(ModelParams):
         tab="Delivery",
         doc="Carry every other channel, part and view of the plate's files into the delivered "
         "picture, bit for bit: depth, normals, Cryptomatte, AOVs.",
+        delivery=True,
+    )
+    compression: str = knob(
+        COMPRESSIONS[0],
+        choices=COMPRESSIONS,
+        tab="Delivery",
+        doc="How the delivered EXRs are packed; none loses a bit. zip: 16 lines at a time, best "
+        "for layers. zips: line by line, for looking at a few lines of a large picture. piz: "
+        "quicker to write and a little smaller with grain, slower to read.",
         delivery=True,
     )
 

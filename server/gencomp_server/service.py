@@ -51,7 +51,7 @@ from gencomp_server.engine.jobtable import JobTable, LayerRow
 from gencomp_server.engine.machine import from_plain, with_weights
 from gencomp_server.engine.progress import ProgressMeter
 from gencomp_server.engine.spool import Spool, SpoolBudget
-from gencomp_server.engine.supervisor import LOST, READY, STARTING, Supervisor
+from gencomp_server.engine.supervisor import LOST, READY, RESTING, STARTING, Supervisor
 from gencomp_server.engine.worker import Worker
 from gencomp_server.exr.decode import DecodePool
 from gencomp_server.footprint import CPU
@@ -166,7 +166,12 @@ class Service:
             weights=self._config.weights_place(),
             segmenter=self._config.segmenter_tool(),
         )
-        self._supervisor = Supervisor(worker, request_to_plain, clock=self._clock)
+        self._supervisor = Supervisor(
+            worker,
+            request_to_plain,
+            clock=self._clock,
+            release_after_s=self._config.release_after_s,
+        )
         self._supervisor.start()
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
@@ -257,6 +262,7 @@ class Service:
         """Start the next job, ask for pictures, forget who is silent."""
         self._release_waiting()
         self._start_next()
+        self._supervisor.rest_if_idle()
         now = self._clock()
         for session in self._sessions.all():
             if not session.receiver.in_flight:
@@ -360,6 +366,10 @@ class Service:
         """Return the system asked for, where the header of the request is in order."""
         if self._notice.is_draining:
             raise ServerUnreachable("The server is about to leave.", hint="Try again in a minute.")
+        fault = self._supervisor.fault
+        if fault is not None:
+            self._supervisor.wake()  # It may be there the next time.
+            raise fault
         return open_system(self._systems, request)
 
     def _machine(self) -> Machine:
@@ -387,6 +397,9 @@ class Service:
                 continue
             del self._waiting[job_id]
             try:
+                fault = self._supervisor.fault
+                if fault is not None:
+                    raise fault
                 system = open_system(self._systems, job.request)
                 plan_on(system, job.request, self._machine())
             except GencompError as error:
@@ -417,6 +430,7 @@ class Service:
             with job_named(job.id):
                 log.info("%s %s from %s", system.name, job.request.frames, session.name)
             self._intake.open(job, system)
+            self._supervisor.wake()
         self._accept(session, message.id, job)
 
     def _accept(self, session: Session, request_id: int, job: Job) -> None:
@@ -568,17 +582,19 @@ class Service:
     # --- the worker ------------------------------------------------------------------------------
 
     def _start_next(self) -> None:
-        if self._notice.is_draining or self._supervisor.state not in (READY, LOST):
+        state = self._supervisor.state
+        if self._notice.is_draining or state not in (READY, RESTING, LOST):
             return
         job = self._table.next_queued()
         if job is None:
             return
-        if self._supervisor.state == LOST:
-            self._end(
-                job.id,
-                m.FAILED,
-                WorkerLost("The server cannot start its worker.", hint="Its log says why."),
-            )
+        if state == RESTING:
+            self._supervisor.wake()
+            return
+        if state == LOST:
+            fault = self._supervisor.fault
+            words, hint = "The server cannot start its worker.", "Its log says why."
+            self._end(job.id, m.FAILED, fault or WorkerLost(words, hint=hint))
             return
         self._table.move(job.id, m.RUNNING)
         self._supervisor.run(job)

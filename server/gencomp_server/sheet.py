@@ -511,14 +511,34 @@ def draw_delivery(
     def rows(desk: _Desk) -> list[Row]:
         made = [_row(label, plate, OPAQUE, desk)]
         made += [_drawn_row(name, files, desk) for name, files in (drawn or {}).items()]
-        for name in sorted(layers, key=lambda name: name == BACKGROUND):
-            if name == ORIGIN:
-                made.append(_origin_row(layers[name], desk))
-            else:
-                made.append(_row(name, layers[name], _style(name, layers[name]), desk))
-        return made
+        return made + _layer_rows(layers, desk)
 
     _draw(path, title, frames, rows, caution, to_rec709)
+
+
+def draw_layers(
+    path: Path,
+    title: str,
+    frames: Sequence[int],
+    layers: Mapping[str, Files],
+    caution: str = "",
+    to_rec709: Sequence[float] | None = None,
+) -> None:
+    """Write one row for each layer of a result, as :func:`draw_delivery` does, without a plate.
+
+    Args:
+        path: PNG to write.
+        title: One line at the top.
+        frames: The frames that are shown.
+        layers: Every delivered layer, in the order of the rows; ``background`` comes last.
+        caution: As of :func:`draw_delivery`.
+        to_rec709: As of :func:`draw_delivery`.
+
+    Raises:
+        BadPicture: A file cannot be read.
+        UnwritableOutput: The sheet cannot be written.
+    """
+    _draw(path, title, frames, lambda desk: _layer_rows(layers, desk), caution, to_rec709)
 
 
 def draw_takes(
@@ -599,6 +619,15 @@ def read_ahead(
         return under_way.popleft().result()
 
     return [replace(row, read=read) for row in rows]
+
+
+def _layer_rows(layers: Mapping[str, Files], desk: "_Desk") -> list[Row]:
+    return [
+        _origin_row(layers[name], desk)
+        if name == ORIGIN
+        else _row(name, layers[name], _style(name, layers[name]), desk)
+        for name in sorted(layers, key=lambda name: name == BACKGROUND)
+    ]
 
 
 def _style(name: str, files: Files) -> str:

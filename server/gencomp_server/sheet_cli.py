@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``gencomp sheet``: several results in one picture, a row each, with what makes them differ."""
+"""``gencomp sheet``: results in one picture, a row each, with what makes them differ.
+
+Of a single result every layer has a row.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +23,12 @@ if TYPE_CHECKING:
 DONE = 0
 MANIFEST = "manifest.json"
 _MOST_LINES, _MOST_LETTERS = 6, 26
-_EXAMPLE = """example:
+_LAYER_HELP = (
+    "of several results; default: result, else background, else any. Of one: all that it has"
+)
+_EXAMPLE = """examples:
   gencomp sheet gencomp/shot/v003/take01 gencomp/shot/v003/take02 -o takes.png
+  gencomp sheet gencomp/shot/v003 -o layers.png
 """
 
 
@@ -29,47 +36,86 @@ def add_sheet(commands: Any) -> None:
     """Add ``sheet`` to a parser's subcommands."""
     sheet = commands.add_parser(
         "sheet",
-        help="draw several results into one picture, a row each",
+        help="draw several results, or the layers of one, into one picture, a row each",
         description="Draw one layer of several results, a row each, beside the knobs in which they "
-        "differ. A result is a folder with a manifest.json, as gencomp run and Nuke leave it.",
+        "differ; or every layer of one. A result is a folder with a manifest.json, as gencomp run "
+        "and Nuke leave it.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sheet.set_defaults(command=_sheet)
     sheet.add_argument("results", nargs="+", type=Path, metavar="FOLDER", help="a result")
-    sheet.add_argument("--layer", metavar="NAME", help="default: result, else background, else any")
+    sheet.add_argument("--layer", metavar="NAME", help=_LAYER_HELP)
     sheet.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FILE.png", help="picture to write"
     )
 
 
 def _sheet(args: argparse.Namespace) -> int:
-    from gencomp_server.sheet import caution_of, draw_takes
-
     if args.out.suffix.lower() != ".png":
         raise BadKnob(f"'{args.out}' is not a PNG.", hint="Write it as -o takes.png.")
-    told = {folder: read_manifest(folder) for folder in args.results}
-    layer = args.layer or usual_layer(list(told.values()))
+    if len(args.results) == 1 and not args.layer:
+        _draw_all_layers(args.results[0], args.out)
+    else:
+        _draw_results(args.results, args.layer, args.out)
+    sys.stdout.write(f"{args.out}\n")
+    return DONE
+
+
+def _draw_all_layers(folder: Path, out: Path) -> None:
+    from gencomp_server.sheet import draw_layers
+
+    told = read_manifest(folder)
+    layers = {name: files_of(folder, told, name) for name in told["layers"]}
+    if not layers:
+        raise MissingFrame(f"The result in {folder} has no layer.", hint="Name another folder.")
+    frames = _shared(layers.values())
+    draw_layers(out, _title(told, "layers", frames), frames, layers, *_how(told, [told]))
+
+
+def _draw_results(folders: Sequence[Path], named: str | None, out: Path) -> None:
+    from gencomp_server.sheet import draw_takes
+
+    told = {folder: read_manifest(folder) for folder in folders}
+    layer = named or usual_layer(list(told.values()))
     files = {folder: files_of(folder, one, layer) for folder, one in told.items()}
-    shared = set.intersection(*(set(one.paths) for one in files.values()))
+    frames = _shared(files.values())
+    lines = differences([one.get("knobs", {}) for one in told.values()])
+    takes = {
+        label: (files[folder], said)
+        for label, folder, said in zip(labels(folders), told, lines, strict=True)
+    }
+    first = next(iter(told.values()))
+    how = _how(first, told.values())
+    draw_takes(out, _title(first, layer, frames), frames, takes, layer, *how)
+
+
+def _shared(files: Iterable[Files]) -> list[int]:
+    """Return the frames that all have, in order.
+
+    Raises:
+        MissingFrame: There is none.
+    """
+    shared = set.intersection(*(set(one.paths) for one in files))
     if not shared:
         raise MissingFrame(
             "These results have no frame in common.", hint="Draw those of one shot together."
         )
-    lines = differences([one.get("knobs", {}) for one in told.values()])
-    takes = {
-        label: (files[folder], said)
-        for label, folder, said in zip(labels(args.results), told, lines, strict=True)
-    }
-    frames = sorted(shared)
-    first = next(iter(told.values()))
-    title = f"{first.get('system', '')}   {layer}   {spell_frames(frames)}"
-    caution = next(filter(None, map(caution_of, told.values())), "")
-    draw_takes(
-        args.out, title, frames, takes, layer, caution, first.get("colour", {}).get("to_rec709")
-    )
-    sys.stdout.write(f"{args.out}\n")
-    return DONE
+    return sorted(shared)
+
+
+def _title(manifest: Mapping[str, Any], what: str, frames: Sequence[int]) -> str:
+    return f"{manifest.get('system', '')}   {what}   {spell_frames(frames)}"
+
+
+def _how(
+    first: Mapping[str, Any], all_of_them: Iterable[Mapping[str, Any]]
+) -> tuple[str, Sequence[float] | None]:
+    """Return the caution of results, and the way to a monitor's primaries."""
+    from gencomp_server.sheet import caution_of
+
+    caution = next(filter(None, map(caution_of, all_of_them)), "")
+    return caution, first.get("colour", {}).get("to_rec709")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -77,15 +77,18 @@ class FakeServer:
 
     def __init__(self, folder, home=None):
         self.folder, self.home = Path(folder), home
+        self.turns_away = None  # Error that answers a hello.
         self.refuses = None  # Error that answers a check.
         self.fails = None  # Error that ends a job once its pictures are here.
         self.fails_at = {}  # The same, by the name of the job.
         self.plan = {}  # What a check is told.
+        self.place = 1  # In the queue; whoever is further back than the first stays there.
         self.progress = ("solve", 1, 3, 65.0)  # The one progress that a job tells.
         self.warns = []  # Sentences sent along.
         self.backbone = None  # What the manifest says of a video model.
         self.goes_on = threading.Event()  # Cleared: jobs stop short of their layers.
         self.goes_on.set()
+        self.is_deaf = False  # Whether a running job goes on after a cancel was heard.
         self.stops_before = set()  # Names of jobs that stop short of theirs for good.
         self.is_running_job = threading.Event()
         self.hellos, self.requests, self.jobs = [], [], {}
@@ -143,6 +146,9 @@ class FakeServer:
             self._send(peer, JobList(message.id, ({"job": job.name, "state": state},)))
         elif isinstance(message, Hello):
             self.hellos.append(message.client)
+            if self.turns_away is not None:
+                self._send(peer, Refusal(message.id, self.turns_away))
+                return
             if message.secret != SECRET:
                 error = Unauthorised("The secret is wrong.", hello=True)
                 self._send(peer, Refusal(message.id, error))
@@ -171,7 +177,8 @@ class FakeServer:
             self.cancelled.append(message.job)
             self.jobs[message.job].is_cancelled = True
             self._send(peer, Acknowledged(message.id))
-            self._send(peer, CancelledEvent(message.job))
+            if not self.is_deaf:
+                self._send(peer, CancelledEvent(message.job))
         elif isinstance(message, (Release, Unfollow)):
             if isinstance(message, Release):
                 self.released.append(message.job)
@@ -205,7 +212,9 @@ class FakeServer:
     # --- layers out ------------------------------------------------------------------------------
 
     def _run(self, peer, job):
-        self._send(peer, StateEvent(job.name, "queued", 1))
+        self._send(peer, StateEvent(job.name, "queued", self.place))
+        if self.place > 1:
+            return
         self._send(peer, StateEvent(job.name, "running"))
         self._send(peer, ProgressEvent(job.name, *self.progress))
         for sentence in self.warns:

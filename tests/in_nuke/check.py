@@ -82,6 +82,31 @@ def check_family(checks, gizmo, plate):
     checks.that(gizmo.maxInputs() > before, "the next matte pipe appears")
 
 
+def check_inverted(checks, gizmo, plate):
+    """Check that a matte is inverted over the whole format, also where no box of it reaches."""
+    crop = nuke.createNode("Crop", "box {0 0 4 4}", False)
+    crop.setInput(0, plate)
+    gizmo.setInput(1, crop)
+    found = []
+    for is_on in (False, True):
+        gizmo["gc_invert1"].setValue(is_on)
+        found.append(sample(gizmo.node("Matte1_inverted"), "rgba.alpha"))
+    checks.equal(found, [0, 1], "a matte is inverted where its picture has no box, too")
+    gizmo["gc_invert1"].setValue(False)
+    gizmo.setInput(1, plate)
+    nuke.delete(crop)
+
+
+def check_beyond(checks, gizmo, when):
+    """Check what the node gives beyond the frames of its result."""
+    found = []
+    for choice in ("hold", "black"):
+        gizmo["gc_outside"].setValue(choice)
+        found += [sample(gizmo, "rgba.red", n) for n in (FRAMES[0] - 1, FRAMES[0], FRAMES[-1] + 1)]
+    checks.equal(found, [0.25, 0.25, 0.25, 0, 0.25, 0], f"{when}: held or black beyond its frames")
+    gizmo["gc_outside"].setValue("hold")
+
+
 def check_node(checks):
     """Check the gizmo before anything is connected."""
     gizmo = nuke.createNode("Omnimatte", "", False)
@@ -185,6 +210,7 @@ def run(checks, folder):
     gizmo = check_node(checks)
     gizmo.setInput(0, plate)
     check_family(checks, gizmo, plate)
+    check_inverted(checks, gizmo, plate)
     gizmo["gc_name1"].setValue("a")
     check_empty(checks, gizmo)
     with FakeServer(folder / "layers", folder / "home") as server:
@@ -192,12 +218,15 @@ def run(checks, folder):
         names = sorted({name for name, _ in server.jobs["job1"].pictures})
         checks.equal(names, ["matte.a", "plate"], "both inputs were rendered and sent")
     check_result(checks, gizmo, "after Generate")
+    check_beyond(checks, gizmo, "after Generate")
     check_shared(checks, gizmo)
     checks.equal(gizmo.format().width(), plate.format().width(), "the format is the plate's")
     nuke.scriptSave("")
     nuke.scriptClear()
     nuke.scriptOpen(script.as_posix())
-    check_result(checks, nuke.toNode(gizmo_name()), "opened again, server away")
+    again = nuke.toNode(gizmo_name())
+    check_result(checks, again, "opened again, server away")
+    check_beyond(checks, again, "opened again, server away")
 
 
 def gizmo_name():

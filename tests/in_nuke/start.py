@@ -87,6 +87,22 @@ def check_values(checks):
         nuke.delete(node)
 
 
+def check_flags(checks):
+    """Check that a knob that cannot be keyed still takes an expression from a script."""
+    from gencomp_nuke import animation
+
+    gizmo = nuke.createNode("OverPlusPlus", "", False)
+    gizmo["steps"].setExpression("7+2")
+    animation.flag(gizmo)
+    checks.that(not gizmo["steps"].getFlag(nuke.NO_ANIMATION), "a knob that is driven stays free")
+    checks.that(gizmo["guidance"].getFlag(nuke.NO_ANIMATION), "one of the job is flagged")
+    gizmo["guidance"].fromScript(gizmo["steps"].toScript())
+    checks.equal(gizmo["guidance"].value(), 9.0, "a flagged knob takes a script's expression")
+    takes = "takes" if gizmo["unknown_reach"].setAnimated() else "refuses"
+    note(f"a knob with NO_ANIMATION {takes} keys from Python")
+    nuke.delete(gizmo)
+
+
 def check_renewing(checks):
     """Check that a node of an older release is renewed with all it has."""
     from gencomp_nuke import migrating
@@ -129,6 +145,7 @@ def main():
     check_light(checks)
     check_gizmos(checks)
     check_values(checks)
+    check_flags(checks)
     check_renewing(checks)
     tell_costs()
     nuke.tprint(f"{checks.failed} failed")

@@ -64,6 +64,7 @@ def home(tmp_path, monkeypatch):
         "GENCOMP_INPUTS_KEEP_GB",
         "GENCOMP_BACKGROUND_NUKE",
         "GENCOMP_LOCK_SILENCE_S",
+        "GENCOMP_STUDIO_KNOBS",
         "NUKE_PATH",
     ):
         monkeypatch.delenv(name, raising=False)

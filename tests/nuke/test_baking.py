@@ -6,6 +6,8 @@ import shutil
 
 import pytest
 
+from gencomp_nuke import exploding, playing
+
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
 LAYERED = ("a.red", "a.alpha", "b.green", "background.red")
 MANIFEST = {
@@ -62,6 +64,32 @@ def test_baked_nodes_give_the_same_pixels(app, played, output):
     played["gc_output"].setValue(output)
     last = bake(played)
     assert app.pixels.compare(last, played, 1002, (*RGBA, *LAYERED))["differing"] == 0
+
+
+@pytest.mark.parametrize("kind", ["DynVFX", "GenComposite", "OverPlusPlus", "SplitThenMerge"])
+def test_a_baked_effect_gives_the_same_pixels_over_a_plate_that_is_regraded_later(
+    app, shot, comp, tmp_path, kind
+):
+    import nuke
+
+    grade = nuke.createNode("Multiply", "channels rgb value 1", False)
+    grade.setInput(0, comp(app).input(0))
+    folder = tmp_path / "gencomp/v001"
+    shutil.copytree(shot / "layers/a", folder / "effect")
+    for path in (folder / "effect").iterdir():
+        path.rename(path.with_name(path.name.replace("a.", "effect.", 1)))
+    gizmo = nuke.createNode(kind, "", False)
+    gizmo.setInput(0, grade)
+    playing.play(gizmo, playing.Result(folder, (1001, 1004), ("result", "effect"), {}, ()))
+    gizmo["gc_shadow"].setValue(0.5)
+    before = nuke.allNodes()
+    last = bake(gizmo)
+    made = made_since(before)
+    grade["value"].setValue(1.7)
+    found = (*RGBA, "effect.red", "effect.alpha")
+    assert app.pixels.compare(last, gizmo, 1002, found)["differing"] == 0
+    assert app.pixels.compare(last, grade, 1002, RGBA[:3])["differing"] > 0
+    assert not any(word in app.copy(made) for word in ("gc_", "python", "parent.", "Group"))
 
 
 def test_adjusted_layers_are_baked_as_they_are_adjusted(app, played):
@@ -138,6 +166,36 @@ def test_without_a_result_the_node_says_what_to_do(app, comp, button):
     status = gizmo["gc_status"].value().replace("\n", " ")
     assert status.startswith("There is no result to ")
     assert "Press Generate" in status
+
+
+def test_baked_nodes_give_what_the_node_gives_beyond_its_range_and_where_a_frame_is_gone(
+    app, played, tmp_path
+):
+    played["gc_output"].setValue("background")
+    played["gc_outside"].setValue("black")
+    played["gc_missing"].setValue("nearest frame")
+    last = bake(played)
+    (tmp_path / "gencomp/v001/background/background.1002.exr").unlink()
+    for frame, red in ((1000, 0), (1001, 0.125), (1002, 0.125), (1005, 0)):
+        assert last.sample("rgba.red", 60, 4, frame=frame) == red
+        assert app.pixels.compare(last, played, frame, RGBA)["differing"] == 0
+
+
+def test_exploded_reads_give_what_the_node_gives_beyond_its_range_and_an_older_node_says_none(
+    app, played, monkeypatch
+):
+    import nuke
+
+    explode(played)
+    read = nuke.toNode("Omnimatte1_a")
+    words = ("before", "after", "on_error")
+    assert [read[word].value() for word in words] == ["hold", "hold", "error"]
+    played["gc_outside"].setValue("black")
+    played["gc_missing"].setValue("nearest frame")
+    explode(played)
+    assert [read[word].value() for word in words] == ["black", "black", "nearest frame"]
+    monkeypatch.setattr(type(played), "knobs", lambda node: {})
+    assert exploding._beyond(played) == {}
 
 
 def test_what_explode_makes_gives_the_plate_back(app, played):

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from fakes.shot import connect
-from gencomp_nuke import batch, lock
+from gencomp_nuke import batch, bringing, lock
 from gencomp_protocol.errors import BadMatte, Cancelled, MissingInput
 
 RGBA = ("rgba.red", "rgba.green", "rgba.blue", "rgba.alpha")
@@ -234,6 +234,46 @@ def test_compute_waits_and_plays_what_the_other_one_made(script, server, capsys,
     said = capsys.readouterr().out.splitlines()
     assert said[-2].endswith("Waiting for it.")
     assert said[-1] == "DynVFX1 has its result."
+
+
+def test_a_result_that_the_disk_shows_late_is_waited_for_and_not_made_again(
+    script, server, monkeypatch
+):
+    """As a network disk does with a folder that another machine has just renamed."""
+    batch.main([str(script), "--nodes=DynVFX1", "--save"])
+    cache = cache_of(script, "DynVFX1")
+    (cache / "v001").rename(cache / "away")
+    held = lock.take(cache, on_wait=None)
+    held.leaves = "v001"
+    paused = []
+
+    def pass_time(stop, seconds):
+        paused.append(seconds)
+        if len(paused) == 1:
+            held.release()
+        elif len(paused) == 3:  # The folder is there, and a file in it is not yet.
+            (cache / "away").rename(cache / "v001")
+            (cache / "v001/manifest.json").rename(cache / "manifest.json")
+        elif len(paused) == 5:
+            (cache / "manifest.json").rename(cache / "v001/manifest.json")
+
+    monkeypatch.setattr(batch.Stop, "pause", pass_time)
+    assert batch.main([str(script), "--nodes=DynVFX1"]) == 0
+    assert (len(server.jobs), len(paused)) == (1, 5)
+
+
+def test_a_result_that_never_shows_is_made(script, server, monkeypatch):
+    batch.main([str(script), "--nodes=DynVFX1", "--save"])
+    cache = cache_of(script, "DynVFX1")
+    (cache / "v001").rename(cache / "away")
+    held = lock.take(cache, on_wait=None)
+    held.leaves = "v001"
+    paused = []
+    monkeypatch.setattr(
+        batch.Stop, "pause", lambda *_: (paused.append(1), len(paused) == 1 and held.release())
+    )
+    assert batch.main([str(script), "--nodes=DynVFX1"]) == 0
+    assert (len(server.jobs), len(paused)) == (2, 1 + bringing._LATE_S)
 
 
 def test_a_signal_ends_the_job_and_says_try_again(script, server, capsys):

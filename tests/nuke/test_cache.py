@@ -92,6 +92,21 @@ def test_pairs_take_whole_folders_of_any_spelling(path, here):
     assert caches.mapped(path, prefs.Prefs(path_map=r"P:=/mnt/p; \\srv\p=/mnt/p")) == here
 
 
+@pytest.mark.parametrize(
+    ("pair", "path", "here"),
+    [
+        ("/Volumes/p/=/mnt/p/", "/Volumes/p/a.exr", "/mnt/p/a.exr"),
+        ("/mnt/p/=/Volumes/p/", "/mnt/p/a b.exr", "/Volumes/p/a b.exr"),
+        ("/mnt/p/=P:/", "/mnt/p/a.%04d.exr", "P:/a.%04d.exr"),
+        ("/mnt/p/=//srv/p/", "/mnt/p/ä.exr", "//srv/p/ä.exr"),
+        ("P:/=//srv/p/", "P:\\show\\a.exr", "//srv/p/show/a.exr"),
+    ],
+    ids=["mac to linux", "linux to mac", "linux to windows", "linux to share", "drive to share"],
+)
+def test_every_system_may_stand_on_either_side_of_a_pair(pair, path, here):
+    assert caches.mapped(path, prefs.Prefs(path_map=pair)) == here
+
+
 def test_drives_and_shares_that_the_farm_sees_mind_no_capitals():
     settings = prefs.Prefs(farm_roots=r"p:\show; //SRV/cache")
     assert caches.warnings(PurePosixPath("P:/show/sh010"), settings) == []

@@ -48,6 +48,31 @@ def test_a_matte_is_its_chosen_channel_alone(app, comp, tmp_path):
         assert read.sample("rgba.alpha", *box) == value
 
 
+def test_an_inverted_matte_is_one_less_its_channel_over_the_whole_format(app, comp, tmp_path):
+    import nuke
+
+    gizmo = comp(app)
+    cut = nuke.createNode("Crop", "box {8 20 28 44}")
+    number = int(gizmo.node("Matte1")["number"].value())
+    cut.setInput(0, gizmo.input(number))
+    gizmo.setInput(number, cut)
+    plain = export.render(gizmo, asking.ask(gizmo), tmp_path / "in")
+    gizmo["gc_invert1"].setValue(True)
+    files = export.render(gizmo, asking.ask(gizmo), tmp_path / "inverted")
+    read = nuke.createNode("Read", "raw true first 1001 last 1001")
+
+    def found(name, *places, of=files):
+        read["file"].setValue(of[name][1001].as_posix())
+        return [read.sample("rgba.alpha", *place) for place in places]
+
+    inside, outside = (10, 48 - 10), (60, 2)
+    assert found("matte.a", inside, outside, of=plain) == [1.0, 0.0]
+    assert found("matte.a", inside, outside) == [0.0, 1.0]
+    assert found("matte.b", (45, 48 - 10), outside) == [1.0, 0.0]
+    box = gizmo.node("Matte1_inverted").bbox()
+    assert (cut.bbox().w(), box.w(), box.h()) == (20, 64, 48)
+
+
 def test_frames_below_zero_keep_their_numbers(app, comp, tmp_path):
     gizmo = comp(app)
     for knob, value in (("gc_range", "custom"), ("gc_first", -1), ("gc_last", 0)):

@@ -31,6 +31,13 @@ COMMON = {
     "mix": ("gc_mix",),
     "frames": ("gc_divider_frames", "gc_range", "gc_first", "gc_last"),
     "sampling": ("gc_divider_sampling", "quality", "seed", "exposure"),
+    "presets": (
+        "gc_divider_presets",
+        "gc_preset",
+        "gc_preset_apply",
+        "gc_preset_save",
+        "gc_reset",
+    ),
     "takes": (
         "gc_tab_takes",
         "gc_wedge",
@@ -50,7 +57,14 @@ COMMON = {
         "gc_compare_knobs",
         "gc_status_takes",
     ),
-    "delivery": ("gc_group_delivery", "gc_divider_delivery", "grain", "origin", "other_channels"),
+    "delivery": (
+        "gc_group_delivery",
+        "gc_divider_delivery",
+        "grain",
+        "origin",
+        "other_channels",
+        "compression",
+    ),
     "model": ("gc_group_model", "backbone"),
     "speed": (
         "gc_group_speed",
@@ -73,7 +87,7 @@ COMMON = {
     "sending": ("gc_divider_rendering", "gc_depth", "gc_inputs", "gc_files", "gc_handles"),
     "server": ("gc_divider_server", "gc_server", "gc_policy", "gc_check"),
     "plain": ("gc_divider_plain", "gc_bake", "gc_explode", "gc_status_cache"),
-    "about": ("gc_tab_about", "gc_example", "gc_schema", "gc_key"),
+    "about": ("gc_tab_about", "gc_example", "gc_help", "gc_status_about", "gc_schema", "gc_key"),
 }
 GROUPS = {"Delivery": "Delivery", "Model": "Video model", "Speed": "Speed on a GPU"}
 OWN_BACKBONES = re.compile(r"(?<= {4 backbone )(.*) M {.*}(?=})")
@@ -253,7 +267,7 @@ def test_a_block_that_all_have_is_the_same_text_in_all(path, block):
 def test_blocks_stand_in_the_order_of_every_gizmo(gizmo):
     dividers = [k.name for k in user_knobs(gizmo) if k.name.startswith("gc_divider_")]
     named = any(k.name == "gc_name1" for k in user_knobs(gizmo))
-    first = ["system", *(["inputs"] if named else []), "frames", "sampling"]
+    first = ["system", *(["inputs"] if named else []), "frames", "sampling", "presets"]
     last = ["layers", "takes", "compare", "output", "rendering", "server", "plain"]
     last += ["delivery", "speed"]
     assert dividers[: len(first)] == [f"gc_divider_{name}" for name in first]
@@ -308,6 +322,8 @@ def test_every_pipe_has_a_write_and_every_matte_a_channel(gizmo):
         if pipe.slot > 1 and pipe.kind not in ONE_CHANNEL:
             assert source is None
             continue
+        if pipe.kind == "matte":  # What inverts it lies between.
+            source = source.input(0).input(0)
         wanted = f"{pipe.pipe}_channel" if pipe.kind in ONE_CHANNEL else pipe.pipe
         assert source.name() == wanted
     assert len(inner(gizmo, "Write")) == len(node.declared(gizmo).pipes)
@@ -352,6 +368,38 @@ def test_the_result_is_a_file_knob_that_farms_find(gizmo):
     assert gizmo["gc_folder"].Class() == "File_Knob"
     assert gizmo["gc_cache"].Class() == "File_Knob"
     assert gizmo["gc_server"].Class() == "EvalString_Knob"
+
+
+def test_every_read_gives_beyond_its_range_and_at_a_gap_what_the_node_says(gizmo):
+    reads = inner(gizmo, "Read")
+    words = ("before", "after")
+    assert {read[word].value() for read in reads for word in words} == {"hold"}
+    gizmo["gc_outside"].setValue("black")
+    assert {read[word].value() for read in reads for word in words} == {"black"}
+    gizmo["gc_outside"].setValue("hold")
+    layers = [read for read in reads if read.name() != "Read_compared"]
+    for choice in ("black", "nearest frame", "error"):
+        gizmo["gc_missing"].setValue(choice)
+        assert {read["on_error"].value() for read in layers} == {choice}
+
+
+def test_every_matte_pipe_has_a_switch_that_inverts_what_goes_to_its_write(gizmo):
+    mattes = [spec for spec in node.declared(gizmo).pipes if spec.kind == "matte"]
+    assert mattes
+    for spec in mattes:
+        inverted = gizmo.node(f"Write_{spec.folder}").input(0)
+        assert inverted.input(0).name() == f"{spec.pipe}_whole"
+        assert (inverted.name(), inverted.Class()) == (f"{spec.pipe}_inverted", "Invert")
+        assert inverted["channels"].value() == "alpha"
+        stem = re.escape(spec.folder)
+        (switch,) = (
+            k for k in gizmo.knobs() if re.fullmatch(rf"gc_invert(_{stem}|{spec.slot})", k)
+        )
+        both = (inverted, inverted.input(0))
+        assert [one["disable"].value() for one in both] == [True, True]
+        gizmo[switch].setValue(True)
+        assert [one["disable"].value() for one in both] == [False, False]
+        gizmo[switch].setValue(False)
 
 
 def test_reads_use_real_frame_numbers(gizmo):
@@ -460,9 +508,16 @@ def test_what_an_older_omnimatte_offers_is_in_the_same_places_today(app):
     assert pipes == {pipe.strip() for pipe in OMNIMATTE["gc_pipes"].split(";")}
 
 
-def test_no_knob_of_an_older_omnimatte_is_gone(app):
+@pytest.mark.parametrize("path", sorted(OLDER.parent.glob("*.gizmo")), ids=lambda path: path.stem)
+def test_no_knob_of_an_older_node_is_gone(app, path):
     import nuke
 
-    app.paste(OLDER.read_text(encoding="utf-8"))
-    older = {k.name for k in user_knobs(nuke.toNode("Omnimatte1")) if k.code not in (20, 26)}
-    assert older - {k.name for k in user_knobs(nuke.createNode("Omnimatte"))} == {"gc_has_split"}
+    (older,) = app.paste(path.read_text(encoding="utf-8"))
+    assert older["gc_schema"].value() == 1
+    names = {k.name for k in user_knobs(older) if k.code not in (20, 26)}
+    gone = names - {k.name for k in user_knobs(nuke.createNode(path.stem))}
+    assert gone <= {"gc_has_split"}
+
+
+def test_every_gizmo_has_an_older_node_to_be_held_to():
+    assert sorted(path.stem for path in OLDER.parent.glob("*.gizmo")) == GIZMOS

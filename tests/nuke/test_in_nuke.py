@@ -37,11 +37,17 @@ def run(script):
 def test_every_check_for_a_real_nuke_holds_in_the_stand_in(home):
     if worker_python() is None:
         pytest.skip("no Python with numpy and OpenImageIO")
-    assert len(run("check.py")) == 51
+    assert len(run("check.py")) == 54
 
 
 def test_every_check_of_start_up_holds_in_the_stand_in(home):
-    assert len(run("start.py")) == 21
+    assert len(run("start.py")) == 24
+
+
+def test_every_check_of_proxy_precomps_and_variables_holds_in_the_stand_in(home):
+    if worker_python() is None:
+        pytest.skip("no Python with numpy and OpenImageIO")
+    assert len(run("scopes.py")) == 24
 
 
 def test_every_check_of_the_interface_holds_in_the_stand_in(app, home, monkeypatch):

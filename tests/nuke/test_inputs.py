@@ -40,6 +40,49 @@ def test_a_raw_read_is_sent_from_its_own_files(app, comp, shot, tmp_path):
     assert app.rendered == []
 
 
+def test_an_inverted_matte_is_not_sent_as_it_is_and_off_again_it_is(app, comp, shot, tmp_path):
+    gizmo = comp(app)
+    gizmo["gc_invert1"].setValue(True)
+    files = ready(gizmo, tmp_path)
+    assert "inputs" in files["matte.a"][1002].parts
+    assert files["matte.b"][1002] == shot / "matte_b/matte_b.1002.exr"
+    assert len(app.rendered) == 4
+    read = read_of(files["matte.a"][1002])
+    assert [read.sample("rgba.alpha", *place) for place in ((10, 38), (60, 2))] == [0.0, 1.0]
+    gizmo["gc_invert1"].setValue(False)
+    assert ready(gizmo, tmp_path)["matte.a"][1002] == shot / "matte_a/matte_a.1002.exr"
+    assert len(app.rendered) == 4
+
+
+def test_a_matte_that_is_inverted_at_some_frames_is_rendered(app, comp, tmp_path):
+    gizmo = comp(app)
+    gizmo["gc_invert1"].setAnimated()
+    gizmo["gc_invert1"].setValueAt(0, 1003)
+    gizmo["gc_invert1"].setValueAt(1, 1004)
+    files = ready(gizmo, tmp_path)["matte.a"]
+    found = [read_of(files[n]).sample("rgba.alpha", 10, 38) for n in (1003, 1004)]
+    assert found == [1.0, 0.0]
+
+
+def test_an_inverted_rendering_is_never_taken_for_the_other(app, comp, tmp_path):
+    gizmo = comp(app)
+    gizmo["gc_files"].setValue(False)
+    plain = ready(gizmo, tmp_path)
+    gizmo["gc_invert2"].setValue(True)
+    inverted = ready(gizmo, tmp_path)
+    assert inverted["matte.a"] == plain["matte.a"]
+    assert not set(inverted["matte.b"].values()) & set(plain["matte.b"].values())
+    assert len(app.rendered) == 12 + 4
+
+
+def read_of(path):
+    import nuke
+
+    made = nuke.createNode("Read", "raw true first 1001 last 1001")
+    made["file"].setValue(path.as_posix())
+    return made
+
+
 def test_where_the_artist_says_so_everything_is_rendered(app, comp, tmp_path):
     gizmo = comp(app)
     gizmo["gc_files"].setValue(False)

@@ -29,6 +29,21 @@ def test_two_sessions_never_share_a_version(tmp_path):
     assert jobs.reserve(tmp_path).final != jobs.reserve(tmp_path).final
 
 
+@pytest.mark.parametrize("other", ["v001.part", "v001"])
+def test_a_number_that_another_session_took_meanwhile_is_passed_over(tmp_path, monkeypatch, other):
+    real, asked = jobs._highest, []
+
+    def highest(cache):
+        asked.append(real(cache))
+        if len(asked) == 1:
+            (cache / other).mkdir()
+        return asked[-1]
+
+    monkeypatch.setattr(jobs, "_highest", highest)
+    assert jobs.reserve(tmp_path).final.name == "v002"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [other, "v002.part"]
+
+
 def test_a_deleted_version_in_the_middle_is_not_made_again(tmp_path):
     (tmp_path / "v001").mkdir()
     (tmp_path / "v041").mkdir()

@@ -5,6 +5,7 @@ The plate is 16×12. At frame 1001 the effect darkens ``DARK`` by half and adds 
 ``LIGHT``; at frame 1002 it is empty. Values are thirds where rounding could show.
 """
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ IN_DARK, IN_LIGHT, OUTSIDE = (4, 8), (11, 8), (4, 2)
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
 RGBA = (*RGB, "rgba.alpha")
 THIRD = 1 / 3
+NODES = ("DynVFX", "GenComposite", "Omnimatte", "OverPlusPlus", "SplitThenMerge")
 
 
 @pytest.fixture(scope="session")
@@ -275,6 +277,56 @@ def test_recomposed_is_made_of_adjusted_layers(play):
     assert (red(gizmo, IN_DARK), red(gizmo, (10, 8))) == (0.5, 1.0)
 
 
+# --- beyond the frames of a result, and where one of them is gone ---------------------------------
+
+
+def test_outside_the_range_the_nearest_frame_is_held_or_the_live_result_is_the_plate(app, over):
+    plate = over.input(0)
+    assert red(over, IN_DARK, 999) == red(plate, IN_DARK, 999) / 2
+    over["gc_outside"].setValue("black")
+    for frame in (999, 1003):
+        assert differing(app, over, plate, frame, (*RGBA, "depth.Z")) == 0
+    assert red(over, IN_DARK, 1001) == red(plate, IN_DARK, 1001) / 2
+
+
+def test_outside_the_range_a_layer_as_delivered_is_held_or_black(play):
+    for name, layers, held in (
+        ("OverPlusPlus", ("result", "effect"), 0.125),
+        ("Omnimatte", ("background",), 0.5),
+    ):
+        gizmo = play(name, layers)
+        if "gc_live" in gizmo.knobs():
+            gizmo["gc_live"].setValue(False)
+        found = []
+        for choice in ("hold", "black"):
+            gizmo["gc_outside"].setValue(choice)
+            found += [red(gizmo, OUTSIDE, frame) for frame in (1000, 1001, 1002, 1003)]
+        assert found == [held] * 4 + [0, held, held, 0]
+
+
+def test_what_is_shown_outside_the_range_stays_with_a_new_result(app, over, cache):
+    over["gc_outside"].setValue("black")
+    playing.play(over, playing.Result(cache, (1001, 1001), ("result", "effect"), {}, ()))
+    assert differing(app, over, over.input(0), 1002, RGBA) == 0
+    reads = [inner for inner in over.nodes() if inner.Class() == "Read"]
+    assert {read["after"].value() for read in reads} == {"black"}
+
+
+def test_a_frame_that_is_gone_stops_or_is_black_or_the_nearest_one(app, over, cache, tmp_path):
+    folder = tmp_path / "v002"
+    shutil.copytree(cache / "effect", folder / "effect")
+    shutil.copytree(cache / "result", folder / "result")
+    (folder / "effect/effect.1002.exr").unlink()
+    playing.play(over, playing.Result(folder, FRAMES, ("result", "effect"), {}, ()))
+    plate = over.input(0)
+    with pytest.raises(RuntimeError, match=r"effect\.1002\.exr: Read error: No such file"):
+        red(over, IN_DARK, 1002)
+    over["gc_missing"].setValue("black")
+    assert differing(app, over, plate, 1002, (*RGBA, "depth.Z")) == 0
+    over["gc_missing"].setValue("nearest frame")
+    assert red(over, IN_DARK, 1002) == red(plate, IN_DARK, 1002) / 2
+
+
 # --- views ---------------------------------------------------------------------------------------
 
 
@@ -290,6 +342,42 @@ def test_compare_is_a_wipe_or_a_difference_with_gain(app, over, cache):
     over["gc_gain"].setValue(4)
     assert red(over, left) == pytest.approx(4 * (plate - 0.125), abs=1e-6)
     assert differing(app, over, over.input(0), 1001, ("depth.Z",)) == 0
+
+
+def shown_by(play, name):
+    """Return a node that plays an effect, or an object, and the output that shows it."""
+    if name == "Omnimatte":
+        return play(name, ("background", "a"), {2: "a"}), "a"
+    return play(name, ("result", "effect")), "effect"
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_difference_is_how_far_the_picture_is_from_the_plate_times_gain(app, play, name):
+    gizmo, _ = shown_by(play, name)
+    plate = gizmo.input(0)
+    apart = {place: red(gizmo, place) - red(plate, place) for place in (IN_DARK, OUTSIDE)}
+    assert apart[IN_DARK] != 0
+    gizmo["gc_view"].setValue("difference")
+    gizmo["gc_gain"].setValue(4)
+    for place, by in apart.items():
+        assert red(gizmo, place) == pytest.approx(4 * abs(by), abs=1e-6)
+    assert differing(app, gizmo, plate, 1001, ("depth.Z",)) == 0
+    gizmo["gc_output"].setValue("plate")
+    assert red(gizmo, IN_DARK) == 0
+
+
+@pytest.mark.parametrize("name", NODES)
+def test_overlay_is_the_plate_with_the_alpha_of_the_output_in_red(play, name):
+    gizmo, output = shown_by(play, name)
+    plate = gizmo.input(0)
+    gizmo["gc_output"].setValue(output)
+    gizmo["gc_view"].setValue("overlay")
+    assert [red(gizmo, OUTSIDE, channel=c) for c in RGB] == [
+        red(plate, OUTSIDE, channel=c) for c in RGB
+    ]
+    assert red(gizmo, IN_DARK) == pytest.approx(0.75 * red(plate, IN_DARK) + 0.25)
+    green = red(plate, IN_DARK, channel="rgba.green")
+    assert red(gizmo, IN_DARK, channel="rgba.green") == pytest.approx(0.75 * green)
 
 
 def test_trimask_shows_three_classes_and_says_what_the_frame_is(app, over, cache):
@@ -312,6 +400,15 @@ def test_trimask_shows_three_classes_and_says_what_the_frame_is(app, over, cache
     assert red(over, IN_DARK, 1002) == pytest.approx(0.5 / 3)
 
 
+def test_trimask_shows_an_inverted_mask_inverted(over, cache):
+    connect(over, "EffectMask", read_of(cache, "matte"))
+    over["gc_view"].setValue("trimask")
+    over["gc_output"].setValue("plate")
+    over["gc_invert_effect_mask"].setValue(True)
+    assert red(over, IN_DARK) == red(over.input(0), IN_DARK)
+    assert red(over, OUTSIDE) == pytest.approx(0.5 / 3 + 0.5)
+
+
 # --- older nodes ---------------------------------------------------------------------------------
 
 
@@ -326,3 +423,13 @@ def test_a_node_of_an_older_script_plays_with_what_it_has_inside(app, cache):
     assert gizmo.sample("a.alpha", *IN_DARK, frame=1001) == 0.5
     gizmo["gc_output"].setValue("recomposed")
     assert red(gizmo, IN_DARK) == 0.5
+
+
+@pytest.mark.parametrize("name", ["DynVFX", "GenComposite", "OverPlusPlus", "SplitThenMerge"])
+def test_an_older_node_with_an_effect_plays_its_result_as_it_was_delivered(app, cache, name):
+    (gizmo,) = app.paste(OLDER.with_name(f"{name}.gizmo").read_text(encoding="utf-8"))
+    gizmo.setInput(0, read_of(cache, "plate"))
+    assert red(gizmo, OUTSIDE) == pytest.approx(THIRD)
+    playing.play(gizmo, playing.Result(cache, (1001, 1002), ("result", "effect"), {}, ()))
+    assert red(gizmo, OUTSIDE) == 0.125
+    assert gizmo.sample("effect.alpha", *IN_DARK, frame=1001) == 0.5

@@ -69,6 +69,18 @@ def test_a_free_lock_is_taken_at_once_and_given_back(tmp_path):
     assert files(tmp_path) == ["0002", "0002.done"]
 
 
+def test_a_holder_leaves_a_word_for_the_next_and_a_killed_one_does_not(tmp_path):
+    with lock.take(tmp_path, nobody_waits) as held:
+        assert held.found == ""
+        held.leaves = "v007"
+    with lock.take(tmp_path, nobody_waits) as held:
+        assert held.found == "v007"
+    leave(tmp_path, 3)
+    taken = lock.take(tmp_path, lambda owner: None, lambda seconds: None, 60.0, clock(step=25.0))
+    taken.release()
+    assert taken.found == ""
+
+
 def test_who_waits_is_told_for_whom(tmp_path):
     with lock.take(tmp_path, nobody_waits), pytest.raises(Gone, match=f"process {os.getpid()} of"):
         lock.take(tmp_path, no_longer)

@@ -93,6 +93,18 @@ def test_a_renewed_node_has_name_place_values_and_connections_of_the_older(app, 
     assert migrating.others() == []
 
 
+@pytest.mark.parametrize("kind", ["DynVFX", "GenComposite", "OverPlusPlus", "SplitThenMerge"])
+def test_a_renewed_node_asks_for_what_the_older_asked_for(app, kind):
+    (older,) = app.paste(OLDER.with_name(f"{kind}.gizmo").read_text(encoding="utf-8"))
+    older["seed"].setValue(77)
+    older["prompt"].setValue("dust, drifting")
+    asked = {name: older[name].value() for name in older["gc_params"].value().split()}
+    assert len(asked) > 15
+    made = migrating.renew(older)
+    assert (made.name(), migrating.schema_of(made)) == (f"{kind}1", 2)
+    assert {name: made[name].value() for name in asked} == asked
+
+
 def test_a_renewed_node_keeps_its_identity_and_plays_its_result(app, script, tmp_path):
     older = opened(app, script)
     identity = older["gc_id"].value()
@@ -107,6 +119,15 @@ def test_a_renewed_node_keeps_its_identity_and_plays_its_result(app, script, tmp
     assert made["gc_id"].value() == identity
     assert made["gc_folder"].value() == folder.as_posix()
     assert made["gc_status"].value().startswith("Plays v001")
+
+
+def test_a_renewed_node_holds_and_inverts_nothing_as_the_older_one_did(app, script):
+    older = opened(app, script)
+    assert not {"gc_outside", "gc_missing", "gc_invert1"} & set(older.knobs())
+    made = migrating.renew(older)
+    assert (made["gc_outside"].value(), made["gc_missing"].value()) == ("hold", "error")
+    assert made["gc_invert1"].value() is False
+    assert made["gc_invert_keep"].value() is False
 
 
 def test_a_result_that_says_no_names_keeps_its_node(app, script, tmp_path):

@@ -153,3 +153,6 @@ def test_opened_again_without_python_the_layers_are_there(app, gizmo, read, serv
     assert again.sample("effect.alpha", *IN_A, frame=1004) == 0.5
     again["gc_output"].setValue("effect_matte")
     assert again.sample("rgba.red", *IN_A, frame=1004) == 0.75
+    assert again.sample("rgba.red", *IN_A, frame=1005) == 0.75
+    again["gc_outside"].setValue("black")
+    assert again.sample("rgba.red", *IN_A, frame=1005) == 0

@@ -89,7 +89,11 @@ def test_a_pipe_that_appeared_leads_to_its_write(app, gizmo):
     connect(gizmo, "Matte1", made("boy"))
     channel = gizmo.node("Matte2_channel")
     assert [channel.input(0).name(), channel.input(1).name()] == ["Matte2", "Matte2"]
-    assert gizmo.node("Write_matte2").input(0).name() == "Matte2_channel"
+    inverted = gizmo.node("Write_matte2").input(0)
+    assert (inverted.name(), inverted.input(0).input(0).name()) == (
+        "Matte2_inverted",
+        "Matte2_channel",
+    )
 
 
 def test_an_element_brings_the_next_with_its_matte(app):

@@ -82,6 +82,35 @@ def test_a_missing_frame_of_a_layer_stops_it_and_is_named(write, tmp_path):
     assert str(stopped.value) == f"{where} {CURE}"
 
 
+@pytest.mark.parametrize("shown", ["black", "nearest frame"])
+def test_where_a_missing_frame_is_black_or_the_nearest_a_line_tells_and_error_stops(
+    terminal, write, tmp_path, shown
+):
+    files = result(tmp_path / "v001")
+    gizmo()["gc_missing"].setValue(shown)
+    policy.follow(gizmo())
+    assert terminal.printed == []
+    (files / "result.1002.exr").unlink()
+    policy.follow(gizmo())
+    what = "black" if shown == "black" else "the nearest frame"
+    assert terminal.printed == [
+        "DynVFX1 plays a result where frame 1002 of layer 'result' is missing: "
+        f"{what} is shown there."
+    ]
+    gizmo()["gc_policy"].setValue("error")
+    with pytest.raises(PolicyError, match="frame 1002 of layer 'result' is missing"):
+        policy.follow(gizmo())
+
+
+def test_no_result_stops_whatever_is_shown_at_missing_frames(write, tmp_path):
+    gizmo()["gc_missing"].setValue("black")
+    with pytest.raises(PolicyError, match="has no result yet"):
+        policy.follow(gizmo())
+    gizmo()["gc_folder"].setValue((tmp_path / "v007").as_posix())
+    with pytest.raises(PolicyError, match="v007, where there is no result"):
+        policy.follow(gizmo())
+
+
 def test_a_folder_without_a_manifest_is_no_result(write, tmp_path):
     gizmo()["gc_folder"].setValue((tmp_path / "v007").as_posix())
     with pytest.raises(PolicyError, match="v007, where there is no result"):
@@ -125,6 +154,15 @@ def test_a_frame_that_is_held_is_told_and_with_error_it_stops_there(terminal, sh
     with pytest.raises(PolicyError):
         at(monkeypatch, short, 1003)
     assert terminal.printed == [held, f"Error: {held} {CURE}"]
+
+
+def test_a_frame_that_is_black_is_told_and_with_error_it_stops_there(terminal, short, monkeypatch):
+    gizmo()["gc_outside"].setValue("black")
+    at(monkeypatch, short, 1000)
+    assert terminal.printed == ["DynVFX1 has frames 1001-1002: at 1000 its layers are black."]
+    gizmo()["gc_policy"].setValue("error")
+    with pytest.raises(PolicyError, match="at 1000 its layers are black"):
+        at(monkeypatch, short, 1000)
 
 
 def test_behind_a_retime_no_frame_is_taken_for_a_held_one(terminal, short, monkeypatch):

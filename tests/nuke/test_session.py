@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pressing Generate, against a fake server: what the artist sees, and what is left on disk."""
 
+import contextlib
+import errno
 import json
 import os
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from fakes.server import FakeServer, write_server_file
+from fakes.server import SECRET, FakeServer
 from fakes.shot import connect
-from gencomp_nuke import asking
-from gencomp_protocol.errors import BadMatte, WorkerLost
+from gencomp_nuke import asking, node
+from gencomp_protocol.errors import BadMatte, VersionMismatch, WorkerLost
 
 RGB = ("rgba.red", "rgba.green", "rgba.blue")
 RGBA = (*RGB, "rgba.alpha")
@@ -150,6 +153,7 @@ def test_the_request_says_what_the_node_says(app, server, comp):
         "grain": "keep",
         "origin": False,
         "other_channels": False,
+        "compression": "zip",
         "backbone": "auto",
         "quality": "final",
         "scene_prompt": "empty scene",
@@ -198,6 +202,13 @@ def test_after_a_job_the_node_names_the_video_model_and_its_licence(
     gizmo = comp(app)
     press(app, gizmo)
     assert status(gizmo) == says
+
+
+def test_the_size_that_the_model_worked_at_stands_beside_its_name():
+    from gencomp_nuke import readback
+
+    told = {"backbone": CASPER, "report": {"model_size": [672, 384]}}
+    assert readback.spell_backbone(told) == "Casper at 672x384 (licence: academic)"
 
 
 def test_with_warnings_the_node_names_the_video_model_too(app, server, comp):
@@ -388,6 +399,25 @@ def test_when_cancelled_the_server_is_told_and_the_old_result_stays(app, server,
     assert gizmo["tile_color"].value() == 0
 
 
+def test_a_job_that_does_not_heed_a_cancel_holds_the_node_for_two_seconds_at_most(
+    app, server, comp
+):
+    gizmo = comp(app)
+    press(app, gizmo)
+    server.goes_on.clear()
+    server.is_deaf = True
+    gizmo["gc_generate"].execute()
+    wait_for(app, lambda: gizmo["gc_job"].value() == "job2")
+    from gencomp_nuke import callbacks
+
+    gizmo["gc_cancel"].execute()
+    identity = gizmo["gc_id"].value()
+    app.process_events(lambda: callbacks._session().run_of(identity) is None, timeout_s=2)
+    assert server.cancelled == ["job2"]
+    assert (status(gizmo), node.state_of(gizmo)) == ("Plays v001, frames 1001-1004.", node.IDLE)
+    assert [p.name for p in Path(gizmo["gc_folder"].evaluate()).parent.iterdir()] == ["v001"]
+
+
 def test_cancelling_nukes_own_progress_bar_cancels_the_job(app, server, comp):
     gizmo = comp(app)
     gizmo["gc_files"].setValue(False)
@@ -420,6 +450,31 @@ def test_progress_is_on_the_node_while_the_job_runs(app, server, comp):
     assert gizmo["gc_job"].value() == "job1"
     server.goes_on.set()
     wait_for(app, lambda: status(gizmo).startswith("Plays"))
+
+
+def test_the_place_in_the_servers_queue_is_on_the_node(app, server, comp):
+    gizmo = comp(app)
+    server.place = 3
+    gizmo["gc_generate"].execute()
+    wait_for(app, lambda: gizmo["gc_note"].value() == "queued")
+    assert status(gizmo) == "In the server's queue, place 3."
+    gizmo["gc_cancel"].execute()
+    wait_for(app, lambda: server.cancelled == ["job1"])
+
+
+def test_a_server_of_another_protocol_is_said_with_both_versions_and_what_to_do(app, server, comp):
+    server.turns_away = VersionMismatch(
+        "The client speaks protocol 1.1, the server 2.0.",
+        hint="Install the same release of gencomp on both sides.",
+    )
+    gizmo = comp(app)
+    press(app, gizmo)
+    assert status(gizmo) == (
+        "The client speaks protocol 1.1, the server 2.0. "
+        "Install the same release of gencomp on both sides."
+    )
+    assert len(server.hellos) == 1
+    assert app.rendered == []
 
 
 def test_a_warning_of_the_server_stays_on_the_node(app, server, comp):
@@ -555,13 +610,78 @@ def test_when_no_server_can_be_had_the_node_says_how_to_get_one(app, comp, monke
     )
 
 
-def test_a_server_named_on_the_node_is_used(app, shot, home, comp):
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "The disk of the cache folder {} is full."),
+        (errno.EROFS, "(Read-only file system)"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_a_cache_that_takes_no_folder_is_said_with_why_before_anything_is_rendered(
+    app, server, comp, tmp_path, monkeypatch, number, words
+):
+    made = Path.mkdir
+
+    def mkdir(path, *args, **kwargs):
+        if path.name.endswith(".part"):
+            raise OSError(number, os.strerror(number))
+        made(path, *args, **kwargs)
+
     gizmo = comp(app)
-    with FakeServer(shot / "layers") as named:
-        write_server_file(home, named.address, "the secret of the fake server")
-        gizmo["gc_server"].setValue(named.address)
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    press(app, gizmo)
+    cache = next((tmp_path / "gencomp/comp").iterdir())
+    said = gizmo["gc_status"].value().replace("\n", " ")
+    assert words.format(cache) in " ".join(said.split())
+    assert ("delete versions" in said) == (number == errno.ENOSPC)
+    assert app.rendered == []
+
+
+@contextlib.contextmanager
+def tunnel(address):
+    """Let a port of this machine lead to an address, as ``ssh -L`` does; yield its address."""
+    host, port = address.removeprefix("tcp://").split(":")
+    door = socket.create_server(("127.0.0.1", 0))
+    ends = []
+
+    def pass_on(source, target):
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def listen():
+        with contextlib.suppress(OSError):
+            while True:
+                near, far = door.accept()[0], socket.create_connection((host, int(port)))
+                ends.extend((near, far))
+                for pair in ((near, far), (far, near)):
+                    threading.Thread(target=pass_on, args=pair, daemon=True).start()
+
+    threading.Thread(target=listen, daemon=True).start()
+    yield f"tcp://127.0.0.1:{door.getsockname()[1]}"
+    for end in (door, *ends):
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
+
+
+def test_a_server_named_on_the_node_is_used_through_a_tunnel_and_not_the_one_here(
+    app, server, shot, comp, tmp_path, monkeypatch
+):
+    secret = tmp_path / "secret of the other machine"
+    secret.touch(mode=0o600)
+    secret.write_text(SECRET, encoding="utf-8")
+    monkeypatch.setenv("GENCOMP_SECRET_FILE", str(secret))
+    gizmo = comp(app)
+    with FakeServer(shot / "layers") as elsewhere, tunnel(elsewhere.address) as near:
+        gizmo["gc_server"].setValue(near)
         press(app, gizmo)
-        assert list(named.jobs) == ["job1"]
+        assert status(gizmo) == "Plays v001, frames 1001-1004."
+        assert (list(elsewhere.jobs), list(server.jobs)) == (["job1"], [])
+        sent = elsewhere.jobs["job1"].pictures
+    assert len(sent) == 12
+    assert not [name for name in (str(tmp_path), str(shot)) if name in repr(elsewhere.requests)]
 
 
 def test_nothing_of_ours_touches_nuke_from_another_thread(app):

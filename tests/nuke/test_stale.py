@@ -33,7 +33,9 @@ def played(app, tmp_path):
 
 def play(gizmo, folder):
     """Let a node play a result that is made from what it says now."""
-    folder.mkdir()
+    (folder / "result").mkdir(parents=True)
+    for n in (1001, 1004):
+        (folder / f"result/result.{n}.exr").touch()
     own = {"slots": {}, "order": [], "warnings": [], "key": madefrom.key_of(gizmo)}
     layers = {"result": {"frames": [1001, 1004]}}
     (folder / "manifest.json").write_text(
@@ -48,6 +50,49 @@ def test_a_new_result_is_not_out_of_date_and_says_what_it_was_made_from(app, ser
     stale.check(gizmo)
     assert (status(gizmo), node.state_of(gizmo)) == (FINE, node.IDLE)
     assert gizmo["gc_key"].value() == madefrom.key_of(gizmo) != ""
+
+
+def test_a_matte_that_is_inverted_turns_the_node_amber_and_off_again_it_is_well(played):
+    played["gc_invert_target_matte"].setValue(True)
+    assert status(played).startswith("Out of date: knobs have changed since.")
+    assert node.state_of(played) == node.STALE
+    played["gc_invert_target_matte"].setValue(False)
+    assert (status(played), node.state_of(played)) == (FINE, node.IDLE)
+
+
+def test_a_result_from_before_mattes_could_be_inverted_is_not_out_of_date(played, monkeypatch):
+    every = type(played).knobs
+
+    def knobs(node):
+        return {n: knob for n, knob in every(node).items() if not n.startswith("gc_invert")}
+
+    now = madefrom.key_of(played)
+    monkeypatch.setattr(type(played), "knobs", knobs)
+    assert "gc_invert_limit" not in played.knobs()
+    assert madefrom.key_of(played) == now
+
+
+def test_a_frame_that_is_gone_is_said_and_what_is_shown_there(played, tmp_path):
+    (tmp_path / "v001/result/result.1004.exr").unlink()
+    stale.loaded()
+    gone = "where frame 1004 of layer 'result' is missing"
+    assert status(played) == (
+        f"Plays v001, {gone}, and viewer and render stop there. Bring it back, press Generate, or "
+        "turn 'missing frames' on its tab Cache & Server."
+    )
+    assert (played["gc_note"].value(), node.state_of(played)) == ("frames missing", node.FAILED)
+    played["gc_missing"].setValue("nearest frame")
+    assert status(played) == (
+        f"{FINE} Note: It is a result {gone}: the nearest frame is shown there, as 'missing "
+        "frames' on its tab Cache & Server says."
+    )
+    assert node.state_of(played) == node.IDLE
+
+
+def test_a_node_at_work_goes_on_saying_so_when_missing_frames_is_turned(played):
+    node.show(played, "Rendering.", node.RUNNING)
+    played["gc_missing"].setValue("black")
+    assert (status(played), node.state_of(played)) == ("Rendering.", node.RUNNING)
 
 
 def test_a_result_of_other_frames_than_the_nodes_is_out_of_date(played):

@@ -105,7 +105,7 @@ def test_a_script_of_too_many_commands_is_stopped(monkeypatch):
     [
         ("Dot {name}", "has a knob without a value"),
         ("Dot {name A", "missing close-brace"),
-        ("Dot", "needs one body"),
+        ("Dot name d label", "needs one body"),
         ("Copy {inputs 0 fromm0 a}", "Copy has no knob called fromm0"),
         ("NoOp {addUserKnob {x k}}", "has no number and name"),
         ("NoOp {addUserKnob {3 k oops}}", "what is 'oops'"),

@@ -2,10 +2,11 @@
 """Forms that scripts of many hands and years have: what each says, and that it comes back."""
 
 import collections
+import time
 
 import pytest
 
-from standin import check, graph
+from standin import builder, check, graph, tclscript
 from standin.app import App
 from standin.tclscript import Reader, ScriptError, decode
 
@@ -102,6 +103,13 @@ FORMS = {
         "channels",
         "rgba.red -rgba.green none",
     ),
+    "an expression in three braces": (
+        b"Copy {name n from0 {{{a.maskChannelInput}}}}",
+        "from0",
+        "{{a.maskChannelInput}}",
+    ),
+    "names and values as words": (b"NoOp name n label {a b}", "label", "a b"),
+    "a stray mark behind the last line": (b"NoOp {name n label 3}\n=\n\x1a", "label", "3"),
     "a value said twice": (b"Blur {name n size 3 size 4}", "size", "4"),
     "a value said before its knob": (b"NoOp {name n x 3 addUserKnob {7 x}}", "x", "3"),
     "an empty word": (b'NoOp {name n label "" help {}}', "label", ""),
@@ -127,6 +135,8 @@ USER_KNOBS = {
     ),
     '{32 b T "set x \\[value y]\\nknob a \\$x"}': '{32 b T "set x \\[value y\\]\\nknob a \\$x"}',
     "{12 xy -1}": "{12 xy -1}",
+    '{ 20 "" User }': '{20 "" l User}',  # Nuke 4 says the label without its letter.
+    '{ 19 gain "my gain" R 0 4 }': '{19 gain l "my gain" R 0 4}',
     "{999 later l Later Z 3 +NEW}": "{999 later l Later Z 3 +NEW}",
 }
 # Scripts and the nodes that they hold: name, class, names of the inputs.
@@ -147,7 +157,33 @@ GRAPHS = {
     "clones, also inside a group": (
         "Blur {inputs 0 name b}\nset C1 [stack 0]\nGroup {name g}\n clone $C1 {name c}\nend_group\n"
         "clone $C1 {\n}\n",
-        [("b", "Blur", []), ("g", "Group", ["b"]), ("b1", "Blur", [])],
+        [("b", "Blur", []), ("g", "Group", ["b"]), ("b1", "Blur", ["g"])],
+    ),
+    "a clone of a node with two inputs": (
+        "Merge2 {inputs 2 name m}\nset C1 [stack 0]\nclone $C1\nclone $C1 {inputs 2 name n}\n",
+        [("m", "Merge2", [None, None]), ("m1", "Merge2", ["m"]), ("n", "Merge2", ["m1", None])],
+    ),
+    "classes without a body": (
+        "Dot\nBlur size 3\nDot;Dot\n",
+        [
+            ("Dot1", "Dot", [None]),
+            ("Blur1", "Blur", ["Dot1"]),
+            ("Dot2", "Dot", ["Blur1"]),
+            ("Dot3", "Dot", ["Dot2"]),
+        ],
+    ),
+    "a LiveGroup whose nodes are in its file": (
+        "LiveGroup {published true file a.nk name l}\nDot {name d}\n"
+        "Group {name g}\n LiveGroup {published 1 name k}\n Output {name o}\nend_group\n",
+        [("l", "LiveGroup", [None]), ("d", "Dot", ["l"]), ("g", "Group", ["d"])],
+    ),
+    "a LiveGroup whose nodes are in the script": (
+        "LiveGroup {published true name l}\n Output {name o}\nend_group\nDot {name d}\n",
+        [("l", "LiveGroup", [None]), ("d", "Dot", ["l"])],
+    ),
+    "a LiveGroup that is edited": (
+        "LiveGroup {published false name l}\n Output {name o}\n",
+        [("l", "LiveGroup", [None])],
     ),
     "no end_group": ("Gizmo {name g}\n Dot {name d}\n", [("g", "Gizmo", [None])]),
     "one end_group too many": (
@@ -224,6 +260,18 @@ def test_a_graph_is_wired_as_it_was_meant_and_comes_back(form):
         ] == nodes
 
 
+def test_a_livegroup_whose_nodes_are_in_its_file_is_written_without_an_end():
+    app = loaded("LiveGroup {published true name l}\nDot {name d}\n")
+    assert "end_group" not in graph.dump_script(app)
+
+
+def test_a_clone_that_says_its_class_each_time_is_one_of_the_first():
+    text = "clone h|Blur|1 Blur {size 3 name b}\nclone h|Blur|1 Blur {xpos 9 name c}\n"
+    for app in (loaded(text), loaded(graph.dump_script(loaded(text)))):
+        assert app.to_node("c")._clone_of is app.to_node("b")
+        assert app.to_node("c")["size"]._raw == "3"
+
+
 def test_channels_added_to_a_layer_that_is_there_are_kept_and_written():
     text = "add_layer {rgba rgba.beta}\nadd_layer {x x.a}\nadd_layer {x x.a x.b}\nadd_layer {}\n"
     app = loaded(text + "add_layer y y.a y.b\nadd_layer {z {z.a b}}\n")
@@ -274,6 +322,13 @@ def test_no_word_of_a_script_of_many_forms_is_lost_on_the_way():
     ("script", "reason"),
     [
         ('Dot "name [exec touch CANARY]"', "'exec' is refused"),
+        ("exec", "'exec' is refused"),
+        ("exit", "'exit' is refused"),
+        ("7", "'7' is refused"),
+        ("a/b c d", "'a/b' is refused"),
+        ("Dot name a label", "needs one body in braces, not 3 words"),
+        ("clone", "clone needs the node to clone"),
+        ("clone nobody", "clone of nobody"),
         ("[exec touch CANARY] {name a}", "'exec' is refused"),
         ("set e exec\n$e touch CANARY", "'exec' is refused"),
         ("{*}{exec touch CANARY}", "'exec' is refused"),
@@ -329,3 +384,88 @@ def test_a_knob_that_nobody_asked_for_is_made_once_in_its_place():
     assert list(node.knobs()) == first
     assert [k.name() for k in node.allKnobs()] == first
     assert (first[0], "size" in node, node.knob("no")) == ("name", True, None)
+
+
+@pytest.mark.parametrize(
+    ("commands", "wired"),
+    [
+        ("push a", ["a"]),
+        ("push a b", ["b", "a"]),
+        ("push $A b", ["b", "a"]),
+        ("push a b\nexch", ["a", "b"]),
+        ("push a b\npop", ["a", "c"]),
+        ("push a b\npop 2", ["c", "b"]),
+        ("pop 0", ["c", "b"]),
+        ("push a\ndup", ["a", "a"]),
+        ("push a b\nindex 1", ["a", "b"]),
+        ("index", ["c", "c"]),
+        ("pop 99", [None, None]),
+        ("pop 3\nexch\ndup", [None, None]),
+    ],
+)
+def test_commands_that_arrange_the_stack_wire_what_comes_after(commands, wired):
+    head = "Dot {inputs 0 name a}\nset A [stack 0]\nDot {inputs 0 name b}\nDot {inputs 0 name c}\n"
+    app = loaded(f"{head}{commands}\nX {{inputs {len(wired)} name x}}\n")
+    found = [None if n is None else n.name() for n in app.to_node("x")._inputs]
+    assert found == wired
+    assert graph.fingerprint_script(loaded(graph.dump_script(app))) == (
+        graph.fingerprint_script(app)
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("push nobody", "push of nobody, which is not there"),
+        ("pop two", "'pop two' is not understood"),
+        ("knob root.first_frame 7", "'knob' is refused"),
+        ("foreach n [nodes] {delete $n}", "'nodes' is refused"),
+        ("delete a", "'delete' is refused"),
+        ("in a {Dot {}}", "'in' is refused"),
+        ("if {[exists a]} {Dot {}}", "'if' is refused"),
+        ("puts hello", "'puts' is refused"),
+        ("Dot {inputs \u00b2}", "inputs \u00b2 is no number"),
+        ("Dot {inputs " + "9" * 5000 + "}", "is no number"),
+        ("set x [stack \u00b2]", "'stack \u00b2' is not understood"),
+        ("NoOp {addUserKnob {\u00b2 k}}", "has no number and name"),
+        ("x" * 1001 + " {}", "is longer than 1000"),
+    ],
+)
+def test_what_does_something_or_fills_the_memory_is_refused_in_a_sentence(script, reason):
+    with pytest.raises(ScriptError, match=reason) as caught:
+        loaded(script)
+    assert len(str(caught.value)) < 200
+
+
+def test_clones_of_many_knobs_are_refused_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(builder, "MOST_CLONED", 1000)
+    knobs = "".join(f"addUserKnob {{7 k{i}}} " for i in range(90))
+    text = f"NoOp {{{knobs}}}\nset C [stack 0]\n" + "clone $C {}\n" * 12
+    with pytest.raises(ScriptError, match="more than 1000 knobs in its clones"):
+        loaded(text)
+
+
+def test_a_script_of_layers_or_formats_alone_passes_the_checker(tmp_path):
+    file = tmp_path / "any.nk"
+    for text in ("add_layer {x x.a}\n", 'add_format "8 8 0 0 8 8 1 f"\n', "version 9.0 v1\n"):
+        file.write_text(text, encoding="utf-8")
+        assert check.check(file) == ""
+    file.write_text("# nothing\n", encoding="utf-8")
+    assert check.check(file) == "there is no node in it"
+
+
+def test_many_notes_and_many_words_of_a_knob_are_read_in_a_time_that_grows_as_they_do(monkeypatch):
+    monkeypatch.setattr(tclscript, "MOST_SECONDS", 8)
+    formats = "".join(f"add_format {{{i} 1 0 0 {i} 1 1 f{i}}}\n" for i in range(40_000))
+    assert len(loaded(formats).notes) == 40_000
+    began = time.monotonic()
+    app = loaded("NoOp {name n addUserKnob {7 k " + "+X " * 400_000 + "}}\n")
+    assert app.to_node("n")["k"]._user.flags == ["+X"] * 400_000
+    assert time.monotonic() - began < 8
+
+
+def test_a_part_that_was_cut_out_of_a_script_has_no_input_where_what_it_pushed_stayed_behind():
+    app = loaded("set C12ab34cd0 [stack 0]\npush $N39acf30\nBlur {name a}\npush $C12ab34cd0\n")
+    assert app.root.node("a").input(0) is None
+    with pytest.raises(ScriptError, match="no such variable"):
+        loaded("push $Nothing\n")

@@ -4,8 +4,9 @@
 import pytest
 
 import standin
+from fakes.shot import paint
 from standin import graph
-from standin.pixels import VARIABLE, worker_python
+from standin.pixels import VARIABLE, ask_worker, worker_python
 
 if worker_python() is None:
     pytest.skip(
@@ -13,6 +14,7 @@ if worker_python() is None:
     )
 
 SIZE = 'format "16 12 1 tiny"'
+RED = ["rgba.red"]
 FLAT = f"Constant {{inputs 0 color {{0.5 0.25 0.125 1}} {SIZE}}}\n"
 BOX = f"Constant {{inputs 0 color 1 {SIZE}}}\nCrop {{box {{4 4 8 8}}}}\n"
 TWO = FLAT + "set C [stack 0]\nMultiply {value 0.5}\npush $C\n"
@@ -133,6 +135,27 @@ def test_the_box_of_what_is_there_follows_crops_moves_and_merges():
     assert (whole.w(), whole.h()) == (16, 12)
 
 
+@pytest.mark.parametrize(
+    ("edge", "frames"),
+    [
+        ("hold", [1, 1, 1, 2, 3, 3, 3]),
+        ("loop", [2, 3, 1, 2, 3, 1, 2]),
+        ("bounce", [3, 2, 1, 2, 3, 2, 1]),
+        ("black", [0, 0, 1, 2, 3, 0, 0]),
+        ("{{frame<1?3:0}}", [0, 0, 1, 2, 3, 0, 0]),
+    ],
+)
+def test_a_read_gives_beyond_its_range_what_its_knobs_say(tmp_path, edge, frames):
+    for n in (1, 2, 3):
+        paint(tmp_path / f"a.{n}.exr", "RGB", [((0, 0, 16, 12), [n] * 3)], size=(16, 12))
+    after = edge.replace("frame<1", "frame>3")
+    words = f'file "{tmp_path.as_posix()}/a.%d.exr" first 1 last 3 before {edge} after {after}'
+    app = standin.install()
+    graph.load(app, f"Read {{inputs 0 name Z raw true {words}}}", app.root)
+    read = app.to_node("Z")
+    assert [read.sample("rgba.red", 2, 2, frame=n) for n in range(-1, 6)] == frames
+
+
 def test_a_keymix_takes_a_where_its_mask_is():
     script = BOX + FLAT + f"Constant {{inputs 0 color 0.75 {SIZE}}}\nKeymix {{inputs 3 name Z}}"
     assert sampled(script, [(5, 5), (1, 1)]) == [0.5, 0.75]
@@ -194,5 +217,61 @@ def test_a_roto_fills_its_visible_shapes_at_the_frame():
     curves.changed()
     found = [roto.sample("rgba.alpha", x, 5, frame=f) for f in (1, 5) for x in (3, 12)]
     assert found == [1.0, 0.0, 0.0, 1.0]
+    app.root["proxy"].setValue(True)
+    assert [roto.sample("rgba.alpha", x, 2, frame=1) for x in (0, 1, 4, 5)] == [0, 1, 1, 0]
+    app.root["proxy"].setValue(False)
     shape.visible = False
     assert roto.sample("rgba.alpha", 3, 5, frame=1) == 0.0
+
+
+PROXIED = {
+    "Blur {name Z size 4}": 0.02,
+    "Crop {name Z box {4 4 8 8}}": 1e-6,
+    "Crop {name Z box {4 4 12 12} reformat true}": 1e-6,
+    "Dilate {name Z size 2}": 1e-6,
+    "Position {name Z translate {2 -4}}": 1e-6,
+    'Reformat {name Z format "32 16 1 wide" resize none filter Impulse}': 1e-6,
+    'Reformat {name Z type "to box" box_width 8 box_height 8 resize none filter Impulse}': 1e-6,
+    "Reformat {name Z type scale scale 0.5 filter Impulse}": 0.05,
+    "Transform {name Z translate {4 2} filter Impulse}": 1e-6,
+    "Transform {name Z scale 2 center {8 8} filter Impulse}": 1e-6,
+    'Constant {name Z inputs 0 color 1 format "10 6 1 small"}': 1e-6,
+    "CheckerBoard2 {name Z inputs 0 boxsize 4 format square_256}": 1e-6,
+}
+
+
+@pytest.mark.parametrize("node", PROXIED)
+def test_in_proxy_a_picture_is_the_full_one_made_smaller(node):
+    app = standin.install()
+    graph.load(app, BOX + node, app.root)
+    end = app.to_node("Z")
+    full = app.pixels.plan(end, 1)
+    last = len(full) - 1
+    full.append({"op": "shrink", "a": last, "like": last, "scale": [0.5, 0.5]})
+    size = end.format()
+    app.root["proxy"].setValue(True)
+    found = ask_worker(
+        do="compare", one=app.pixels.plan(end, 1), other=full, channels=RED, others=RED
+    )
+    assert (end.format().width(), end.format().height()) == (size.width() // 2, size.height() // 2)
+    assert found["mean"] <= PROXIED[node]
+
+
+def test_python_and_expressions_see_full_size_numbers_in_proxy(tmp_path):
+    app = standin.install()
+    graph.load(app, BOX + "Transform {name T translate {4 {input.width}}}\n", app.root)
+    app.root["proxy"].setValue(True)
+    assert app.to_node("T")["translate"].value() == [4.0, 8.0]
+
+
+def test_a_write_in_proxy_needs_a_proxy_file(tmp_path):
+    app = standin.install()
+    graph.load(app, BOX + "Write {name W channels rgba raw true}\n", app.root)
+    write = app.to_node("W")
+    write["file"].setValue((tmp_path / "full.exr").as_posix())
+    app.root["proxy"].setValue(True)
+    with pytest.raises(RuntimeError, match="W: no proxy is named to write to"):
+        app.execute(write, 1, 1)
+    write["proxy"].setValue((tmp_path / "small.exr").as_posix())
+    app.execute(write, 1, 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["small.exr"]

@@ -107,7 +107,7 @@ def test_the_checker_survives_what_kills_its_reader(tmp_path, monkeypatch, capsy
     path.write_text("Dot {name a}\n", encoding="utf-8")
     monkeypatch.setattr(check, "check", lambda path: os.kill(os.getpid(), signal.SIGKILL))
     assert check.main([str(path)]) == 1
-    assert capsys.readouterr().out == "any.nk: stops the reader: too deep\n"
+    assert capsys.readouterr().out == "any.nk: stops the reader: too deep or too much\n"
 
 
 def test_the_checker_names_a_file_that_is_not_there(tmp_path, capsys):

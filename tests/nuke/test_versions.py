@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gencomp_nuke import jobs, playing, versions
+from gencomp_nuke import jobs, playing, tool, versions
 from gencomp_protocol.errors import BadKnob, MissingFrame
 
 PLAYED = {"layers": {"result": {"frames": [1001]}}, "node": {"slots": {}, "order": []}}
@@ -94,7 +94,25 @@ def test_a_version_that_nothing_names_is_deleted_and_its_number_stays_taken(gizm
     (cache / "v011.part").rmdir()
     versions.delete(gizmo)
     assert sorted(path.name for path in cache.iterdir()) == ["v001", "v002", "v010.deleted"]
+    assert not [path for path in (cache / "v010.deleted").rglob("*") if path.is_file()]
     assert jobs.reserve(cache).final.name == "v011"
+
+
+@pytest.mark.parametrize(("system", "opener"), [("linux", "xdg-open"), ("darwin", "open")])
+def test_reveal_shows_the_folder_of_what_is_played(gizmo, monkeypatch, system, opener):
+    called = []
+    monkeypatch.setattr(tool.sys, "platform", system)
+    monkeypatch.setattr(tool.subprocess, "Popen", lambda words, **more: called.append(words))
+    gizmo["gc_reveal"].execute()
+    assert called == [[opener, str(cache_of(gizmo) / "v002")]]
+
+
+def test_reveal_on_windows_asks_the_desktop(gizmo, monkeypatch):
+    called = []
+    monkeypatch.setattr(tool.sys, "platform", "win32")
+    monkeypatch.setattr(tool.os, "startfile", called.append, raising=False)
+    gizmo["gc_reveal"].execute()
+    assert called == [str(cache_of(gizmo) / "v002")]
 
 
 def choose_quietly(gizmo, name):

@@ -321,3 +321,108 @@ def test_omnimatte_in_a_terminal_session_gives_the_same(app, use, procedural, ho
     generate_by_terminal(tmp_path / "comp.nk", home, tmp_path)
     nuke.scriptOpen(str(tmp_path / "comp.nk"))
     check_omnimatte(app, nuke.toNode("Omnimatte1"), procedural)
+
+
+ODD_FRAMES = (1001, 1003)
+OVERSCAN = (-7, -4, 118, 64)
+ODD = """
+import sys
+import numpy as np
+from pathlib import Path
+from gencomp_protocol.frames import Box
+from gencomp_server.contract import LayerFrame
+from gencomp_server.exr.write import write_layer
+
+def write(name, n, pixels, window):
+    path = Path(sys.argv[1]) / name / f"{name}.{n}.exr"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    channels, half = ("R", "G", "B") if pixels.shape[2] == 3 else ("A",), pixels.astype(np.float16)
+    write_layer(path, LayerFrame(name, n, half, channels, display, window, 2.0))
+
+display, overscan = Box(0, 0, 100, 56), Box(-7, -3, 110, 60)
+y, x = np.mgrid[-3:61, -7:111].astype(np.float32)
+ground = np.stack([0.2 + 0.1 * np.sin(x / 5), 0.3 + 0.1 * np.cos(y / 4), 4.0 + x / 50], -1)
+for n in range(1001, 1004):
+    inside = ((x - (60 + 16 * (n - 1001))) ** 2 + (y - 30) ** 2 < 8**2)[..., None]
+    write("plate", n, np.where(inside, np.float32(0.9), ground), overscan)
+    write("matte", n, inside[3:60, 7:108].astype(np.float32), display)
+"""
+
+
+@pytest.fixture
+def odd(app, tmp_path):
+    """Return a Read of a plate of 101×57, 2:1, with overscan, and one of a matte of its right."""
+    import nuke
+
+    environ = {**os.environ, "PYTHONPATH": rooms()}
+    subprocess.run([worker_python(), "-c", ODD, str(tmp_path)], env=environ, check=True)
+    app.save(tmp_path / "comp.nk")
+    made = []
+    for name in ("plate", "matte"):
+        first, last = ODD_FRAMES
+        read = nuke.createNode("Read", f"name {name} first {first} last {last} raw true")
+        read["file"].setValue(f"{tmp_path.as_posix()}/{name}/{name}.%04d.exr")
+        made.append(read)
+    return made
+
+
+def check_odd(app, gizmo, plate, output):
+    """Check that a result is as large as the plate and the plate itself where nothing was done."""
+    import nuke
+
+    gizmo["gc_output"].setValue(output)
+    for n in ODD_FRAMES:
+        shape = app.pixels.format_of(gizmo)
+        assert (shape.width(), shape.height(), shape.pixelAspect()) == (101, 57, 2.0)
+        box = app.pixels.bbox_of(gizmo, n)
+        assert (box.x(), box.y(), box.w(), box.h()) == OVERSCAN
+        assert app.pixels.compare(gizmo, plate, n, RGB)["differing"] > 0
+        left = []
+        for node in (gizmo, plate):
+            cut = nuke.createNode("Crop", "box {0 0 41 57} crop true")
+            cut.setInput(0, node)
+            left.append(cut)
+        assert app.pixels.compare(*left, n, RGB)["differing"] == 0
+
+
+def report_of(gizmo):
+    """Return what the manifest of the result that a node plays reports."""
+    from gencomp_nuke import playing
+
+    folder = playing.result_folder(gizmo)
+    return json.loads((folder / "manifest.json").read_text())["report"]
+
+
+@pytest.mark.slow
+@UNDER_ONE_PYTHON
+def test_with_a_model_a_plate_of_odd_size_comes_back_and_the_models_size_is_said(app, use, odd):
+    import nuke
+
+    use(REAL)
+    plate, matte = odd
+    whole = nuke.createNode("OverPlusPlus")
+    connect(whole, "Plate", plate)
+    connect(whole, "EffectMask", matte)
+    for knob, value in {"prompt": "dust", "backbone": "tiny", "steps": 1, "mask_grow": 4}.items():
+        whole[knob].setValue(value)
+    generate(app, whole)
+    check_odd(app, whole, plate, "result")
+    at = "{}x{}".format(*report_of(whole)["model_size"])
+    assert f"Made with tiny at {at}, which is untrained" in whole["gc_status"].value()
+    plain = f"The model worked at {at}, the plate has 101x57 (pixel aspect 2): "
+    assert report_of(whole)["worked_at"].startswith(plain)
+
+
+@UNDER_ONE_PYTHON
+def test_a_plate_of_odd_size_with_overscan_comes_back_as_it_is(app, use, odd):
+    import nuke
+
+    use(REAL)
+    plate, matte = odd
+    gizmo = nuke.createNode("Omnimatte")
+    connect(gizmo, "Plate", plate)
+    connect(gizmo, "Matte1", matte)
+    gizmo["gc_name1"].setValue("a")
+    generate(app, gizmo)
+    check_odd(app, gizmo, plate, "clean")
+    assert "Alpha was solved at 101x57, the plate has 101x57" in report_of(gizmo)["solved_at"]

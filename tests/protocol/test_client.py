@@ -3,6 +3,7 @@
 
 import socket
 import threading
+import time
 from dataclasses import replace
 from hashlib import blake2b
 
@@ -331,6 +332,24 @@ def test_the_callback_cancels(script, client):
     outcome = client.follow(JOB, cancelled=lambda: True)
     assert outcome.state == "cancelled"
     assert [cancel.job for cancel in script.of(m.Cancel)] == [JOB]
+
+
+def test_a_job_that_does_not_stop_is_not_waited_for_once_the_server_has_heard(script, client):
+    script.answers[m.Cancel] = lambda cancel: [m.Acknowledged(cancel.id)]
+    began = time.monotonic()
+    assert client.follow(JOB, cancelled=lambda: True).state == "cancelled"
+    assert 1 <= time.monotonic() - began < 10
+    client.cancel(JOB)  # Answered after whatever was sent before it.
+    assert [unfollow.job for unfollow in script.of(m.Unfollow)] == [JOB]
+
+
+def test_a_job_that_stops_late_is_waited_for(script, client):
+    def stop(cancel):
+        time.sleep(0.5)
+        return [m.Acknowledged(cancel.id), m.FailedEvent(JOB, BadPicture("It had failed."))]
+
+    script.answers[m.Cancel] = stop
+    assert client.follow(JOB, cancelled=lambda: True).state == "failed"
 
 
 def test_a_warning_told_again_is_heard_once(script, client):

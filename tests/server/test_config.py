@@ -140,3 +140,24 @@ def test_a_tilde_is_the_users_home(environ, monkeypatch):
     assert load_config({"spool": "~/spool"}, environ=environ).config.spool == Path(
         "/somebody/spool"
     )
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:0", "cuda:11"])
+def test_a_device_is_the_processor_or_a_gpu_by_its_number(environ, device):
+    environ["GENCOMP_DEVICE"] = device
+    assert load_config(environ=environ).config.device == device
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda1", "cuda:", "cuda:-1", "CPU", ""])
+def test_a_device_that_cannot_be_is_refused_with_those_that_can(environ, device):
+    environ["GENCOMP_DEVICE"] = device
+    with pytest.raises(BadKnob, match="'device' cannot be") as refusal:
+        load_config(environ=environ)
+    assert "cuda:0 for the first GPU" in refusal.value.hint
+
+
+def test_memory_is_given_back_after_five_minutes_unless_it_is_set(environ):
+    assert load_config(environ=environ).config.release_after_s == 300.0
+    assert load_config({"release_after_s": 0}, environ=environ).config.release_after_s == 0
+    with pytest.raises(BadKnob, match="'release_after_s' is -1"):
+        load_config({"release_after_s": -1}, environ=environ)

@@ -12,6 +12,7 @@ from gencomp_protocol.locate import write_server_file
 from gencomp_server.cli import main
 from gencomp_server.doctor import (
     check_config,
+    check_device,
     check_disk,
     check_home,
     check_opencv,
@@ -101,6 +102,26 @@ def test_a_setting_that_there_is_not_is_wrong(tmp_path):
     assert "Did you mean 'device'?" in found.sentence
 
 
+def test_the_device_is_told_with_its_memory(tmp_path):
+    found = check_device({"GENCOMP_HOME": str(tmp_path)})
+    assert found.is_good
+    assert found.sentence.startswith("device: cpu (")
+    assert found.sentence.endswith(" GB memory free.")
+
+
+@pytest.mark.parametrize(
+    ("device", "words"),
+    [
+        ("cuda:99", "Setting 'device' is cuda:99, but this machine has"),
+        ("cuda1", "Setting 'device' cannot be 'cuda1'. Use cpu, or cuda:0 for the first GPU"),
+    ],
+)
+def test_a_device_that_is_not_there_is_wrong(tmp_path, device, words):
+    found = check_device({"GENCOMP_HOME": str(tmp_path), "GENCOMP_DEVICE": device})
+    assert not found.is_good
+    assert words in found.sentence
+
+
 def test_backbones_that_can_be_used_are_told_with_their_class_of_licence(monkeypatch, tmp_path):
     usable = (("casper",), {})
     monkeypatch.setattr("gencomp_server.weights.Shelf.available", lambda *words: usable)
@@ -142,13 +163,25 @@ def test_a_server_that_answers_but_fails_every_job_is_wrong(monkeypatch, tmp_pat
     assert "its worker does not start" in found.sentence
 
 
+@pytest.mark.parametrize(
+    ("worker", "words"), [("resting", "it holds no memory"), ("busy", "runs a job")]
+)
+def test_what_the_worker_of_a_server_does_is_told(monkeypatch, tmp_path, worker, words):
+    welcome = SimpleNamespace(server_version="0.1.0", worker=worker)
+    monkeypatch.setattr(Client, "connect", lambda client: welcome)
+    write_server_file(tmp_path / "server.json", ServerFile("tcp://127.0.0.1:9", "s"))
+    found = check_server({"GENCOMP_HOME": str(tmp_path)})
+    assert found.is_good
+    assert words in found.sentence
+
+
 def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
     capsys, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 9
+    assert len(lines) == 10
     assert [line.split()[0] for line in lines].count("WRONG") == 1
 
 

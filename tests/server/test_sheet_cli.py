@@ -2,6 +2,7 @@
 """``gencomp sheet``: rows of results beside what makes them differ."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -47,6 +48,24 @@ def test_each_result_has_a_row_of_its_own_level(result, tmp_path, capsys):
     assert len(bright) >= 250
     assert len(dark) >= 250
     assert dark.max() < bright.min()
+
+
+def test_of_one_result_every_layer_has_a_row(result, tmp_path, capsys):
+    folder = Path(result("v001", 0.0))
+    result("v001", 1.0, layer="clean")
+    told = json.loads((folder / "manifest.json").read_text())
+    told["layers"]["result"] = told["layers"]["clean"]
+    (folder / "manifest.json").write_text(json.dumps(told))
+    both, one = tmp_path / "both.png", tmp_path / "one.png"
+    assert main(["sheet", str(folder), "-o", str(both)]) == 0
+    assert main(["sheet", str(folder), "--layer", "clean", "-o", str(one)]) == 0
+    whole, single = (cv2.imread(str(path)) for path in (both, one))
+    column = whole[:, 28 + 170 + 100, 0].astype(int)
+    bright, dark = np.flatnonzero(column > 200), np.flatnonzero(column == 0)
+    assert len(bright) >= 250
+    assert len(dark) >= 250
+    assert bright.max() < dark.min()  # clean comes before result in this manifest
+    assert single.shape[0] < whole.shape[0] - 250
 
 
 def test_knobs_that_differ_are_named_and_no_others():

@@ -11,9 +11,10 @@ import sys
 import threading
 from pathlib import Path
 
-from standin import graph
+from standin import graph, precomps
 from standin.formats import Formats
 from standin.hooks import Hooks, compiled
+from standin.localization import LocalCopies
 from standin.pixels import Pixels
 from standin.rendering import Rendering
 from standin.tclscript import ScriptError, decode, split
@@ -65,6 +66,7 @@ class App(Rendering):
         self._running_file = None
         self._watch = Watch()
         self.hooks = Hooks(self)
+        self.local_copies = LocalCopies()
         self.pixels = Pixels(self)
         self._new_root()
 
@@ -177,8 +179,8 @@ class App(Rendering):
         with self.untimed():
             graph.load(self, text, self.root, strict=self.strict)
         self.root._knobs["name"]._raw = Path(path).as_posix()
+        self.is_modified = False  # What callbacks change from here on, counts.
         self.hooks.script("onScriptLoad", self.root)
-        self.is_modified = False
 
     def save(self, path=None):
         """Save the script; it is called so afterwards. Callbacks come first and may stop it."""
@@ -230,6 +232,8 @@ class App(Rendering):
 
     def created(self, node):
         """Run what runs when a node comes to be: made, loaded, pasted."""
+        if node._cls == "Precomp":
+            precomps.fill(self, node)
         self.hooks.script("onCreate", node)
 
     def input_changed(self, node):

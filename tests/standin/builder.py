@@ -2,13 +2,15 @@
 """From a script's commands to nodes: the stack, groups, clones, user knobs."""
 
 from standin import classes
+from standin.knobnumbers import TRUE
 from standin.knobs import Knob
 from standin.node import Node
-from standin.tclscript import Reader, ScriptError, UserKnob, pairs, split
+from standin.tclscript import Reader, ScriptError, UserKnob, is_number, pairs, split
 
 DEEPEST_GROUPS = 100
 MOST_INPUTS = 10_000
 MOST_DOUBLED = 500
+MOST_CLONED = 1_000_000
 
 
 class Builder:
@@ -18,13 +20,15 @@ class Builder:
         app: The stand-in.
         group: Group that receives the nodes.
         strict: Refuse knobs that the class table does not have.
+        published_is_empty: The nodes of a LiveGroup that is published are not in the script.
     """
 
-    def __init__(self, app, group, *, strict):
-        self.app, self.strict = app, strict
+    def __init__(self, app, group, *, strict, published_is_empty=False):
+        self.app, self.strict, self.published_is_empty = app, strict, published_is_empty
         self.top = group
         self.groups, self.stacks, self.made = [group], [[]], []
-        self._clones, self._tokens, self._doubled = {}, {}, 0
+        self._clones, self._tokens, self._doubled, self._cloned = {}, {}, 0, 0
+        self._noted = set(app.notes)
 
     def node(self, cls, body):
         if cls == "Root":
@@ -35,7 +39,8 @@ class Builder:
         count = self._fill(node, body)
         # A script that does not say how many means one, or none for what has none.
         self._wire(node, min(1, classes.inputs_of(node._cls)) if count is None else count)
-        if node._cls in classes.GROUPS:
+        node._is_elsewhere = self.published_is_empty and _is_published(cls, body)
+        if node._cls in classes.GROUPS and not node._is_elsewhere:
             if len(self.groups) > DEEPEST_GROUPS:
                 raise ScriptError(f"more than {DEEPEST_GROUPS} groups inside each other")
             self.groups.append(node)
@@ -86,7 +91,7 @@ class Builder:
         node._knobs[name]._raw, node._knobs[name]._given = word, True
 
     def clone(self, words, body):
-        original = self._clones.get(words[-1])
+        original = self._clones.get(words[0])
         if original is None and len(words) > 1:  # clone node7f|Switch|1 Switch {…}
             self.node(words[-1], body)
             self._clones[words[0]] = self.made[-1]
@@ -96,17 +101,37 @@ class Builder:
         node = Node(self.app, original._cls, self.groups[-1])
         node._clone_of, node._spelt, node._plus = original, original._spelt, original._plus
         for name, knob in original._knobs.touched():
+            self._cloned += 1
+            if self._cloned > MOST_CLONED:
+                raise ScriptError(f"more than {MOST_CLONED} knobs in its clones")
             if name not in node._knobs:
                 node._knobs[name] = node._own(name, knob._kind, knob._default, knob._items)
             mine = node._knobs[name]
             mine._raw, mine._user, mine._given = knob._raw, knob._user, knob._given
         count = self._fill(node, body)
-        self._wire(node, len(original._inputs) if count is None else count)
+        self._wire(node, min(1, classes.inputs_of(node._cls)) if count is None else count)
         self.stacks[-1].append(node)
         return ""
 
-    def push(self, token):
-        self.stacks[-1].append(self._clones.get(token))
+    def push(self, *tokens):
+        """Put nodes on the stack, said by what ``stack`` gave for them or by their names."""
+        for token in tokens:
+            node = self._clones.get(token) or self.groups[-1].node(token)
+            if node is None and token not in ("", "0"):
+                raise ScriptError(f"push of {token[:40]}, which is not there")
+            self.stacks[-1].append(node)
+        return ""
+
+    def arrange(self, command, number):
+        """Do to the stack what ``pop 2``, ``dup``, ``exch`` and ``index 1`` say."""
+        stack = self.stacks[-1]
+        if command == "pop":
+            del stack[max(len(stack) - number, 0) :]
+        elif command == "exch":
+            stack[-2:] = reversed(stack[-2:])
+        else:
+            depth = number if command == "index" else 0
+            stack.append(stack[-1 - depth] if depth < len(stack) else None)
         return ""
 
     def stack(self, depth):
@@ -128,7 +153,8 @@ class Builder:
 
     def note(self, words):
         if words[0] != "add_layer":
-            if words not in self.app.notes:
+            if words not in self._noted:
+                self._noted.add(words)
                 self.app.notes.append(words)
             return ""
         entries = [split(word) for word in words[1:]]
@@ -144,8 +170,8 @@ class Builder:
 def _count(node, word):
     """Return how many inputs ``2`` or ``2+1`` means; what stands behind the plus is a mask."""
     parts = [part for part in word.split("+") if part]
-    if not all(part.strip().isdigit() for part in parts):
-        raise ScriptError(f"{node._cls}: inputs {word} is no number")
+    if not all(is_number(part.strip()) for part in parts):
+        raise ScriptError(f"{node._cls}: inputs {word[:40]} is no number")
     count = sum(map(int, parts))
     if count > MOST_INPUTS:
         raise ScriptError(f"{node._cls}: more than {MOST_INPUTS} inputs")
@@ -153,9 +179,50 @@ def _count(node, word):
     return count
 
 
+def _is_published(cls, body):
+    return cls == "LiveGroup" and dict(body).get("published", "").lower() in TRUE
+
+
+class _Ends:
+    """Counts how far a script's groups and its ``end_group`` are from matching.
+
+    A LiveGroup that is published is a file; its nodes, and the end after them, are in the script
+    only while it is edited. Nothing in its body says which, so both are counted.
+    """
+
+    def __init__(self, text):
+        self._open, self._wrong = {True: 0, False: 0}, {True: 0, False: 0}
+        Reader(self).run(text)
+
+    def node(self, cls, body):
+        if cls == "Gizmo" or cls in classes.GROUPS:
+            self._open[False] += 1
+            self._open[True] += not _is_published(cls, body)
+        return ""
+
+    def end_group(self):
+        for case in self._open:
+            self._wrong[case] += self._open[case] == 0
+            self._open[case] -= self._open[case] > 0
+        return ""
+
+    def stack(self, depth):
+        return "0"
+
+    def clone(self, *words):
+        return ""
+
+    push = note = arrange = clone
+
+    def published_is_empty(self):
+        wrong = {case: self._open[case] + self._wrong[case] for case in self._open}
+        return wrong[True] < wrong[False]
+
+
 def build(app, text, group, *, strict):
     """Build a script's nodes inside a group, without running a callback; return all of them."""
-    builder = Builder(app, group, strict=strict)
+    is_empty = "LiveGroup" in text and _Ends(text).published_is_empty()
+    builder = Builder(app, group, strict=strict, published_is_empty=is_empty)
     was, app.loading = app.loading, True
     try:
         Reader(builder).run(text)

@@ -16,7 +16,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from standin import graph
-from standin.app import App
+from standin.app import BUILTIN_LAYERS, App
 from standin.tclscript import ScriptError, decode
 
 MOST_SECONDS = 120
@@ -29,7 +29,8 @@ def check(path):
         text = decode(Path(path).read_bytes())
         first, second = App(strict=False), App(strict=False)
         made = graph.build(first, text, first.root, strict=False)
-        if not made and not first.notes and not graph.fingerprint_script(first)[1]:
+        said = (first.notes, graph.fingerprint_script(first)[1], first.layers != BUILTIN_LAYERS)
+        if not made and not any(said):
             return "there is no node in it"
         graph.build(second, graph.dump_script(first), second.root, strict=False)
         same = graph.fingerprint_script(first) == graph.fingerprint_script(second)
@@ -63,7 +64,11 @@ def check_apart(path):
     status = os.waitpid(child, 0)[1]
     if os.WIFSIGNALED(status):
         late = os.WTERMSIG(status) in (signal.SIGALRM, signal.SIGXCPU)
-        return f"takes longer than {MOST_SECONDS} s" if late else "stops the reader: too deep"
+        return (
+            f"takes longer than {MOST_SECONDS} s"
+            if late
+            else "stops the reader: too deep or too much"
+        )
     return said
 
 

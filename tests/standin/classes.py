@@ -45,8 +45,8 @@ _ERODE = "channels:l:rgba size:wh:1 "
 _SHOWN = "format:fmt: proxy_format:s: "
 _TABLE = {
     "Group": ("1", ""),
-    "LiveGroup": ("1", "published:b:false file:f: modified:b:false liveGroupAutosave:x:"),
-    "VariableGroup": ("1", ""),
+    "LiveGroup": ("1", "published:b:false file:f: modified:b:false liveGroupAutosave:x: gsv:gsv:"),
+    "VariableGroup": ("1", "gsv:gsv:"),
     "Root": (
         "0",
         "first_frame:i:1 last_frame:i:100 frame:d:1 fps:d:24 proxy:b:false format:fmt: "
@@ -58,7 +58,7 @@ _TABLE = {
         "lock_range:b:false frame_range:x: onScriptLoad:s: onScriptSave:s: onScriptClose:s: "
         "luts:x: render_mode:x: free_type:x: proxySetting:s: views_colours:b:false "
         "hero_view:i:0 viewerLut:x: monitorOutLut:x: monitorOutLUT:x: workingSpace:x: "
-        "transparency_grid:x: last_used_cmd:x:",
+        "transparency_grid:x: last_used_cmd:x: gsv:gsv:",
     ),
     "Viewer": (
         "10",
@@ -75,7 +75,11 @@ _TABLE = {
     "StickyNote": ("0", ""),
     "BackdropNode": ("0", "bdwidth:i:400 bdheight:i:300 z_order:i:0 appearance:x: border_width:x:"),
     "PostageStamp": ("1", ""),
-    "Precomp": ("0", "file:f: useOutput:b:false outputNode:s: reading:b:false ver:i:0"),
+    "Precomp": (
+        "0",
+        "file:f: useOutput:b:false outputNode:s: reading:b:false ver:i:0 on_error:x: "
+        "reload_script:p:",
+    ),
     "Switch": ("2", "which:d:0"),
     "Dissolve": ("2", "channels:l:all which:d:0" + _MASK),
     "Copy": ("2", _FROM_TO + " channels:l:none bbox:x:union metainput:x: " + _MASK),
@@ -102,7 +106,8 @@ _TABLE = {
         "frame_mode:m:expression|start~at|offset frame:s: origfirst:i:1 origlast:i:1 "
         "origset:b:false on_error:m:error|black|checkerboard|nearest~frame raw:b:false "
         "premultiplied:b:false auto_alpha:b:false colorspace:s:default reload:p: version:i:0 "
-        "localizationPolicy:x: time:x: noprefix:b:false offset_negative_display_window:b:true "
+        "localizationPolicy:m:fromAutoLocalizePath|on|onDemand|off time:x: noprefix:b:false "
+        "offset_negative_display_window:b:true "
         "edge_pixels:x: multiview:x:",
     ),
     "Write": (

@@ -73,7 +73,7 @@ def _dump_node(node, lines, indent, names):
     lines.append(f"{indent} inputs {count}{'+' + plus if plus else ''}")
     lines.extend(knob_lines(node, indent + " "))
     lines.append(f"{indent}}}")
-    if node._cls in classes.GROUPS and node._clone_of is None:
+    if node._cls in classes.GROUPS and node._clone_of is None and not node._is_elsewhere:
         _dump_nodes(node._children, lines, indent + " ", names)  # Tcl's names are one for all.
         lines.append(f"{indent}end_group")
     names[id(node)] = f"N{len(names)}"

@@ -21,6 +21,8 @@ class Numbers:
         return any(self._expression(i) is not None and self._curve(i) is None for i in indexes)
 
     def setAnimated(self, index=-1, *_):
+        if self.getFlag(knobtypes.FLAGS["NO_ANIMATION"][0]):
+            return False
         for i in self._indexes(index):
             if self._curve(i) is None:
                 at = self._app.frame

@@ -45,6 +45,7 @@ class Knob(Numbers, CurvesOfKnob, Guarded):
     """One knob of one node."""
 
     _enabled, _visible, _tip, _given = True, True, None, False
+    _bits = 0  # Flags that no script spells.
 
     def __init__(self, node, name, kind, default="", items=(), user=None):
         self._app = None if node is None else node._app
@@ -115,17 +116,23 @@ class Knob(Numbers, CurvesOfKnob, Guarded):
 
     def getFlag(self, flag):
         words = () if self._user is None else self._user.flags
-        return any(bit & int(flag) and word in words for bit, word in knobtypes.FLAGS.values())
+        return bool(self._bits & int(flag)) or any(
+            bit & int(flag) and word in words for bit, word in knobtypes.FLAGS.values()
+        )
 
     def setFlag(self, flag):
         for bit, word in knobtypes.FLAGS.values():
-            if bit & int(flag) and self._user is not None:
+            if bit & int(flag) and not word:
+                self._bits |= bit
+            elif bit & int(flag) and self._user is not None:
                 self._user.set_flag(word, True)
         self._visible = self._visible and not self.getFlag(0x40400)
 
     def clearFlag(self, flag):
         for bit, word in knobtypes.FLAGS.values():
-            if bit & int(flag) and self._user is not None:
+            if bit & int(flag) and not word:
+                self._bits &= ~bit
+            elif bit & int(flag) and self._user is not None:
                 self._user.set_flag(word, False)
         self._visible = not self.getFlag(0x40400)
 
@@ -331,9 +338,12 @@ class Knob(Numbers, CurvesOfKnob, Guarded):
                 return str(bool(numbers[0])).lower()
             spread = knobtypes.FIELDS[self._kind][1] and len(set(numbers)) == 1
             return " ".join(f"{number:g}" for number in (numbers[:1] if spread else numbers))
-        if "[" not in self._raw:
-            return self._raw
-        return substitute(self._raw, self._node, frame)
+        text = self._raw
+        if "%{" in text and self._kind in ("e", "f"):
+            from standin.gsv import filled
+
+            text = filled(text, self._node)
+        return substitute(text, self._node, frame) if "[" in text else text
 
 
 _MADE = {}

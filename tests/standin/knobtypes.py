@@ -83,6 +83,7 @@ CLASSES = {
     "em": "EditableEnumeration_Knob",
     "f": "File_Knob",
     "fmt": "Format_Knob",
+    "gsv": "Gsv_Knob",
     "i": "Int_Knob",
     "l": "ChannelMask_Knob",
     "m": "Enumeration_Knob",
@@ -134,7 +135,7 @@ MENUS = ("m", "em")
 BUTTONS = ("p", "tcl")
 FLAGS = {  # nuke.NAME: bit, and the word of addUserKnob where there is one.
     "DISABLED": (0x80, "+DISABLED"),
-    "NO_ANIMATION": (0x100, "+NO_ANIMATION"),
+    "NO_ANIMATION": (0x100, ""),  # Set by Python; no script that was seen spells it.
     "DO_NOT_WRITE": (0x200, "+DO_NOT_WRITE"),
     "INVISIBLE": (0x400, "+INVISIBLE"),
     "STARTLINE": (0x1000, "+STARTLINE"),

@@ -22,6 +22,7 @@ class Node(Names, Guarded):
         table = self._known if self._known is not None else classes.common_knobs()
         self._knobs = KnobTable(table, self._own)
         self._clone_of, self._alive, self._spelt, self._plus = None, True, cls, ""
+        self._is_elsewhere = False  # A LiveGroup whose nodes are in a file of its own.
 
     def _own(self, name, kind, default="", items=()):
         of_kind = class_of(CLASSES.get(kind, "Knob"))
@@ -326,6 +327,10 @@ class Node(Names, Guarded):
             shift = int(knobs["time_offset"].value())
             first, last = self.input(0)._range()
             return first + shift, last + shift
+        if self._cls == "Input" and self._group is not self._app.root:
+            outside = self._group.input(int(knobs["number"]._number(self._app.frame)))
+            if outside is not None:
+                return outside._range()
         if self.input(0) is not None:
             return self.input(0)._range()
         root = self._app.root

@@ -6,7 +6,17 @@ import sys
 import types
 from pathlib import Path
 
-from standin import animation, expression, graph, knobtypes, node, nukemath, panels, rotopaint
+from standin import (
+    animation,
+    expression,
+    graph,
+    gsv,
+    knobtypes,
+    node,
+    nukemath,
+    panels,
+    rotopaint,
+)
 from standin.app import App
 from standin.formats import Box, Format, FrameRange, FrameRanges
 from standin.knobs import Knob, class_of
@@ -280,6 +290,7 @@ def _classes(app):
         "Node": graph.Node,
         "OutputContext": OutputContext,
         "Panel": panels.Panel,
+        "Gsv_Knob": gsv.Gsv_Knob,
         "ProgressTask": panels.ProgressTask,
         "Root": graph.Node,
         "Undo": panels.Undo,
@@ -294,6 +305,7 @@ def _submodules(app, module):
     for name, value in {**app.hooks.functions(), "filenameFilter": module.filenameFilter}.items():
         setattr(callbacks, name, value)
     found = {"math": math, "nukemath": math, "callbacks": callbacks, "rotopaint": rotopaint}
+    found["localization"] = app.local_copies.module()
     found["curvelib"] = found["curveknob"] = rotopaint
     for name, value in found.items():
         setattr(module, name, value)

@@ -108,6 +108,32 @@ def reformat(step, made):
     return Picture(wide, high, step["pixel_aspect"], channels, None, a.metadata)
 
 
+def shrink(step, made):
+    """Bring a picture to a share of another's size: each sample is the mean of what it covers."""
+    a, like, (across, up) = made[step["a"]], made[step["like"]], step["scale"]
+    wide = max(1, int(like.width * across + 0.5))
+    high = max(1, int(like.height * up + 0.5))
+    columns, rows = _cover(a.width, wide), _cover(a.height, high)
+    channels = {
+        name: (rows @ old.astype(np.float64) @ columns.T).astype(np.float32)
+        for name, old in a.channels.items()
+    }
+    x, y, right, top = a.bbox
+    sx, sy = wide / a.width, high / a.height
+    box = [np.floor(x * sx), np.floor(y * sy), np.ceil(right * sx), np.ceil(top * sy)]
+    aspect = like.pixel_aspect * up / across
+    return Picture(wide, high, aspect, channels, [int(n) for n in box], a.metadata)
+
+
+def _cover(count, wanted):
+    """Return how much of each old sample is in each new one. [wanted, count], rows sum to 1."""
+    step = count / wanted
+    start = np.arange(wanted)[:, None] * step
+    old = np.arange(count)[None, :]
+    shared = np.minimum(start + step, old + 1) - np.maximum(start, old)
+    return np.clip(shared, 0, None) / step
+
+
 # What comes from nothing.
 
 
@@ -160,5 +186,6 @@ OPERATIONS = {
     "crop": crop,
     "reformat": reformat,
     "roto": roto,
+    "shrink": shrink,
     "transform": transform,
 }

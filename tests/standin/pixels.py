@@ -104,7 +104,11 @@ class Pixels:
     def write(self, node, frame, view="main"):
         """Render one frame of a Write."""
         app = self._app
-        path = expand_frame(node._knobs["file"]._text(frame), frame, view)
+        knob = "proxy" if self._app.root._knobs["proxy"].value() else "file"
+        text = node._knobs[knob]._text(frame)
+        if not text:
+            raise RuntimeError(f"{node.fullName()}: no {knob} is named to write to")
+        path = expand_frame(text, frame, view)
         path = Path(app.hooks.filtered("filenameFilter", path))
         if not path.parent.is_dir():
             if not node._knobs["create_directories"].value():
@@ -125,10 +129,7 @@ class Pixels:
     def format_of(self, node):
         """Return the format of what a node gives at its first frame; smaller in proxy mode."""
         found = self._ask(do="format", plan=self.plan(node, node._range()[0]))
-        width, height = found["width"], found["height"]
-        if self._app.root._knobs["proxy"].value():
-            width, height = width // 2, height // 2
-        return Format(width, height, found["pixel_aspect"])
+        return Format(found["width"], found["height"], found["pixel_aspect"])
 
     def bbox_of(self, node, frame):
         return Box(*self._ask(do="format", plan=self.plan(node, frame))["bbox"])

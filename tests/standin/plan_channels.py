@@ -188,6 +188,21 @@ def _shuffle(planner, node, frame):
     return planner.add("shuffle", inputs=inputs, pairs=pairs)
 
 
+def _held(frame, first, last):
+    return first if frame < first else last
+
+
+def _looped(frame, first, last):
+    return first + (frame - first) % (last - first + 1)
+
+
+def _bounced(frame, first, last):
+    """Run back from the last frame and forth from the first, neither of them twice."""
+    reach = last - first
+    along = (frame - first) % (2 * reach) if reach else 0
+    return first + min(along, 2 * reach - along)
+
+
 def _read(planner, node, frame):
     """Return the step that reads what a Read reads at a frame."""
     knobs = node._knobs
@@ -199,24 +214,48 @@ def _read(planner, node, frame):
     def file(at):
         return planner.app.hooks.filtered("filenameFilter", expand_frame(path, at, planner.view))
 
-    for edge, end in (("before", first), ("after", last)):
-        if (frame < first) if edge == "before" else (frame > last):
-            if knobs[edge].value() == "black":
-                return planner.add("read", path=file(end), raw=True, black=True)
-            frame = end
+    if not first <= frame <= last:
+        edge = knobs["before" if frame < first else "after"]._value_at(frame)
+        end = first if frame < first else last
+        if edge == "black":
+            return _shrunk(planner, planner.add("read", path=file(end), raw=True, black=True))
+        frame = {"hold": _held, "loop": _looped, "bounce": _bounced}[edge](frame, first, last)
     if not Path(file(frame)).is_file():
-        policy = knobs["on_error"].value()
-        if policy == "black":
-            return planner.add("read", path=file(first), raw=True, black=True)
+        policy = knobs["on_error"]._value_at(frame)
         near = sorted(range(first, last + 1), key=lambda n: (abs(n - frame), n))
         there = next((n for n in near if Path(file(n)).is_file()), None)
+        if policy == "black" and there is not None:
+            return _shrunk(planner, planner.add("read", path=file(there), raw=True, black=True))
         if policy != "nearest frame" or there is None:
             raise RuntimeError(
                 f"{node.fullName()}: {file(frame)}: Read error: No such file or directory"
             )
         frame = there
-    raw = knobs["raw"]._value_at(frame)
-    return planner.add("read", path=file(frame), raw=raw, black=False)
+    return _at_size(planner, node, frame, file(frame))
+
+
+def _at_size(planner, node, frame, path):
+    """Return the step that reads a file; in proxy mode the Read's own proxy file, or a smaller it.
+
+    A proxy file of any size becomes as large as the full one scaled.
+    """
+    raw = node._knobs["raw"]._value_at(frame)
+    path = planner.app.local_copies.opened(node, path)
+    found = planner.add("read", path=path, raw=raw, black=False)
+    proxy = node._knobs["proxy"]._text(frame)
+    if not planner.proxy.is_on or not proxy:
+        return _shrunk(planner, found)
+    file = planner.app.hooks.filtered("filenameFilter", expand_frame(proxy, frame, planner.view))
+    small = planner.add("read", path=file, raw=raw, black=False)
+    return _shrunk(planner, small, like=found)
+
+
+def _shrunk(planner, found, like=None):
+    """Return the step that brings a picture to the proxy's size; that picture without proxy."""
+    if not planner.proxy.is_on:
+        return found
+    scale = [planner.proxy.x, planner.proxy.y]
+    return planner.add("shrink", a=found, like=found if like is None else like, scale=scale)
 
 
 STEPS = {

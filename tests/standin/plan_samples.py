@@ -5,15 +5,6 @@ from standin import nukemath
 from standin.lookup import numbers_in
 
 
-def shape_of(found):
-    """Return a format as words of a step."""
-    return {
-        "width": found.width(),
-        "height": found.height(),
-        "pixel_aspect": found.pixelAspect(),
-    }
-
-
 def _coloured(op, **knobs):
     """Return the function of a class that changes chosen channels by some knobs."""
 
@@ -87,8 +78,8 @@ def _premult(op):
 def _transform(planner, node, frame):
     knobs = node._knobs
     matrix = nukemath.of_knobs(node, frame)
-    inverse = nukemath.inverse_of_plane(matrix)
-    forward = [*_plane(matrix)]
+    inverse = planner.proxy.plane(nukemath.inverse_of_plane(matrix))
+    forward = planner.proxy.plane(_plane(matrix))
     if "invert_matrix" in knobs and knobs["invert_matrix"]._number(frame):
         inverse, forward = forward, inverse
     return planner.add(
@@ -107,7 +98,8 @@ def _plane(matrix):
 
 
 def _position(planner, node, frame):
-    x, y = (round(number) for number in node._knobs["translate"]._numbers(frame))
+    moved = planner.proxy.places(node._knobs["translate"]._numbers(frame))
+    x, y = (round(number) for number in moved)
     return planner.add(
         "transform",
         a=planner.source(node, frame),
@@ -130,7 +122,7 @@ def _blur(planner, node, frame):
         "blur",
         a=planner.source(node, frame),
         channels=planner.channels(node, knobs["channels"]._raw),
-        size=knobs["size"]._numbers(frame),
+        size=planner.proxy.places(knobs["size"]._numbers(frame)),
         filter=knobs["filter"]._value_at(frame),
         crop=bool(knobs["crop"]._number(frame)),
     )
@@ -140,11 +132,12 @@ def _dilate(sign):
     """Return the function of an erode: a Dilate grows with its size, the others shrink."""
 
     def step(planner, node, frame):
+        size = planner.proxy.places(node._knobs["size"]._numbers(frame))
         return planner.add(
             "dilate",
             a=planner.source(node, frame),
             channels=planner.channels(node, node._knobs["channels"]._raw),
-            size=[sign * number for number in node._knobs["size"]._numbers(frame)],
+            size=[sign * number for number in size],
         )
 
     return step
@@ -157,7 +150,7 @@ def _crop(planner, node, frame):
     return planner.add(
         "crop",
         a=planner.source(node, frame),
-        box=knobs["box"]._numbers(frame),
+        box=planner.proxy.places(knobs["box"]._numbers(frame)),
         reformat=bool(knobs["reformat"]._number(frame)),
         intersect=bool(knobs["intersect"]._number(frame)),
     )
@@ -166,10 +159,10 @@ def _crop(planner, node, frame):
 def _reformat(planner, node, frame):
     knobs, kind = node._knobs, node._knobs["type"]._value_at(frame)
     shape = planner.app.formats.get(knobs["format"]._raw or planner.app.root._knobs["format"]._raw)
-    size = shape_of(shape)
+    size = planner.proxy.shape(shape)
     if kind == "to box":
         wide, high = (int(knobs[n]._number(frame)) for n in ("box_width", "box_height"))
-        size = {"width": wide, "height": high, "pixel_aspect": 1.0}
+        size = planner.proxy.sized(wide, high, 1.0)
     elif kind == "scale":
         across, up = knobs["scale"]._numbers(frame)
         old = node.input(0).format()
@@ -189,7 +182,7 @@ def _reformat(planner, node, frame):
 
 def _constant(planner, node, frame):
     knobs = node._knobs
-    shape = shape_of(planner.app.formats.get(_sized(planner, node)))
+    shape = planner.proxy.shape(planner.app.formats.get(_sized(planner, node)))
     return planner.add("constant", values=knobs["color"]._numbers(frame), **shape)
 
 
@@ -201,11 +194,11 @@ def _checkers(planner, node, frame):
     knobs = node._knobs
     return planner.add(
         "checkers",
-        box=knobs["boxsize"]._numbers(frame),
+        box=planner.proxy.places(knobs["boxsize"]._numbers(frame)),
         colours=[knobs[f"color{i}"]._numbers(frame) for i in range(4)],
-        line=max(knobs["linewidth"]._numbers(frame)),
+        line=max(planner.proxy.places(knobs["linewidth"]._numbers(frame))),
         line_colour=knobs["linecolor"]._numbers(frame),
-        **shape_of(planner.app.formats.get(_sized(planner, node))),
+        **planner.proxy.shape(planner.app.formats.get(_sized(planner, node))),
     )
 
 
@@ -215,7 +208,8 @@ def _roto(planner, node, frame):
         points = [tuple(p.center.getPosition(frame))[:2] for p in shape]
         move = shape.getTransform()
         dx, dy = (move.getTranslationAnimCurve(axis).evaluate(frame) for axis in (0, 1))
-        shapes.append(([(x + dx, y + dy) for x, y in points], opacity))
+        placed = [planner.proxy.places((x + dx, y + dy)) for x, y in points]
+        shapes.append((placed, opacity))
     return planner.add(
         "roto",
         a=planner.source(node, frame),

@@ -5,7 +5,8 @@ Each function takes the :class:`Planner`, the node and the frame, and returns th
 step that gives the node's picture.
 """
 
-from standin import classes, plan_channels, plan_samples
+from standin import classes, plan_channels, plan_samples, precomps
+from standin.proxies import Proxy
 
 _PASS_WORDS = (
     "Dot NoOp Write Output FrameRange PostageStamp ModifyMetaData ViewMetaData AdjBBox "
@@ -25,7 +26,7 @@ class Planner:
     """
 
     def __init__(self, app, view):
-        self.app, self.view = app, view
+        self.app, self.view, self.proxy = app, view, Proxy(app)
         self.steps, self._known = [], {}
 
     def plan(self, node, frame):
@@ -44,7 +45,7 @@ class Planner:
 
     def nothing(self):
         shape = self.app.formats.get(self.app.root._knobs["format"]._raw)
-        return self.add("nothing", **plan_samples.shape_of(shape))
+        return self.add("nothing", **self.proxy.shape(shape))
 
     def _step(self, node, frame):
         if node is None:
@@ -60,6 +61,8 @@ class Planner:
             if len(inner) != 1:
                 raise RuntimeError(f"{node.fullName()} has {len(inner)} Outputs")
             return self.plan(inner[0], frame)
+        if cls == "Precomp":
+            return precomps.step(self, node, frame)
         if cls in _PASS:
             return self.source(node, frame)
         if cls not in STEPS:

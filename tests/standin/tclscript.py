@@ -2,12 +2,13 @@
 """Nuke scripts as real Tcl: reading commands, and writing words so that Tcl reads them back.
 
 A script is code. It runs in a safe child interpreter from which every command is hidden; there are
-a few of Nuke's own, and any other word with a body of knobs after it is the class of a node, unless
-it is a command of Tcl, which is refused. Commands, seconds, characters, brackets inside brackets
-and the length of variables are limited.
+a few of Nuke's own, and any other word is the class of a node, unless it is a command of Tcl, which
+is refused. After a class comes a body of knobs, nothing, or names and values as words. Commands,
+seconds, characters, brackets inside brackets and the length of variables are limited.
 """
 
 import codecs
+import collections
 import functools
 import itertools
 import re
@@ -19,9 +20,12 @@ MOST_COMMANDS = 400_000
 MOST_SECONDS = 60
 MOST_CHARACTERS = 64_000_000
 MOST_OF_A_VARIABLE = 200
+MOST_OF_A_CLASS = 1000
 DEEPEST_BRACKETS = 1000
 _PLAIN = re.compile(r"[A-Za-z0-9_./%:@+,=<>!?*^~|&()'-]+\Z")
 _CLASS = re.compile(r"[^\s\"\[\]{}$;\\:#]+\Z")
+_BARE_CLASS = re.compile(r"(?!\d+\Z)\w[\w.]*\Z")
+_NUMBER = re.compile(r"[0-9]{1,9}\Z")  # str.isdigit() would take a superscript for one, too.
 _OPTIONS = {"l": 1, "t": 1, "T": 1, "M": 1, "R": 2, "n": 1}
 _BACKSLASHED = re.compile(r"\\.", re.DOTALL)
 _ARRAY = re.compile(r"\$[\w:]*\(")
@@ -38,6 +42,15 @@ _REFUSED_WORDS = (
     "wm"
 )
 _REFUSED = frozenset(_REFUSED_WORDS.split())
+# Commands of Nuke's that do something, or answer: no node has such a class.
+_ACTIONS = (
+    "animation animations autoplace clone_selected connect_viewer declone delete display execute "
+    "exists expression in knob knob_defaults knobs message nodes numvalue plugin_addpath "
+    "plugin_find roll safe_mode script_clear script_open script_save setkey show_dag show_info "
+    "value values"
+)
+_REFUSED = _REFUSED.union(_ACTIONS.split())
+_STACK = ("pop", "dup", "exch", "index")
 # Commands of Nuke's that say something about the script and make no node: kept and written again.
 NOTES = (
     "version", "add_layer", "add_format", "add_view", "define_window_layout",
@@ -107,14 +120,17 @@ def _can_be_braced(word):
     return depth == 0
 
 
+# What Nuke calls a node in a file; a part that was cut out by hand may push what stayed behind.
+_LEFT_BEHIND = re.compile(r"^[ \t]*push \$([NC][0-9a-f]{6,16})\s*$", re.MULTILINE)
 _PARSER = tkinter.Tcl()
 
 
 class Reader:
     """Runs a script against a builder: an object with a method per command of ours.
 
-    The builder has ``node(cls, pairs)``, ``clone(words, pairs)``, ``push(value)``,
-    ``stack(depth)``, ``end_group()``, and ``note(words)`` for commands that make no node.
+    The builder has ``node(cls, pairs)``, ``clone(words, pairs)``, ``push(*values)``,
+    ``stack(depth)``, ``arrange(command, number)`` for what else is done to the stack,
+    ``end_group()``, and ``note(words)`` for commands that make no node.
     """
 
     def __init__(self, builder):
@@ -138,8 +154,9 @@ class Reader:
         commands = {
             "unknown": self._unknown,
             "set": self._set,
-            "push": lambda *words: self._builder.push(words[0] if words else "0"),
-            "stack": lambda *words: self._builder.stack(_depth(words)),
+            "push": lambda *words: self._builder.push(*words or ("0",)),
+            **{name: functools.partial(self._arrange, name) for name in _STACK},
+            "stack": lambda *words: self._builder.stack(_depth("stack", words)),
             "end_group": lambda *words: self._builder.end_group(),
             "clone": self._clone,
             **{name: functools.partial(self._note, name) for name in NOTES},
@@ -147,7 +164,8 @@ class Reader:
         for name, action in commands.items():
             tcl.createcommand(f"{kid}_{name}", self._kept_error(action))
             tcl.call("interp", "alias", kid, name, "", f"{kid}_{name}")
-        tcl.call("interp", "invokehidden", kid, "set", "cut_paste_input", "0")
+        for name in ("cut_paste_input", *_LEFT_BEHIND.findall(text)):
+            tcl.call("interp", "invokehidden", kid, "set", name, "0")
         tcl.call("interp", "limit", kid, "commands", "-value", MOST_COMMANDS)
         tcl.call("interp", "limit", kid, "time", "-seconds", int(time.time()) + MOST_SECONDS)
         try:
@@ -188,17 +206,31 @@ class Reader:
     def _unknown(self, *words):
         name = words[0] if words else ""
         if name.lstrip(":") in self._refused or not _CLASS.match(name):
+            raise ScriptError(f"the command '{name[:40]}' is refused")
+        if len(name) > MOST_OF_A_CLASS:
+            raise ScriptError(f"the class '{name[:40]}…' is longer than {MOST_OF_A_CLASS}")
+        if len(words) == 2:
+            return self._builder.node(name, pairs(name, words[1]))
+        if len(words) == 1 and not any(map(str.isalnum, name)):
+            return ""  # A stray mark, which hands leave behind the last line.
+        if not _BARE_CLASS.match(name):
             raise ScriptError(f"the command '{name}' is refused")
-        if len(words) != 2:
+        if not len(words) % 2:
             raise ScriptError(f"{name} needs one body in braces, not {len(words) - 1} words")
-        return self._builder.node(name, pairs(name, words[1]))
+        return self._builder.node(name, list(zip(words[1::2], words[2::2])))
+
+    def _arrange(self, name, *words):
+        usual = "0" if name == "index" else "1"
+        return self._builder.arrange(name, _depth(name, words or (usual,)))
 
     def _note(self, name, *words):
         return self._builder.note((name, *words))
 
     def _clone(self, *words):
-        if len(words) < 2:
-            raise ScriptError("clone needs the node to clone and a body")
+        if not words:
+            raise ScriptError("clone needs the node to clone")
+        if len(words) == 1:
+            return self._builder.clone(words, [])
         return self._builder.clone(words[:-1], pairs("clone", words[-1]))
 
 
@@ -211,9 +243,14 @@ def _master():
     return _HERE.tcl, _HERE.refused
 
 
-def _depth(words):
-    if len(words) != 1 or not words[0].isdigit():
-        raise ScriptError(f"'stack {' '.join(words)[:40]}' is not understood")
+def is_number(word):
+    """Tell whether a word is a count that a script may hold: up to nine digits."""
+    return _NUMBER.match(word) is not None
+
+
+def _depth(command, words):
+    if len(words) != 1 or not is_number(words[0]):
+        raise ScriptError(f"'{command} {' '.join(words)[:40]}' is not understood")
     return int(words[0])
 
 
@@ -251,15 +288,17 @@ def _parsed(spec, strict):
     words = split(spec)
     if len(words) == 1:  # {20} alone stands for the tab called User
         words.append("User")
-    if len(words) < 2 or not words[0].isdigit():
-        raise ScriptError(f"addUserKnob {{{spec}}} has no number and name")
-    parts, rest = [], words[2:]
+    if len(words) < 2 or not is_number(words[0]):
+        raise ScriptError(f"addUserKnob {{{spec[:40]}}} has no number and name")
+    parts, rest = [], collections.deque(words[2:])
+    if not strict and rest and rest[0][:1].isalpha() and rest[0] not in _OPTIONS:
+        parts.append(("l", rest.popleft()))  # Nuke 4 says the label without its letter.
     while rest:
-        word = rest.pop(0)
+        word = rest.popleft()
         if word[:1] in ("+", "-") and word[1:2].isalpha():
             parts.append(("", word))
         elif word in _OPTIONS and len(rest) >= _OPTIONS[word]:
-            taken = [rest.pop(0) for _ in range(_OPTIONS[word])]
+            taken = [rest.popleft() for _ in range(_OPTIONS[word])]
             parts.append((word, taken[0] if len(taken) == 1 else tuple(taken)))
         elif strict:
             raise ScriptError(f"addUserKnob {words[1]}: what is '{word}'?")

@@ -48,6 +48,7 @@ class Encoder:
         written: Called for every file that is complete, from a background thread.
         metadata: Attributes that every file carries over those of its layer.
         whole: Names of the layers that are pictures and fill their window.
+        compression: How the files are packed, as ``exr.write.write_layer`` has it.
         waiting_bytes: How many bytes of pixels, with what goes along, may wait or be encoded at a
             time.
     """
@@ -60,10 +61,12 @@ class Encoder:
         *,
         metadata: Mapping[str, Any] | None = None,
         whole: Collection[str] = (),
+        compression: str = "zip",
         waiting_bytes: int = WAITING_BYTES,
     ) -> None:
         self._spool, self._job, self._written = spool, job, written
         self._metadata, self._whole = dict(metadata or {}), frozenset(whole)
+        self._compression = compression
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._waiting_bytes = waiting_bytes
         self._held = 0
@@ -108,7 +111,7 @@ class Encoder:
             if rest is None and picture.layer not in self._whole:
                 picture = cropped(picture)
             about = {**self._metadata, "gencomp:layer": picture.layer}
-            write_layer(path, picture, about, rest)
+            write_layer(path, picture, about, rest, self._compression)
             bytes_written, digest = path.stat().st_size, digest_of_file(path)
             self._written(Written(picture.layer, picture.frame, path, bytes_written, digest))
         finally:

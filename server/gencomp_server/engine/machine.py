@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gencomp_protocol.errors import BadKnob, OutOfMemory
 from gencomp_server.contract import Machine
+from gencomp_server.engine.residency import is_out_of_memory
 from gencomp_server.footprint import CPU
 from gencomp_server.weights import Shelf
 
@@ -66,7 +68,9 @@ def probe(device: str, shelf: Shelf | None = None, allowed: Sequence[str] = ()) 
         allowed: Licence classes that may be used.
 
     Raises:
-        RuntimeError: The device cannot be had.
+        BadKnob: The machine has no such device.
+        OutOfMemory: Others have all its memory.
+        RuntimeError: The device fails.
     """
     found = _processor() if device == CPU else _accelerator(device)
     return found if shelf is None else with_weights(found, shelf, allowed)
@@ -116,7 +120,43 @@ def _processor_teraflops() -> float:
 def _accelerator(device: str) -> Machine:
     import torch
 
+    check_device(device)
     place = torch.device(device)
+    try:
+        return _looked_at(place, device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    raise OutOfMemory(
+        f"The device {device} has not even the memory to start on: other programs have it.",
+        hint="Close what uses it (nvidia-smi lists them), then send the job again.",
+    )
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that the machine does not have.
+
+    Raises:
+        BadKnob: There is none of that number, or no GPU at all; names those there are.
+    """
+    if device == CPU:
+        return
+    import torch
+
+    count, index = torch.cuda.device_count(), torch.device(device).index or 0
+    if index < count:
+        return
+    found = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(count))
+    raise BadKnob(
+        f"Setting 'device' is {device}, but this machine has "
+        + (f"only {found}." if count else "no GPU that PyTorch can use."),
+        hint=f"Set it to {'one of these' if count else 'cpu'}, and start the server again.",
+    )
+
+
+def _looked_at(place: torch.device, device: str) -> Machine:
+    import torch
+
     free, total = torch.cuda.mem_get_info(place)
     name = str(torch.cuda.get_device_name(place))
     known = [rate for word, rate in _SUSTAINED.items() if word in name]

@@ -42,6 +42,8 @@ def provenance(
     }
     if backbone is not None:
         found["gencomp:backbone"] = backbone["name"]
+        found["gencomp:backbone_identity"] = backbone["identity"]
+        found["gencomp:steps"] = backbone["steps"]
         found["gencomp:licence"] = _licence(backbone)
         if backbone["untrained"]:
             found["gencomp:untrained"] = "a test of the pipeline; its pictures mean nothing"

@@ -477,7 +477,10 @@ def is_out_of_memory(error: BaseException) -> bool:
     named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
     words = str(error)
     return isinstance(error, RuntimeError) and (
-        named or "CUBLAS_STATUS_ALLOC_FAILED" in words or "can't allocate memory" in words
+        named
+        or "CUBLAS_STATUS_ALLOC_FAILED" in words
+        or "CUDA error: out of memory" in words
+        or "can't allocate memory" in words
     )
 
 

@@ -91,7 +91,11 @@ def serve(
     configure(log_level)
     limit_library()
     mailbox = Mailbox(connection)
-    machine = machines.probe(device)
+    try:
+        machine = machines.probe(device)
+    except GencompError as error:
+        mailbox.say({"is": "unfit", "error": error.to_wire()})
+        return
     runner = Runner(
         load_registry(registry),
         machine,
@@ -339,7 +343,10 @@ class Runner:
         about = self._describe_backbone(system, ctx.backbone, params)
         metadata = provenance(system, request, params, about)
         whole = {spec.name for spec in specs.values() if spec.whole}
-        encoder = Encoder(self._spool, job, written, metadata=metadata, whole=whole)
+        packed = getattr(params, "compression", "zip")  # A system of a test may lack the knob.
+        encoder = Encoder(
+            self._spool, job, written, metadata=metadata, whole=whole, compression=packed
+        )
         carried = carried_inputs(system, request, params)
         shot = SpoolShot(request, shelf)
         try:

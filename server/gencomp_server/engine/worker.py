@@ -9,6 +9,7 @@ registry of systems, so that nothing heavy is imported on this side; the other s
                      {"do": "cancel", "job": id}
                      {"do": "stop"}
     from the worker  {"is": "ready", "machine": {…}}
+                     {"is": "unfit", "error": {…}}: it cannot run on its device, and leaves
                      {"is": "started", "job": id}
                      {"is": "progress", "job": id, "stage": name, "step": i, "total": n}
                      {"is": "warning", "job": id, "sentence": text}

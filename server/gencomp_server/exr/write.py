@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writing a delivered picture: one EXR per layer and frame, whole or not there at all.
 
-ZIP, half or float exactly as the samples are (a NaN keeps its bits, -0.0 its sign), plain channel
-names, the plate's windows, pixel aspect, timecode and metadata. Nothing in the file names a path or
-a person. What an input's file holds besides R, G and B may go along (:class:`MappedRest`): in the
-same part where the windows agree, further parts after the source's own order.
+Packed without loss (ZIP unless told otherwise), half or float exactly as the samples are (a NaN
+keeps its bits, -0.0 its sign), plain channel names, the plate's windows, pixel aspect, timecode and
+metadata. Nothing in the file names a path or a person. What an input's file holds besides R, G and
+B may go along (:class:`MappedRest`): in the same part where the windows agree, further parts after
+the source's own order.
 
 The OpenEXR library only ever writes here (``docs/decisions/0017-openexr-writes.md``); what was sent
 is opened by the decoder process alone.
@@ -36,6 +37,11 @@ _SHARED = ("timeCode", "chromaticities")
 _OWN_PART, _OTHER_PART = "rgba", "other"
 # Whole numbers of the size of a sample: a copy of floating-point samples might quieten a NaN.
 _BITS = {"float16": np.uint16, "float32": np.uint32, "uint32": np.uint32}
+_PACKED = {
+    "zip": OpenEXR.ZIP_COMPRESSION,
+    "zips": OpenEXR.ZIPS_COMPRESSION,
+    "piz": OpenEXR.PIZ_COMPRESSION,
+}
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
 
 
@@ -61,6 +67,7 @@ def write_layer(
     picture: LayerFrame,
     metadata: Mapping[str, Any] | None = None,
     rest: MappedRest | None = None,
+    compression: str = "zip",
 ) -> None:
     """Write one picture as EXR, beside its place, then give it its name.
 
@@ -69,6 +76,7 @@ def write_layer(
         picture: What to write; its pixels are [H,W,C] float16 or float32, over its data window.
         metadata: Further attributes, over those of the picture: plain str, int, float and tuples.
         rest: What goes along from an input's file; a channel that the picture has itself does not.
+        compression: ``zip``, ``zips`` or ``piz``: none of them loses a bit.
 
     Raises:
         DiskFull: There is no room for it.
@@ -78,7 +86,7 @@ def write_layer(
     parts = [own] if rest is None else with_rest(own, rest)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
     try:
-        write_parts(beside, parts, picture.display_window, picture.pixel_aspect)
+        write_parts(beside, parts, picture.display_window, picture.pixel_aspect, compression)
         _sync(beside)
         os.replace(beside, path)
     except OSError as error:
@@ -89,7 +97,11 @@ def write_layer(
 
 
 def write_parts(
-    path: Path, parts: Sequence[Part], display_window: Box, pixel_aspect: float
+    path: Path,
+    parts: Sequence[Part],
+    display_window: Box,
+    pixel_aspect: float,
+    compression: str = "zip",
 ) -> None:
     """Write a whole file, on the thread that calls; the interpreter is free meanwhile.
 
@@ -98,11 +110,12 @@ def write_parts(
         parts: At least one; each has at least one channel.
         display_window: The picture's frame, the same for all parts.
         pixel_aspect: Width over height of one pixel, the same for all parts.
+        compression: ``zip``, ``zips`` or ``piz``, the same for all parts.
 
     Raises:
         OSError: It cannot be written; the words are the library's, without the path.
     """
-    made = [_library_part(part, display_window, pixel_aspect) for part in parts]
+    made = [_library_part(part, display_window, pixel_aspect, compression) for part in parts]
     try:
         OpenEXR.File(made).write(str(path))
     except RuntimeError as error:
@@ -112,7 +125,7 @@ def write_parts(
         raise OSError(f"The file '{path.name}' ends before its last chunk does.")
 
 
-def _library_part(part: Part, display_window: Box, pixel_aspect: float) -> Any:
+def _library_part(part: Part, display_window: Box, pixel_aspect: float, compression: str) -> Any:
     """Return a part for the library: its metadata, over which what the file needs has precedence.
 
     The library writes into what it is given, and reads samples as if they lay without gaps.
@@ -120,7 +133,7 @@ def _library_part(part: Part, display_window: Box, pixel_aspect: float) -> Any:
     header = {
         **library_values(part.metadata),
         "type": OpenEXR.scanlineimage,
-        "compression": OpenEXR.ZIP_COMPRESSION,
+        "compression": _PACKED[compression],
         "lineOrder": OpenEXR.INCREASING_Y,
         "dataWindow": _corners(part.data_window),
         "displayWindow": _corners(display_window),

@@ -229,7 +229,8 @@ def inverted_sentence(shares: Sequence[float]) -> str:
         return ""
     return (
         f"Input 'effect_mask' covers more than {INVERTED_SHARE * 100:.0f} % of the picture on most "
-        "of its frames, as an inverted matte would; if it is one, invert it."
+        "of its frames, as an inverted matte would; if it is one, switch on 'invert' beside its "
+        "channel on the node, or invert the files."
     )
 
 

@@ -81,7 +81,10 @@ def check_trimask(
         BadMatte: Nothing is asked for.
     """
     if not (trimask != classes.KEEP).any():
-        cure = "Cut back keep, or invert it if it is inverted."
+        cure = (
+            "Cut back keep; if it is inverted, switch on 'invert' beside its channel on the node, "
+            "or invert the files."
+        )
         if not marked.frames:
             words = "Input 'keep' covers the whole picture on every frame"
         elif KEEP in shot.names:

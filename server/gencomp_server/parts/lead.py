@@ -47,6 +47,22 @@ def format_of(shot: Shot) -> Format:
     return Format(window.width, window.height, header.pixel_aspect)
 
 
+def report_size(ctx: Context, size: tuple[int, int], plate: Format) -> None:
+    """Report at which size the model works, as numbers and in words.
+
+    Args:
+        ctx: The run's context.
+        size: The model's width and height in pixels.
+        plate: Format of the plate.
+    """
+    ctx.report("model_size", list(size))
+    ctx.report(
+        "worked_at",
+        f"The model worked at {size[0]}x{size[1]}, the plate has {plate}: what it saw was fitted "
+        "to that and what it made brought back to the plate's pixels, nothing cropped or padded.",
+    )
+
+
 def composite(shot: Shot, n: int) -> tuple[NDArray[Any], PictureHeader]:
     """Return the picture's own samples over its data window; fg over bg in bg's type.
 

@@ -25,6 +25,7 @@ from gencomp_server.parts.windows import job_windows
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gencomp_protocol.frames import Format
     from gencomp_protocol.request import Request
     from gencomp_server.backbones import BackboneSpec
     from gencomp_server.contract import Context
@@ -47,6 +48,16 @@ def report_sources(request: Request, passes: Sequence[Pass], ctx: Context) -> No
     for name in [*drawn, *([TRIMASK] if request.input(TRIMASK) is not None else [])]:
         if name not in read:
             ctx.warn(f"Input '{name}' is not used: the video model makes nothing from it.")
+
+
+def report_solved_size(size: tuple[int, int], plate: Format, ctx: Context) -> None:
+    """Report at which size (width, height) alpha is solved, as numbers and in words."""
+    ctx.report("solved_size", list(size))
+    ctx.report(
+        "solved_at",
+        f"Alpha was solved at {size[0]}x{size[1]}, the plate has {plate}: layers are made at the "
+        "plate's pixels, along its own edges.",
+    )
 
 
 def warn_of_idle_seeds(request: Request, passes: Sequence[Pass], seeds: str, ctx: Context) -> None:

@@ -33,7 +33,7 @@ from gencomp_server.parts import denoising
 from gencomp_server.parts.fit import to_model_frame
 from gencomp_server.parts.generated import Generated, floor_of
 from gencomp_server.parts.latents import backbone_of
-from gencomp_server.parts.lead import format_of
+from gencomp_server.parts.lead import format_of, report_size
 from gencomp_server.parts.passes import ask, ask_as_drawn, side_by_side
 from gencomp_server.parts.pictures import coverage_of, linear, to_model_range
 from gencomp_server.parts.remarks import report_model
@@ -101,7 +101,7 @@ def generate(
     seen = ctx.stage("model_scene", bring_to_model, drawn, size=size, exposure=asking.exposure)
     identity, null = backbone.identity, None if asking.guidance == 1 else ""
     text = ctx.stage("text", denoising.embed, backbone=identity, prompt=asking.prompt, null=null)
-    ctx.report("model_size", list(size))
+    report_size(ctx, size, format_of(shot))
     windows = job_windows(spec, count)
     forwards = count_forwards(len(passes), windows, asking.steps, asking.guidance)
     report_model(spec, passes, count, forwards, text.cut, ctx)

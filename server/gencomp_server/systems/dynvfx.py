@@ -544,9 +544,11 @@ def _say_what_runs(
     shot: Shot, params: Params, ctx: Context, how: str, size: tuple[int, int]
 ) -> None:
     """Report what was understood, and warn of what an artist may not expect."""
+    from gencomp_server.parts import lead
+
     for name in ("instruction", "prompt", "source_prompt", "source_objects", "target_object"):
         ctx.report(name, getattr(params, name))
-    ctx.report("model_size", list(size))
+    lead.report_size(ctx, size, lead.format_of(shot))
     ctx.report("change_from", how)
     ctx.report("keep_rates", list(_keep(params)))
     backbone, frames = _backbone(ctx), len(shot.frames)

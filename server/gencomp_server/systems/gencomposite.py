@@ -493,12 +493,15 @@ def _say_what_runs(
     steps: Sequence[Step],
 ) -> None:
     """Report what was understood, and warn of what an artist may not expect."""
+    from gencomp_server.parts import lead
     from gencomp_server.parts.steps import described
     from gencomp_server.parts.windows import count_forwards
 
     spec = _backbone(ctx).spec
     windows = windows_of([span for step in steps for span in step.spans], spec)
     ctx.report("task", task)
+    if steps:
+        lead.report_size(ctx, steps[0].size, lead.format_of(shot.only(BG)))
     ctx.report("windows", len(windows))
     ctx.report("forwards", count_forwards(1, windows, steps_of(params), _guidance(params)))
     told = {one.name: one for one in steps}

@@ -469,6 +469,7 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
 
     edge, register, exposure = params.model_long_edge, params.register_clean_plate, params.exposure
     scene = ctx.stage("scene", solving.bring_in, shot.only(PLATE, *mattes), long_edge=edge)
+    remarks.report_solved_size(scene.size, lead.format_of(shot), ctx)
     found = behind.behind_of(shot, scene, made.get(""), ctx, register=register, exposure=exposure)
     if found.gathered is not None:
         remarks.report_clean_plate(found.gathered, ctx)

@@ -455,9 +455,11 @@ def _say_what_runs(
     size: tuple[int, int],
 ) -> None:
     """Report what was understood, and warn of what an artist may not expect."""
+    from gencomp_server.parts import lead
+
     ctx.report("caption", words[0])
     ctx.report("guidance_pulls_away_from", words[1])
-    ctx.report("model_size", list(size))
+    lead.report_size(ctx, size, lead.format_of(shot))
     ctx.report("mask_frames", marked.mode)
     ctx.report("annotated_frames", spell_frames(marked.frames))
     ctx.report("unknown_frames", spell_frames(unmasked_frames(shot.request, marked)))

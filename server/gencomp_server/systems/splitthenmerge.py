@@ -385,6 +385,7 @@ def _backbone(ctx: Context) -> Backbone:
 
 def _say_what_runs(shot: Shot, params: Params, ctx: Context, size: tuple[int, int]) -> None:
     """Report what was understood, and warn of what an artist may not expect."""
+    from gencomp_server.parts import lead
     from gencomp_server.parts.windows import count_forwards, job_windows
 
     spans = job_windows(_backbone(ctx).spec, len(shot.frames))
@@ -392,7 +393,7 @@ def _say_what_runs(shot: Shot, params: Params, ctx: Context, size: tuple[int, in
     ctx.report("caption", prompt)
     ctx.report("guidance", guidance)
     ctx.report("guidance_pulls_away_from", None if guidance == 1 else away)
-    ctx.report("model_size", list(size))
+    lead.report_size(ctx, size, lead.format_of(shot.only(BG)))
     ctx.report("subject_from", FG_MATTE if FG_MATTE in shot.names else "alpha")
     ctx.report("windows", len(spans))
     ctx.report("forwards", count_forwards(1, spans, steps_of(params), guidance))

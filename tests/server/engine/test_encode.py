@@ -56,7 +56,7 @@ def test_who_is_faster_than_the_encoder_is_held_back(spool, monkeypatch):
     gate, inside, peak = threading.Semaphore(0), [], []
     one_bytes = layer(1).pixels.nbytes
 
-    def slow(path, picture, metadata, rest):
+    def slow(path, picture, metadata, rest, compression):
         inside.append(picture.frame)
         peak.append(len(inside))
         gate.acquire()
@@ -96,7 +96,7 @@ def test_a_layer_larger_than_the_budget_goes_through_alone(spool):
 def test_what_goes_along_counts_as_waiting(spool, monkeypatch):
     gate = threading.Semaphore(0)
 
-    def slow(path, picture, metadata, rest):
+    def slow(path, picture, metadata, rest, compression):
         gate.acquire()
         path.write_bytes(b"x")
 
@@ -117,7 +117,7 @@ def test_what_goes_along_counts_as_waiting(spool, monkeypatch):
 
 
 def test_a_failed_layer_fails_the_job(spool, monkeypatch):
-    def full(path, picture, metadata, rest):
+    def full(path, picture, metadata, rest, compression):
         raise DiskFull("The disk is full.")
 
     monkeypatch.setattr(encode, "write_layer", full)

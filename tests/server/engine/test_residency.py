@@ -269,7 +269,11 @@ def test_a_device_without_memory_is_told_with_where_and_the_cure(
     with pytest.raises(OutOfMemory, match=words) as failure:
         use(lent, stage)
     assert failure.value.details == {"stage": stage, "knob": knob}
-    assert failure.value.hint
+    hints = {
+        "backbone": "Choose a smaller model with the knob 'backbone'.",
+        "model_size": "Lower the knob 'model_size'; what is finished is kept.",
+    }
+    assert failure.value.hint == hints[knob]
     assert failure.value.__context__ is None
 
 

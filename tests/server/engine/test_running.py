@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from gencomp_protocol.codec import request_to_plain
+from gencomp_protocol.errors import BadKnob
 from gencomp_protocol.frames import Format
 from gencomp_protocol.layers import LayerSpec
-from gencomp_server.backbones import ModelParams, choose, model_size
+from gencomp_server.backbones import choose, model_size
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     LayerFrame,
@@ -24,13 +25,14 @@ from gencomp_server.contract import (
 from gencomp_server.cost import estimate
 from gencomp_server.engine.residency import Residency
 from gencomp_server.engine.running import Runner, with_formats
+from gencomp_server.finishing import COMPRESSIONS, FinishParams
 from gencomp_server.segmenting import Segmenter
 
 RGB = ("R", "G", "B")
 
 
 @dataclass(frozen=True)
-class Params(ModelParams):
+class Params(FinishParams):
     """The knobs of every system with a backbone."""
 
 
@@ -167,7 +169,7 @@ def test_the_backbone_that_the_plan_names_is_lent_and_is_in_the_manifest(bench):
 
 
 def test_the_files_say_which_backbone_made_them_and_that_it_was_untrained(bench):
-    bench.run("j1", backbone="tiny", quality="draft")
+    manifest = bench.run("j1", backbone="tiny", quality="draft", seed=7)["manifest"]
     file = oiio.ImageInput.open(str(bench.job.spool.layer("j1", "made", 1001)))
     assert np.array(file.read_image("half")).max() == 0.5
     spec = file.spec()
@@ -175,6 +177,20 @@ def test_the_files_say_which_backbone_made_them_and_that_it_was_untrained(bench)
     assert spec.get_string_attribute("gencomp:licence") == "none: made by the program"
     assert "pictures mean nothing" in spec.get_string_attribute("gencomp:untrained")
     assert spec.get_string_attribute("gencomp:quality") == "draft"
+    identity = manifest["backbone"]["identity"]
+    assert len(identity) == 32
+    assert spec.get_string_attribute("gencomp:backbone_identity") == identity
+    steps_and_seed = [spec.get_int_attribute(f"gencomp:{name}") for name in ("steps", "seed")]
+    assert steps_and_seed == [10, 7]
+    file.close()
+
+
+def test_files_of_another_seed_and_more_steps_say_so(bench):
+    bench.run("j1", backbone="tiny", seed=8, steps=25)
+    file = oiio.ImageInput.open(str(bench.job.spool.layer("j1", "made", 1001)))
+    spec = file.spec()
+    steps_and_seed = [spec.get_int_attribute(f"gencomp:{name}") for name in ("steps", "seed")]
+    assert steps_and_seed == [25, 8]
     file.close()
 
 
@@ -324,3 +340,17 @@ def test_what_was_read_of_a_pictures_size_counts_over_what_a_client_said(tiny_jo
     pictures = {entry.name: {1001: Picture} for entry in told}
     known = with_formats(replace(plain, inputs=told), pictures)
     assert known.input("plate").format == Format(4, 2, 2.0)
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_files_are_packed_as_the_knob_says_and_the_manifest_names_it(bench, compression):
+    manifest = bench.run("j1", backbone="tiny", compression=compression)["manifest"]
+    spec = oiio.ImageInput.open(str(bench.job.spool.layer("j1", "made", 1001))).spec()
+    assert spec.get_string_attribute("compression") == compression
+    assert manifest["knobs"]["compression"] == compression
+
+
+@pytest.mark.parametrize("lossy", ["dwaa", "dwab", "b44"])
+def test_a_compression_that_loses_bits_is_refused_with_those_that_lose_none(lossy):
+    with pytest.raises(BadKnob, match=f"'compression' cannot be '{lossy}'.*zip, zips, piz"):
+        parse_params(FinishParams, {"compression": lossy})

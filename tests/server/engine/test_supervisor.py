@@ -179,3 +179,86 @@ def test_at_the_end_an_idle_worker_is_stopped_and_a_busy_one_cut_off(ready, work
 )
 def test_how_a_process_ended_is_spelt(code, words):
     assert spell_exit(code) == words
+
+
+@pytest.fixture
+def resting(worker, clock):
+    """A supervisor whose worker may idle for 300 s, ready since 0 s."""
+    made = Supervisor(worker, request_to_plain, clock=clock, release_after_s=300.0)
+    made.start()
+    worker.theirs.send({"is": "ready", "machine": {"device": "cuda:0"}})
+    made.read()
+    return made
+
+
+def test_a_worker_without_a_job_for_so_long_leaves_and_is_not_started_again(resting, worker, clock):
+    clock.now = 299.9
+    resting.rest_if_idle()
+    assert (resting.state, worker.theirs.poll()) == ("ready", False)
+    clock.now = 300.0
+    resting.rest_if_idle()
+    assert worker.theirs.recv() == {"do": "stop"}
+    worker.die(0)
+    assert resting.read() == []
+    assert (resting.state, worker.starts, resting.connection) == ("resting", 1, None)
+    assert resting.machine == {"device": "cuda:0"}
+
+
+def test_the_time_counts_from_the_end_of_the_last_job(resting, worker, clock):
+    clock.now = 200.0
+    resting.run(JOB)
+    clock.now = 1000.0
+    resting.rest_if_idle()
+    assert resting.state == "busy"
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}})
+    resting.read()
+    clock.now = 1299.0
+    resting.rest_if_idle()
+    assert resting.state == "ready"
+    clock.now = 1300.0
+    resting.rest_if_idle()
+    assert resting.state == "resting"
+
+
+def test_a_worker_that_rests_is_started_by_the_next_job_and_only_once_it_is_gone(
+    resting, worker, clock
+):
+    clock.now = 300.0
+    resting.rest_if_idle()
+    resting.wake()
+    assert worker.starts == 1
+    worker.die(0)
+    resting.read()
+    resting.wake()
+    assert (resting.state, worker.starts) == ("starting", 2)
+
+
+def test_a_worker_that_will_not_leave_is_killed(resting, worker, clock):
+    clock.now = 300.0
+    resting.rest_if_idle()
+    clock.now = 304.9
+    resting.rest_if_idle()
+    assert worker.ended == []
+    clock.now = 305.0
+    resting.rest_if_idle()
+    assert (worker.ended, resting.state, resting.connection) == (["kill"], "resting", None)
+
+
+def test_without_a_time_a_worker_keeps_what_it_has(ready, worker, clock):
+    clock.now = 1e9
+    ready.rest_if_idle()
+    assert (ready.state, worker.theirs.poll()) == ("ready", False)
+
+
+def test_a_device_that_cannot_be_had_is_kept_as_a_fault_until_a_worker_is_ready(supervisor, worker):
+    words = {"code": "bad-knob", "message": "No such device.", "hint": "", "details": {}}
+    worker.theirs.send({"is": "unfit", "error": words})
+    worker.die(0)
+    supervisor.read()
+    assert (supervisor.state, worker.starts) == ("lost", 1)
+    assert supervisor.fault.message == "No such device."
+    supervisor.wake()
+    assert (supervisor.state, worker.starts) == ("starting", 2)
+    worker.theirs.send({"is": "ready"})
+    supervisor.read()
+    assert (supervisor.state, supervisor.fault) == ("ready", None)

@@ -19,6 +19,7 @@ from gencomp_server.contract import LayerFrame
 from gencomp_server.exr.header import parse_exr
 from gencomp_server.exr.read import Plane
 from gencomp_server.exr.write import Part, write_layer, write_parts
+from gencomp_server.finishing import COMPRESSIONS
 
 WINDOW = Box(0, 0, 3, 1)
 BITS = {"float16": np.uint16, "float32": np.uint32, "uint32": np.uint32}
@@ -153,6 +154,23 @@ def test_the_file_is_zip_with_plain_names_and_provenance(tmp_path):
     assert spec.get_string_attribute("compression") == "zip"
     assert spec.channelnames == ("R", "G", "B", "A")
     assert spec.get_string_attribute("gencomp:system") == "omnimatte"
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("kind", ["float16", "float32"])
+def test_however_it_is_packed_every_bit_comes_back(decode, tmp_path, compression, kind):
+    rng = np.random.default_rng(7)
+    pixels = rng.normal(size=(40, 33, 4)).astype(kind)
+    pixels[0, 0] = (-0.0, 65504.0, 6e-8, -1.5)
+    pixels[10:30] = 0.0
+    box = Box(0, 0, 32, 39)
+    path = tmp_path / "boy.1001.exr"
+    picture = layer(pixels, data_window=box, display_window=box)
+    write_layer(path, picture, compression=compression)
+    spec = oiio.ImageInput.open(str(path)).spec()
+    assert spec.get_string_attribute("compression") == compression
+    found, _ = decode(path.read_bytes())
+    assert found.tobytes() == pixels.tobytes()
 
 
 def test_a_layer_of_one_channel_is_written_as_alpha(decode, tmp_path):

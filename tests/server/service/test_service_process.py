@@ -8,12 +8,15 @@ import stat
 import subprocess
 import sys
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
 from gencomp_protocol.client import Sent, StateChanged, request_key
-from gencomp_protocol.errors import GencompError, ServerUnreachable
+from gencomp_protocol.errors import BadKnob, GencompError, ServerUnreachable
 from gencomp_protocol.frames import FrameRange
 
 ROOT = Path(__file__).parents[3]
@@ -192,6 +195,74 @@ def test_a_finished_job_can_be_fetched_after_a_kill(process, shot, tmp_path):
 def test_a_server_without_clients_leaves_after_idling(process):
     server = process(idle_exit_s=0.2).start()
     assert server.process.wait(60) == 0
+
+
+def workers_of(server):
+    """Return the process that a server's jobs run in, and those that it has started."""
+    found = []
+    for one in psutil.Process(server.process.pid).children():
+        with suppress(psutil.NoSuchProcess):  # It leaves meanwhile.
+            if "spawn_main" in " ".join(one.cmdline()):
+                found += [one, *one.children(recursive=True)]
+    return found
+
+
+def state_of(server):
+    """Return what a client that comes now is told of the worker."""
+    with server.client() as client:
+        return client.connect().worker
+
+
+def test_a_server_without_a_job_gives_its_workers_memory_back_while_its_client_stays(
+    process, make_shot, wait_until
+):
+    server = process(release_after_s=0.2).start()
+    with server.client() as client:
+        first, second = make_shot("first"), make_shot("second")
+        assert first.run(client)[0].state == "done"
+        wait_until(lambda: state_of(server) == "resting")
+        wait_until(lambda: workers_of(server) == [])
+        assert client.check(second.request())["minutes"] == 0.5
+        assert second.run(client)[0].state == "done"
+    said = server.log.read_text()
+    assert "no job for 0.2 s: the worker leaves, its memory with it" in said
+    assert "there is a job: the worker starts again" in said
+
+
+@pytest.mark.slow
+def test_when_a_model_was_used_its_memory_is_returned_and_the_next_job_loads_it_again(
+    process, make_shot, wait_until
+):
+    real = "gencomp_server.systems:REGISTRY"
+    server = process(registry=real, release_after_s=6.0).start()
+    knobs = {"system": "overplusplus", "backbone": "tiny", "steps": 1, "prompt": "smoke"}
+    knobs["model_size"] = "48x32"
+    with server.client() as client:
+        first, second, third = (make_shot(name) for name in ("first", "second", "third"))
+        assert first.run(client, **knobs)[0].state == "done"
+        assert second.run(client, **knobs)[0].state == "done"
+        assert server.log.read_text().count("loading tiny") == 1
+        own = psutil.Process(server.process.pid)
+        held = sum(one.memory_info().rss for one in workers_of(server))
+        wait_until(lambda: workers_of(server) == [])
+        assert held > own.memory_info().rss  # The front has no model, nor what computes one.
+        outcome, _, _ = third.run(client, **knobs)
+        assert outcome.state == "done"
+        assert server.log.read_text().count("loading tiny") == 2
+
+
+@pytest.mark.slow
+def test_a_device_that_the_machine_has_not_is_said_before_any_picture_travels(process, shot):
+    server = process(device="cuda:99").start()
+    with server.client() as client:
+        while client.connect().worker == "starting":
+            time.sleep(0.05)
+        for _ in range(2):  # It looks again for each, and finds the same.
+            with pytest.raises(BadKnob, match="'device' is cuda:99, but this machine has"):
+                shot.run(client)
+        assert client.jobs() == []
+    assert server.process.poll() is None
+    server.kill()  # Else it waits for the worker that looks again.
 
 
 @pytest.mark.parametrize("after", [1, 5, 9])

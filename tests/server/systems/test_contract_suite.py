@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 
 from gencomp_protocol.errors import BadKnob, MissingInput
+from gencomp_protocol.frames import Box
 from gencomp_protocol.request import Request
 from gencomp_server.backbones import AUTO, SPECS, TINY
+from gencomp_server.colour.modelrange import ModelRange
+from gencomp_server.colour.spaces import resolve
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
     NO_BACKBONE,
@@ -19,6 +22,7 @@ from gencomp_server.contract import (
     parse_params,
     schema,
 )
+from gencomp_server.parts.stack import over, stack_error
 from gencomp_server.systems import REGISTRY
 
 WITH_TINY = {
@@ -65,6 +69,10 @@ def job_of(new_job, backbone_of):
 def lay(new_job, backbone_of, system, with_tiny, **shot):
     """Return a job of a system and the knobs that it is run with."""
     job, _ = new_job(system=system.name, **{"objects": 2, "frames": 2, **shot})
+    lead = lead_of(job)
+    for n in job.frames:
+        about = {"smpte:TimeCode": timecode(n), "reel": "A001"}
+        job.add(lead, n, job.sent[lead, n], metadata=about)
     if not with_tiny:
         return job, {}
     job.backbone = backbone_of(system)
@@ -117,6 +125,11 @@ def lead_of(job):
     return "plate" if "plate" in job.entries else "bg"
 
 
+def timecode(frame):
+    """Return 01:02:03:00 for frame 1001, as the standard packs it, and no user bits."""
+    return (0x01020300 + frame - 1001, 0)
+
+
 @RUNS
 def test_when_a_job_runs_then_exactly_the_declared_layers_come_for_exactly_the_frames(
     system, with_tiny, finished
@@ -131,6 +144,29 @@ def test_when_a_job_runs_then_exactly_the_declared_layers_come_for_exactly_the_f
     for picture in made.pictures.values():
         assert picture.pixels.shape == (96, 160, len(picture.channels))
         assert picture.pixels.dtype == np.float16
+
+
+@RUNS
+def test_when_a_job_has_run_then_it_says_in_words_what_size_it_worked_at(
+    system, with_tiny, finished
+):
+    figures = finished(system, with_tiny)[2].ctx.figures
+    if with_tiny:
+        at = "{}x{}".format(*figures["model_size"])
+        assert figures["worked_at"].startswith(f"The model worked at {at}, the plate has 160x96: ")
+    if system.name == "omnimatte":
+        assert figures["solved_at"].startswith("Alpha was solved at 160x96, the plate has 160x96: ")
+    assert with_tiny or system.name == "omnimatte"
+
+
+@RUNS
+def test_when_the_plate_has_a_timecode_then_every_layer_has_that_of_its_frame(
+    system, with_tiny, finished
+):
+    _, _, made = finished(system, with_tiny)
+    for (layer, n), picture in made.pictures.items():
+        assert picture.metadata["smpte:TimeCode"] == timecode(n), (layer, n)
+        assert picture.metadata["reel"] == "A001", (layer, n)
 
 
 @RUNS
@@ -223,3 +259,77 @@ def test_when_an_unknown_input_is_given_then_it_is_refused_by_name(system, new_j
     entries = tuple(job.entries.values())
     with pytest.raises(MissingInput, match="nonsense"):
         check_request(system, Request(system.name, job.frames, entries))
+
+
+# --- light and coverage --------------------------------------------------------------------------
+
+
+@RUNS
+def test_when_layers_come_then_alpha_is_a_coverage_and_over_of_them_is_the_result(
+    system, with_tiny, finished
+):
+    job, _, made = finished(system, with_tiny)
+    for place, picture in made.pictures.items():
+        assert np.isfinite(picture.pixels).all(), place
+        alpha = picture.pixels[..., picture.channels.index("A")]
+        assert 0 <= alpha.min() <= alpha.max() <= 1, place
+    for n in job.frames:
+        plate = job.sent[lead_of(job), n]
+        if ("effect", n) in made.pictures:
+            whole = over(made.layer("effect")[n], plate).astype(plate.dtype)
+            assert whole.tobytes() == made.layer("result")[n][..., :3].tobytes()
+        else:
+            names = [job.entries[one].name[6:] for one in job.entries if one.startswith("matte.")]
+            layers = [made.layer(name)[n] for name in names]
+            found = stack_error(plate, made.layer("background")[n], layers)
+            assert (found.beyond, found.differing) == (0, 0)
+            assert over(made.layer("patch")[n], plate).astype(plate.dtype).tobytes() == (
+                np.ascontiguousarray(made.layer("clean")[n][..., :3]).tobytes()
+            )
+
+
+@pytest.mark.slow
+@RUNS
+def test_when_the_script_works_in_another_space_then_the_same_light_is_delivered_in_that_space(
+    system, with_tiny, job_of
+):
+    colour, delivered = ModelRange(space=resolve("ACEScg")), []
+    for space in ("scene_linear", "ACEScg"):
+        job, knobs = job_of(system, with_tiny, objects=1, frames=1, half=False)
+        job.working_space = space
+        for (name, n), pixels in list(job.sent.items()):
+            if space == "ACEScg" and pixels.shape[2] > 1:
+                pixels = pixels.astype(np.float32)
+                pixels[..., :3] = colour.unseen(np.ascontiguousarray(pixels[..., :3]))
+                job.add(name, n, pixels, cover=job.entries[name].cover)
+        delivered.append(job.run(**knobs))
+    # How a change is shared out among effect and alpha depends on the space; what is seen does not.
+    whole = "result" if ("result", 1001) in delivered[0].pictures else "clean"
+    light, other = (np.array(one.layer(whole)[1001][..., :3]) for one in delivered)
+    off = np.abs(colour.seen(other) - light)
+    assert np.quantile(off, 0.98) <= 0.01 * np.quantile(light, 0.98)
+    assert np.median(np.abs(other - light)) > 10 * np.median(off)  # It is another space.
+
+
+@pytest.mark.slow
+@RUNS
+def test_when_the_plate_has_overscan_then_what_is_delivered_has_its_windows_and_its_rim(
+    system, with_tiny, job_of
+):
+    job, knobs = job_of(system, with_tiny, objects=1, frames=1, clean=False)
+    lead, display, data = lead_of(job), Box(0, 0, 159, 95), Box(-8, -4, 167, 99)
+    wide = np.full((104, 176, 3), 0.125, np.float16)
+    wide[4:100, 8:168] = job.sent[lead, 1001]
+    wide[1, 2] = (-0.5, 60.0, 0.0)
+    job.add(lead, 1001, wide, display_window=display, data_window=data)
+    made = job.run(**knobs)
+    rim = np.ones(wide.shape[:2], bool)
+    rim[4:100, 8:168] = False
+    for layer in system.layers(job.request(**knobs)):
+        picture = made.pictures[layer.name, 1001]
+        assert picture.display_window == display
+        if layer.whole:
+            assert picture.data_window == data
+            assert picture.pixels[..., :3][rim].tobytes() == wide[rim].tobytes(), layer.name
+        else:
+            assert not made.layer(layer.name)[1001][rim].any(), layer.name

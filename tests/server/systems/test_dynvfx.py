@@ -148,6 +148,28 @@ def test_the_effect_over_the_plate_is_the_result(job):
     assert over.tobytes() == np.ascontiguousarray(made.layer("result")[1002][..., :3]).tobytes()
 
 
+def test_when_grain_is_matched_then_new_content_has_it_and_the_plate_its_own(new_job, knowing):
+    rng = np.random.default_rng(1)
+    job, _ = new_job(system="dynvfx", frames=2, objects=1, width=320, height=192)
+    light = np.where(np.arange(320) < 200, 0.2, 12.0)[None, :, None]
+    for n in job.frames:
+        grainy = light * (1 + rng.normal(0, 0.05, (192, 320, 3)))
+        job.add("plate", n, grainy.astype(np.float16))
+    job.backbone = knowing
+    kept, matched = (job.run(**KNOBS, prompt=LEFT, grain=choice) for choice in ("keep", "match"))
+    assert matched.forwards == 0
+    own = matched.layer("effect_matte")[1001][..., 0] == 0
+    assert 0.5 < own.mean() < 0.9
+    result = matched.layer("result")[1001][..., :3]
+    assert result[own].tobytes() == job.sent["plate", 1001][own].tobytes()
+    inside = [
+        one.layer("result")[1001][72:120, 48:112, 0].astype(np.float32) for one in (kept, matched)
+    ]
+    assert inside[0].mean() == pytest.approx(7.9, rel=0.05)
+    assert inside[0].std() < 0.02  # the plate's grain at 0.2 and no more
+    assert inside[1].std() == pytest.approx(0.05 * 7.9, rel=0.1)
+
+
 def test_a_prompt_that_is_the_plate_leaves_the_plate(job):
     made = job.run(prompt="nothing that the model knows of", **KNOBS)
     for n in job.frames:

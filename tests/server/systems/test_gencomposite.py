@@ -94,6 +94,12 @@ def darker_where_asked(composite, layers):
     return composite - 0.5 * (composite + 1) * layers["mask"]
 
 
+def blue_where_asked(composite, layers):
+    """Make one blue of all that the model may change."""
+    blue = composite.new_tensor([-0.6, -0.2, 0.8])[:, None, None]
+    return composite * (1 - layers["mask"]) + blue * layers["mask"]
+
+
 def darker_everywhere(composite, layers):
     """Take half of every code away."""
     return composite - 0.5 * (composite + 1)
@@ -142,6 +148,22 @@ def test_when_layers_are_stacked_then_they_are_the_result_and_so_is_the_effect_a
         assert int(ulp_distance(both.astype(np.float16), result).max()) <= 1
         untouched = made.layer("effect_matte")[n][..., 0] == 0
         assert result[untouched].tobytes() == bg[untouched].tobytes()
+
+
+def test_when_grain_is_matched_then_what_is_generated_around_has_it_and_the_plate_its_own(job_of):
+    rng = np.random.default_rng(1)
+    grainy = (0.2 * (1 + rng.normal(0, 0.05, (192, 320, 3)))).astype(np.float16)
+    job = job_of(1, blue_where_asked, bg=grainy, fg=square(64))
+    knobs = {"steps": 1, "harmonise": 0.0, "inflate": 48.0, "mask_grow": 0}
+    kept, matched = job.run(**knobs), job.run(**knobs, grain="match")
+    assert matched.forwards == 0
+    own = matched.layer("effect_matte")[1001][..., 0] == 0
+    assert 0.3 < own.mean() < 0.9
+    assert matched.layer("result")[1001][..., :3][own].tobytes() == grainy[own].tobytes()
+    beside = np.s_[88:136, 210:234, 0]
+    red = [made.layer("result")[1001][beside].astype(np.float32) for made in (kept, matched)]
+    assert red[0].std() < 0.003
+    assert red[1].std() == pytest.approx(0.01, rel=0.1)  # the plate's: a twentieth of 0.2
 
 
 def test_gencompositor_figure_19_the_element_takes_the_light_of_the_scene(job_of):

@@ -423,7 +423,8 @@ def test_when_a_mask_covers_almost_everything_then_it_is_asked_whether_it_is_inv
     said = [one for one in small.run(steps=1).ctx.warnings if "inverted" in one]
     assert said == [
         "Input 'effect_mask' covers more than 90 % of the picture on most of its frames, as an "
-        "inverted matte would; if it is one, invert it."
+        "inverted matte would; if it is one, switch on 'invert' beside its channel on the node, "
+        "or invert the files."
     ]
     small.add("effect_mask", 1001, rectangle((320, 192), 0, 0, 0.8, 1), cover="still")
     assert not any("inverted" in one for one in small.run(steps=1).ctx.warnings)

@@ -242,6 +242,30 @@ def test_the_effect_over_the_background_is_the_result(job):
         assert blue[2] > 2 * blue[0]
 
 
+def test_when_grain_is_matched_then_what_is_generated_has_it_and_the_plate_its_own(
+    new_job, painter
+):
+    rng = np.random.default_rng(1)
+    job, _ = new_job(system="splitthenmerge", frames=1, objects=1, width=320, height=192)
+    grainy = 0.2 * (1 + rng.normal(0, 0.05, (192, 320, 3)))
+    job.add("bg", 1001, grainy.astype(np.float16))
+    fg = np.zeros((192, 320, 4), np.float16)
+    fg[64:128, 64:192] = [0.5, 0.5, 0.5, 1]
+    job.add("fg", 1001, fg)
+    job.backbone = painter(of=OF, paint=subject_in_blue, window=49)
+    kept, matched = run(job), run(job, grain="match")
+    assert matched.forwards == 0
+    own = matched.layer("effect_matte")[1001][..., 0] == 0
+    assert 0.3 < own.mean() < 0.8
+    result = matched.layer("result")[1001][..., :3]
+    assert result[own].tobytes() == job.sent["bg", 1001][own].tobytes()
+    red = [
+        one.layer("result")[1001][80:112, 80:176, 0].astype(np.float32) for one in (kept, matched)
+    ]
+    assert red[0].std() < 0.003
+    assert red[1].std() == pytest.approx(0.01, rel=0.1)  # the plate's: a twentieth of 0.2
+
+
 def test_limit_holds_what_the_model_moves(job):
     limit = np.zeros((96, 160, 1), np.float16)
     limit[:, 80:] = 1

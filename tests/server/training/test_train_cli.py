@@ -75,7 +75,8 @@ def test_the_command_trains_on_clips_of_ones_own_and_goes_on(folder, tmp_path, c
         (["casper", "--procedural", "2", "--backbone", "casper"], "two models"),
         (["splitthenmerge", "--procedural", "2", "--size", "64x64"], "works at 48x32 only"),
         (["casper", "--data", "nowhere"], "no clip for training"),
-        (["casper", "--procedural", "2", "--device", "abacus"], "device 'abacus' cannot be had"),
+        (["casper", "--procedural", "2", "--device", "abacus"], "'device' cannot be 'abacus'"),
+        (["casper", "--procedural", "2", "--device", "cuda:99"], "'cuda:99' cannot be had"),
         (["casper", "--procedural", "2", "--captions", "x.json"], "clips of your own"),
     ],
 )
