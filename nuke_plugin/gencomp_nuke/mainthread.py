@@ -17,7 +17,7 @@ from gencomp_protocol.errors import Cancelled
 log = logging.getLogger(__name__)
 
 _WAIT_S = 0.1
-_SLICE_S = 0.01  # A fifth of what an artist feels; rendering or garbage may come on top.
+_SLICE_S = 0.02  # Half of what an artist begins to feel.
 
 
 class MainThread:
