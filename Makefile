@@ -4,6 +4,9 @@
 # make icons  the icons of the gizmos, drawn by a script
 # make docs   the documentation as a site in build/docs; a broken link ends it
 # make nuke-bundle  what a TD unpacks for Nuke, packages for every Nuke and help included: dist/*.zip
+# make faults  every fault of the table brought about: docs/td/reliability.md; about an hour
+# make fuzz  bytes of any kind at the codec and at the picture reader, by Atheris; SECONDS=60 each
+# make server-bundle  what a TD installs a server from without a network: dist/*.tar
 # make check  lint, types, import contracts and the tests: what a change has to pass
 # TORCH_INDEX=URL takes torch from another index (a CPU or a CUDA build); PYTHON=PATH another 3.11.
 
@@ -17,7 +20,7 @@ export OMP_NUM_THREADS ?= 1
 SHOT := demo/shot
 OUT := demo/out
 
-.PHONY: setup demo icons test test-server test-nuke nuke-bundle try-bundle docs check fix bench clean
+.PHONY: fuzz faults setup demo icons test test-server test-nuke nuke-bundle server-bundle try-bundle docs check fix bench clean
 
 setup: $(VENV)/.installed
 
@@ -46,12 +49,26 @@ test-server: setup
 test-nuke: setup
 	$(BIN)/python tools/nuke_pythons.py
 
+faults: setup
+	$(BIN)/python tools/run_faults.py
+
+# What breaks something is left there as crash-…, timeout-… or oom-…; the corpora grow.
+fuzz: setup
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[fuzz]'
+	mkdir -p build/fuzz
+	cd build/fuzz && ../../$(BIN)/python ../../tools/fuzz_messages.py messages -max_total_time=$(or $(SECONDS),60) -rss_limit_mb=2048
+	cd build/fuzz && ../../$(BIN)/python ../../tools/fuzz_pictures.py pictures -max_total_time=$(or $(SECONDS),60) -timeout=20 -rss_limit_mb=2048
+
 icons: setup
 	$(BIN)/python tools/icons.py
 
 # Any Python 3.9 or newer with pip builds it; the server need not be installed.
 nuke-bundle:
 	$(or $(wildcard $(BIN)/python),$(PYTHON),python3) tools/nuke_bundle.py
+
+# For the Python and the system that build it.
+server-bundle: setup
+	$(BIN)/python tools/server_bundle.py --torch-index "$(TORCH_INDEX)"
 
 try-bundle: setup
 	$(BIN)/python tools/nuke_bundle.py --try

@@ -39,7 +39,9 @@ DOORS = {
         "training/loop.py",
     ),
     "accelerate": ("training/loop.py",),
-    "zmq": ("service.py",),
+    "zmq": ("service.py", "door.py"),
+    "aiohttp": ("web/",),
+    "prometheus_client": ("web/",),
     "rich": ("progress.py", "measure_cli.py"),
     "diffusers": ("models/",),
     "transformers": ("models/",),
@@ -49,6 +51,11 @@ DOORS = {
 ASKING = ("http", "urllib.request", "ftplib", "smtplib", "xmlrpc", "webbrowser", "asyncio")
 ASKING += ("requests", "httpx", "aiohttp", "urllib3", "huggingface_hub")
 MAY_ASK = "server/gencomp_server/assistant.py"
+# Whoever answers others and asks nobody: the page, a process of its own.
+ANSWERS = {
+    "server/gencomp_server/web/serving.py": {"asyncio", "aiohttp.web"},
+    "server/gencomp_server/web_cli.py": {"asyncio"},
+}
 
 
 def loaded_by(statement, names):
@@ -91,6 +98,15 @@ def test_the_front_process_loads_no_model_library_and_no_picture_library(module)
     assert loaded_by(f"import gencomp_server.{module}", HEAVY) == []
 
 
+@pytest.mark.parametrize("module", ["service", "cli"])
+def test_the_server_loads_nothing_of_the_page_that_is_a_process_of_its_own(module):
+    assert loaded_by(f"import gencomp_server.{module}", ("aiohttp", "prometheus_client")) == []
+
+
+def test_the_page_loads_no_model_library_and_no_picture_library():
+    assert loaded_by("import gencomp_server.web.serving", (*HEAVY, "numpy")) == []
+
+
 def test_the_registry_loads_no_model_library_and_no_picture_library():
     assert loaded_by("from gencomp_server.systems import REGISTRY", HEAVY) == []
 
@@ -131,6 +147,7 @@ def test_nothing_but_the_assistant_can_ask_an_address():
         for path in Path(room).rglob("*.py")
         for name in modules_named(path)
         if f"{name}.".startswith(tuple(f"{one}." for one in ASKING))
+        and name not in ANSWERS.get(path.relative_to(ROOT).as_posix(), ())
     }
     assert found == {MAY_ASK}
 

@@ -29,7 +29,7 @@ DOORS: "dict[str, tuple[str, tuple[str, ...]]]" = {
             "troubleshooting",
         ),
     ),
-    "TDs": ("td", ("weights", "performance", "exr-layers", "errors", "protocol")),
+    "TDs": ("td", ("weights", "observe", "performance", "exr-layers", "errors", "protocol")),
     "Developers": ("developer", ("architecture",)),
     "Decisions": ("decisions", ()),
 }

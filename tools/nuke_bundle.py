@@ -3,9 +3,9 @@
 
 ``python tools/nuke_bundle.py`` takes the wheels of pyzmq and msgpack for every Python of Nuke on
 Linux, Windows and macOS through pip, lays them over each other into ``vendor/``, and packs that
-with the project's own files and the pages of its help (``help_pages.py``) into
-``dist/gencomp-nuke-VERSION.zip``. The same sources give the same bytes. ``vendor/`` and ``help/``
-stay in the checkout, which is then an installation itself.
+with the project's own files, the pages of its help (``help_pages.py``), a list of components and
+their licences (``sbom.py``) into ``dist/gencomp-nuke-VERSION.zip``. The same sources give the same
+bytes. ``vendor/`` and ``help/`` stay in the checkout, which is then an installation itself.
 
 What lies in one folder for many interpreters must not collide: a compiled module is told apart by
 its name. ``_zmq.abi3.so`` is called alike on Linux and macOS, so it gets the name of the Python
@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import help_pages  # noqa: E402
+import sbom  # noqa: E402
 
 VENDOR = ROOT / "vendor"
 DIST = ROOT / "dist"
@@ -162,10 +163,11 @@ def build_vendor(wheels: Path, vendor: Path = VENDOR) -> dict[str, Any]:
         Collision: The wheels cannot lie in one folder.
     """
     files: dict[str, bytes] = {}
-    told = []
+    told, said = [], []
     for target in TARGETS:
         for wheel in download(target, wheels):
             unpack(wheel, target, files)
+            said.append(sbom.read_wheel(wheel))
             told.append(
                 {
                     "python": target.python,
@@ -177,6 +179,8 @@ def build_vendor(wheels: Path, vendor: Path = VENDOR) -> dict[str, Any]:
     missing = [t.suffix for t in TARGETS if not any(name.endswith(t.suffix) for name in files)]
     if missing:
         raise Collision(f"Nothing was compiled for {', '.join(missing)}.")
+    files |= sbom.licence_files(said)
+    files[sbom.SBOM] = sbom.spell(sbom.cyclonedx("gencomp-nuke", version(), said))
     shutil.rmtree(vendor, ignore_errors=True)
     for name, body in files.items():
         place = vendor / name

@@ -26,6 +26,7 @@ from gencomp_nuke.wrapping import put_status
 log = logging.getLogger(__name__)
 
 LEAST_FREE_BYTES = 5_000_000_000  # A 2K shot of a hundred frames with its layers.
+_BEHIND_CACHE = 96  # v001/NAME/NAME.1001.exr with a name of 32, and room for a view.
 _SERVER_S = 3.0
 _DOCTOR_S = 60.0  # It imports torch, which takes long from a cold network disk.
 _CURE = "See docs/artist/install-nuke.md."
@@ -181,25 +182,24 @@ def check_packages() -> Finding:
 
 
 def check_settings(environ: "Mapping[str, str]") -> Finding:
-    """Tell every setting with where it comes from."""
+    """Tell every setting with where it comes from, what it stands over, and what locks it."""
     from gencomp_nuke import knobfiles, prefs
     from gencomp_protocol.errors import GencompError
+    from gencomp_protocol.settings import DEFAULT
 
     try:
-        found, sources = prefs.load(environ), prefs.origins(environ)
-        knobfiles.check(found)
+        knobfiles.check(prefs.load(environ))
+        found = prefs.all_settled(environ)
     except GencompError as error:
         return Finding(False, f"settings: {error}")
-    rows = [
-        f"{name} = {getattr(found, name)!r} ({source})"
-        for name, source in sources.items()
-        if source != prefs.DEFAULT
-    ]
-    rest = [
-        f"{name} = {getattr(found, name)!r}"
-        for name, source in sources.items()
-        if source == prefs.DEFAULT
-    ]
+    rows, rest = [], []
+    for name, one in found.items():
+        over = "".join(f", over {given.value!r} of {given.origin}" for given in one.over[::-1])
+        lock = "" if one.lock is None else f", locked by {one.lock}"
+        if one.origin.source == DEFAULT and not lock:
+            rest.append(f"{name} = {one.value!r}")
+        else:
+            rows.append(f"{name} = {one.value!r} ({one.origin}{lock}{over})")
     words = f"settings: {', '.join(rows) or 'none is set'}"
     return Finding(True, f"{words}; by default: {', '.join(rest) or 'none'}.")
 
@@ -234,13 +234,19 @@ def _other_host(file: Path) -> str:
     return found.host if found.is_elsewhere else ""
 
 
-def check_cache(facts: Facts) -> Finding:
+def check_cache(facts: Facts, windows: bool = os.name == "nt") -> Finding:
     """Tell whether the results of a node have a place, and how much room there is."""
     if facts.cache is None:
         return Finding(False, f"results: {facts.wrong}")
+    cure = "Choose another folder on the tab Cache & Server."
+    if windows:
+        rules = importlib.import_module("gencomp_protocol.windowspaths")
+        reason = rules.why_not(str(facts.cache), _BEHIND_CACHE)
+        if reason is not None:
+            sentence = f"results: {facts.cache} is no path for Windows: {reason}. {cure}"
+            return Finding(False, sentence)
     place = _nearest(facts.cache)
     if not os.access(place, os.W_OK):
-        cure = "Choose another folder on the tab Cache & Server."
         return Finding(False, f"results: {place} cannot be written. {cure}")
     free = shutil.disk_usage(place).free
     words = f"results: {facts.cache}, {free / 1e9:.0f} GB free"
@@ -265,7 +271,7 @@ def check_server(environ: "Mapping[str, str]", address: str = "") -> Finding:
         found = serverstart.find_again(address, environ)
         if found is None:
             return _would_start(prefs.load(environ))
-        with Client(found.address, found.secret, timeout_s=_SERVER_S) as client:
+        with Client(found.address, found.secret, timeout_s=_SERVER_S, keys=found.keys) as client:
             welcome = client.connect()
     except ServerUnreachable as error:
         if source:
@@ -336,7 +342,7 @@ def check_node(facts: Facts, environ: "Mapping[str, str]", has_server: bool) -> 
         found = serverstart.find_again(facts.address, environ) if has_server else None
         if found is None:
             return ready
-        with Client(found.address, found.secret, timeout_s=_SERVER_S) as client:
+        with Client(found.address, found.secret, timeout_s=_SERVER_S, keys=found.keys) as client:
             client.connect()
             client.check(facts.request)
     except GencompError as error:

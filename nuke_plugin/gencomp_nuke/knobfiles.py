@@ -6,9 +6,10 @@ A file is a map of two tables, by the node's name; ``*`` stands for every node::
     {"defaults": {"*": {"gc_depth": "16 bit half"}, "OverPlusPlus": {"compression": "piz"}},
      "presets": {"OverPlusPlus": {"our dust": {"prompt": "dust in the wind", "guidance": 7}}}}
 
-What comes later wins: ``presets.json`` beside this module, the studio's files, ``knobs.json`` in
-gencomp's folder of this user. ``presetting.py`` puts their values onto nodes. Nothing here knows a
-node.
+What comes later wins: ``presets.json`` beside this module, the tables ``[knobs.SYSTEM]`` of a
+facility's settings files, the studio's files, those tables in the user's ``gencomp.toml``, and
+``knobs.json`` in gencomp's folder of this user. What a settings file locks none of them can set
+otherwise. ``presetting.py`` puts their values onto nodes. Nothing here knows a node.
 """
 
 import difflib
@@ -17,7 +18,7 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,11 +27,21 @@ from typing import Any, Optional
 from gencomp_nuke.prefs import Prefs
 from gencomp_protocol.errors import BadKnob, UnwritableOutput
 from gencomp_protocol.locate import home_folder
+from gencomp_protocol.settings import (
+    EVERY,
+    KNOBS,
+    Given,
+    Key,
+    Layer,
+    Origin,
+    knobs_of,
+    read_layers,
+    systems_named,
+)
 
 SHIPPED = Path(__file__).resolve().parent / "presets.json"
 USERS = "knobs.json"
 GIZMOS = Path(__file__).resolve().parent.parent.parent / "gizmos"
-EVERY = "*"
 _DEFAULTS, _PRESETS = "defaults", "presets"
 # A knob that is added, and one that is set; both as tools/gizmo_lines.py spells them.
 _ADDED = re.compile(r" addUserKnob \{\d+ (\w+)")
@@ -70,23 +81,53 @@ class Shipped:
 
 
 def defaults(kind: str, prefs: Prefs) -> "list[Values]":
-    """Return the defaults of a studio and of a user for a node, the one that wins last.
+    """Return the defaults of a facility and of a user for a node, the one that wins last.
 
     Args:
         kind: The node's name: ``OverPlusPlus``.
         prefs: The settings.
 
     Raises:
-        BadKnob: A file cannot be understood.
+        BadKnob: A file cannot be understood, or sets what an earlier one has locked.
     """
-    found = []
-    for path in _files(prefs):
-        table = _table(path, _DEFAULTS)
-        for name in (EVERY, *_spellings(table, kind)):
-            if name in table:
-                values = _map(table[name], path, f"the defaults of {name}")
-                found.append(Values(_DEFAULTS, values, str(path), name == EVERY))
-    return found
+    system = kind.lower()
+    layers = read_layers(home_folder(os.environ), os.environ)
+    _check_systems(layers)
+    ordered = [layer for layer in layers if not layer.is_users]
+    ordered += [_layer_of(path, system) for path in prefs.studio_files]
+    ordered += [layer for layer in layers if layer.is_users]
+    ordered.append(_layer_of(users_file(), system))
+    knobs_of(system, ordered)  # Nothing sets what is locked.
+    return [
+        Values(_DEFAULTS, {key[2]: given.value}, str(given.origin), key[1] == EVERY)
+        for layer in ordered
+        for name in (EVERY, system)
+        for key, given in layer.values.items()
+        if key[:2] == (KNOBS, name)
+    ]
+
+
+def _layer_of(path: Path, system: str) -> Layer:
+    """Return a file's defaults for a system and for all, in the form of settings."""
+    table = _table(path, _DEFAULTS)
+    values: dict[Key, Given] = {}
+    for name in (EVERY, *_spellings(table, system)):
+        plain = _map(table.get(name, {}), path, f"the defaults of {name}")
+        own = EVERY if name == EVERY else system
+        values.update({(KNOBS, own, k): Given(v, Origin(str(path))) for k, v in plain.items()})
+    return Layer(values, {})
+
+
+def _check_systems(layers: "Sequence[Layer]") -> None:
+    """Refuse settings of knobs of a system that no gizmo here has."""
+    known = sorted(gizmo.stem.lower() for gizmo in GIZMOS.glob("*.gizmo"))
+    for system, origin in systems_named(layers).items():
+        if system not in (*known, EVERY):
+            near = difflib.get_close_matches(system, known, n=1)
+            raise BadKnob(
+                f"There is no system '{system}' ({KNOBS} in {origin}).",
+                hint=f"Did you mean '{near[0]}'?" if near else f"Systems: {', '.join(known)}.",
+            )
 
 
 def presets(kind: str, prefs: Prefs) -> "dict[str, Values]":

@@ -99,7 +99,7 @@ def queue_of(environ: "Mapping[str, str]") -> "tuple[str, ...]":
         server = find_again("", environ)
         if server is None:
             return ()
-        with Client(server.address, server.secret, timeout_s=_SERVER_S) as client:
+        with Client(server.address, server.secret, timeout_s=_SERVER_S, keys=server.keys) as client:
             client.connect()
             jobs = client.jobs()
     except GencompError as error:  # It left since it was found; the next look says so.

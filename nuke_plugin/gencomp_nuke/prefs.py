@@ -1,40 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Settings of one user for the Nuke room: ``nuke.json`` in gencomp's folder, and the environment.
+"""Settings for the Nuke room: a facility's, one user's, and the environment's.
 
-The environment wins over the file, the file over the defaults. A file is a map, such as
-``{"server_command": "/opt/gencomp/bin/gencomp serve", "idle_exit_s": 600}``.
+In this order, each over the one before: the table ``[nuke]`` of the files that ``GENCOMP_CONFIG``
+names, of ``gencomp.toml`` in gencomp's folder of this user, ``nuke.json`` there, the environment.
+``gencomp_protocol.settings`` puts them together and knows what is locked. ``nuke.json`` is a map,
+such as ``{"server_command": "/opt/gencomp/bin/gencomp serve", "idle_exit_s": 600}``.
 """
 
-import difflib
-import json
 import os
 import re
 import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gencomp_protocol.errors import BadKnob
-from gencomp_protocol.locate import home_folder
+from gencomp_protocol.locate import CLIENT_FILE, home_folder
+from gencomp_protocol.settings import (
+    CLIENT,
+    CLIENT_DEFAULTS,
+    DEFAULT,
+    KNOBS,
+    NUKE,
+    NUKE_DEFAULTS,
+    Settled,
+    client_settings,
+    from_environ,
+    knobs_of,
+    nuke_settings,
+    read_client_layer,
+    read_json_layer,
+    read_layers,
+    systems_named,
+)
 
 SETTINGS_FILE = "nuke.json"
-DEFAULT = "default"
 _WORD = re.compile(r'(?:[^\s"]|"[^"]*")+')  # On Windows.
-_VARIABLES = {
-    "server_command": "GENCOMP_SERVER_COMMAND",
-    "gencomp_command": "GENCOMP_COMMAND",
-    "idle_exit_s": "GENCOMP_IDLE_EXIT_S",
-    "unsaved_folder": "GENCOMP_UNSAVED_FOLDER",
-    "cache_template": "GENCOMP_CACHE_TEMPLATE",
-    "path_map": "GENCOMP_PATH_MAP",
-    "farm_roots": "GENCOMP_FARM_ROOTS",
-    "inputs_keep_gb": "GENCOMP_INPUTS_KEEP_GB",
-    "background_nuke": "GENCOMP_BACKGROUND_NUKE",
-    "lock_silence_s": "GENCOMP_LOCK_SILENCE_S",
-    "studio_knobs": "GENCOMP_STUDIO_KNOBS",
-}
-_WHOLE = {"idle_exit_s": "seconds", "inputs_keep_gb": "gigabytes", "lock_silence_s": "seconds"}
 
 
 @dataclass(frozen=True)
@@ -128,25 +129,16 @@ def load(environ: "Mapping[str, str]" = os.environ) -> Prefs:
     """Read the settings.
 
     Raises:
-        BadKnob: The file cannot be understood, or a setting is unknown or cannot be; names where
-            it comes from.
+        BadKnob: A file cannot be understood, a setting is unknown, cannot be, or is locked; names
+            where it comes from.
     """
-    values, sources = _from_file(home_folder(environ) / SETTINGS_FILE), origins(environ)
-    for name, variable in _VARIABLES.items():
-        if environ.get(variable):
-            values[name] = environ[variable]
-    known = {field.name: field for field in fields(Prefs)}
-    for name in values:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"Did you mean '{near[0]}'?" if near else f"Settings are: {', '.join(known)}."
-            raise BadKnob(f"There is no setting '{name}' in {SETTINGS_FILE}.", hint=hint)
-    made = Prefs(**{name: _typed(name, value, sources[name]) for name, value in values.items()})
+    found = settled(environ)
+    made = Prefs(**{name: one.value for name, one in found.items()})
     for name, check in _CHECKS.items():
         try:
             check(made)
         except BadKnob as error:
-            raise BadKnob(f"{name} from {sources[name]}: {error}") from error
+            raise BadKnob(f"{name} from {found[name].origin}: {error}") from error
     return made
 
 
@@ -159,42 +151,47 @@ _CHECKS: "Mapping[str, Callable[[Prefs], object]]" = {
 }
 
 
-def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
-    """Return where each setting comes from: a variable's name, the file, or ``default``.
+def settled(environ: "Mapping[str, str]" = os.environ) -> "dict[str, Settled]":
+    """Return each setting by name, with where it comes from, what it stands over, and its lock.
 
     Raises:
-        BadKnob: The file cannot be understood.
+        BadKnob: As ``load`` does.
     """
-    path = home_folder(environ) / SETTINGS_FILE
-    from_file = _from_file(path)
-    found = {field.name: DEFAULT for field in fields(Prefs)}
-    for name in found:
-        variable = _VARIABLES.get(name, "")
-        if variable and environ.get(variable):
-            found[name] = variable
-        elif name in from_file:
-            found[name] = str(path)
+    home = home_folder(environ)
+    users, later = home / SETTINGS_FILE, []
+    if users.exists():
+        later.append(read_json_layer(users, NUKE))
+    later.append(from_environ([(NUKE, name) for name in NUKE_DEFAULTS], environ))
+    found = nuke_settings(read_layers(home, environ), later)
+    return {key[1]: one for key, one in found.items()}
+
+
+def origins(environ: "Mapping[str, str]" = os.environ) -> "dict[str, str]":
+    """Return where each setting comes from: a file with its line, a variable, or ``default``.
+
+    Raises:
+        BadKnob: As ``load`` does.
+    """
+    return {name: str(one.origin) for name, one in settled(environ).items()}
+
+
+def all_settled(environ: "Mapping[str, str]" = os.environ) -> "dict[str, Settled]":
+    """Return these settings, which server is named, and default values of knobs, by name.
+
+    Of the latter two only what some file or variable says.
+
+    Raises:
+        BadKnob: As ``load`` does.
+    """
+    home = home_folder(environ)
+    layers, users = read_layers(home, environ), home / CLIENT_FILE
+    later = [read_client_layer(users)] if users.exists() else []
+    later.append(from_environ([(CLIENT, name) for name in CLIENT_DEFAULTS], environ))
+    found = settled(environ)
+    for key, one in client_settings(layers, later).items():
+        if one.origin.source != DEFAULT or one.lock is not None:
+            found[".".join(key)] = one
+    for system in systems_named(layers):
+        for name, one in knobs_of(system, layers).items():
+            found[f"{KNOBS}.{system}.{name}"] = one
     return found
-
-
-def _typed(name: str, value: Any, source: str) -> Any:
-    if name not in _WHOLE:
-        return str(value)
-    if not str(value).isdigit():
-        raise BadKnob(
-            f"Setting '{name}' takes a whole number of {_WHOLE[name]}, not {value!r}.",
-            hint=f"It comes from {source}.",
-        )
-    return int(value)
-
-
-def _from_file(path: Path) -> "dict[str, Any]":
-    if not path.exists():
-        return {}
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BadKnob(f"The settings {path} cannot be read ({error}).") from error
-    if not isinstance(plain, dict):
-        raise BadKnob(f"The settings {path} are not a map.")
-    return plain

@@ -19,7 +19,7 @@ from typing import Any, Optional
 
 from gencomp_nuke.prefs import Prefs
 from gencomp_nuke.tool import environment
-from gencomp_protocol import locate, sockets
+from gencomp_protocol import locate, settings, sockets
 from gencomp_protocol.errors import Cancelled, ServerUnreachable
 from gencomp_protocol.locate import ServerFile
 
@@ -97,8 +97,15 @@ def named_by(address: str, environ: "Mapping[str, str]") -> str:
         return "the node"
     if environ.get(locate.SERVER_VARIABLE):
         return locate.SERVER_VARIABLE
-    chosen = locate.home_folder(environ) / locate.CLIENT_FILE
-    return str(chosen) if chosen.exists() else ""
+    if environ.get(locate.KEY_VARIABLE):
+        return locate.KEY_VARIABLE
+    home = locate.home_folder(environ)
+    chosen = home / locate.CLIENT_FILE
+    if chosen.exists():
+        return str(chosen)
+    layers = settings.read_layers(home, environ)
+    server = settings.client_settings(layers)[(settings.CLIENT, "server")]
+    return str(server.origin) if server.value else ""
 
 
 def _running(environ: "Mapping[str, str]") -> "Optional[ServerFile]":
@@ -149,7 +156,8 @@ def _start(
 
 def _spawn(prefs: Prefs, where: Path, environ: "Mapping[str, str]") -> "subprocess.Popen[bytes]":
     child_environ = environment(environ)
-    child_environ["GENCOMP_IDLE_EXIT_S"] = str(prefs.idle_exit_s)
+    if not _is_locked("idle_exit_s", environ):
+        child_environ["GENCOMP_IDLE_EXIT_S"] = str(prefs.idle_exit_s)
     try:
         with open(where, "ab") as lines:
             return subprocess.Popen(
@@ -166,6 +174,12 @@ def _spawn(prefs: Prefs, where: Path, environ: "Mapping[str, str]") -> "subproce
             f"No server runs, and '{prefs.server_command}' cannot be started ({error.strerror}).",
             hint="Name the command in GENCOMP_SERVER_COMMAND, or start 'gencomp serve' by hand.",
         ) from error
+
+
+def _is_locked(name: str, environ: "Mapping[str, str]") -> bool:
+    """Tell whether a settings file locks one of the server's own settings."""
+    layers = settings.read_layers(locate.home_folder(environ), environ)
+    return any((name,) in layer.locks for layer in layers)
 
 
 def _detached() -> "dict[str, Any]":

@@ -65,6 +65,7 @@ def client_for(run: Run, server: ServerFile) -> Client:
         server.secret,
         client=f"gencomp_nuke {__version__}",
         find=lambda: serverstart.find_again(run.address),
+        keys=server.keys,
     )
 
 

@@ -5,6 +5,7 @@ Everything blocks and belongs to the thread that calls it: one :class:`Client` p
 that drops is made again and the job re-attached; layers appear in their folder whole or not at all.
 """
 
+import secrets
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from hashlib import blake2b
@@ -23,6 +24,7 @@ from gencomp_protocol.events import (
     Warned,
 )
 from gencomp_protocol.following import Following, Pictures
+from gencomp_protocol.keys import ClientKeys
 from gencomp_protocol.link import Link
 from gencomp_protocol.locate import ServerFile
 from gencomp_protocol.messages import (
@@ -32,18 +34,27 @@ from gencomp_protocol.messages import (
     Acknowledged,
     Cancel,
     Check,
+    Graph,
+    Health,
+    HealthReport,
     InputPictures,
+    JobGraph,
     JobList,
     JobQuery,
     Jobs,
     PictureEntry,
     Planned,
     Release,
+    Report,
+    Reported,
+    Sheet,
+    SheetPicture,
     Submit,
     Welcome,
 )
 from gencomp_protocol.request import Request
 from gencomp_protocol.transfer import Picture, picture_of
+from gencomp_protocol.whose import account_here, show_and_shot
 
 __all__ = [
     "Client",
@@ -63,6 +74,10 @@ __all__ = [
 
 # The first version of the protocol whose requests name an OpenColorIO config.
 _KNOWS_OCIO = (1, 1)
+# The first whose server says how it is.
+_KNOWS_HEALTH = (1, 2)
+# The first that knows a job's graph and gathers reports.
+_KNOWS_GRAPHS = (1, 2)
 
 
 def request_key(request: Request, pictures: Pictures) -> str:
@@ -98,6 +113,8 @@ class Client:
         credit_bytes: Most bytes of layers that are wanted and not yet here.
         find: Asked for the server's whereabouts each time the link is made again, since a server
             that was started again has another secret and maybe another port.
+        keys: What opens a server that takes clients with keys only; None for one on loopback.
+        account: Whose jobs these are, where no key says so; None takes ``user@host``.
     """
 
     def __init__(
@@ -109,8 +126,11 @@ class Client:
         timeout_s: float = 10.0,
         credit_bytes: int = CREDIT_BYTES,
         find: Optional[Callable[[], Optional[ServerFile]]] = None,
+        keys: Optional[ClientKeys] = None,
+        account: Optional[str] = None,
     ) -> None:
-        self._link = Link(address, secret, client, timeout_s, credit_bytes, find)
+        whose = account_here() if account is None else account
+        self._link = Link(address, secret, client, timeout_s, credit_bytes, find, keys, whose)
 
     def __enter__(self) -> "Client":
         """Return the client itself; :meth:`connect` makes the link."""
@@ -166,6 +186,10 @@ class Client:
         pictures: Pictures,
         key: str,
         kinds: Optional[Mapping[str, str]] = None,
+        *,
+        show: Optional[str] = None,
+        shot: Optional[str] = None,
+        priority: int = 0,
     ) -> str:
         """Hand a job in and return its id; an equal ``key`` gives the same job.
 
@@ -176,23 +200,44 @@ class Client:
             pictures: What will be sent: input name to frame to picture.
             key: Makes submitting idempotent; see :func:`request_key`.
             kinds: ``exr`` or ``image`` (DPX, PNG, TIFF, JPEG) by input name; ``exr`` where absent.
+            show: Production that it belongs to; None takes what ``GENCOMP_SHOW`` names.
+            shot: Shot that it belongs to; None takes what ``GENCOMP_SHOT`` names.
+            priority: -100 to 100; of one's own waiting jobs the highest runs first.
 
         Raises:
             ArtistError: Why the job is refused.
+            QuotaExceeded: The account or the show has as many jobs waiting as may.
         """
         self._check_minor(request)
+        here = show_and_shot()
         inputs = tuple(
             InputPictures(
                 name,
-                tuple(PictureEntry(n, p.bytes, p.digest) for n, p in sorted(frames.items())),
+                tuple(self._entry(n, p) for n, p in sorted(frames.items())),
                 (kinds or {}).get(name, EXR),
             )
             for name, frames in pictures.items()
         )
         answer: Accepted = self._link.ask(
-            Submit(self._link.next_id(), key, request, inputs), Accepted
+            Submit(
+                self._link.next_id(),
+                key,
+                request,
+                inputs,
+                show=here[0] if show is None else show,
+                shot=here[1] if shot is None else shot,
+                priority=priority,
+                nonce=secrets.token_hex(16),
+            ),
+            Accepted,
         )
         return answer.job
+
+    def _entry(self, frame: int, picture: Picture) -> PictureEntry:
+        """Return what is announced of a picture; where it lies to a server that shares storage."""
+        is_told = picture.path.is_absolute() and self._link.shares()
+        where = str(picture.path) if is_told else ""
+        return PictureEntry(frame, picture.bytes, picture.digest, where)
 
     def _check_minor(self, request: Request) -> None:
         """Refuse to ask an older server for what it would leave unread.
@@ -258,9 +303,47 @@ class Client:
         """
         self._link.ask(Release(self._link.next_id(), job), Acknowledged)
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """Return the jobs that the server knows, newest first."""
-        return [dict(entry) for entry in self._link.ask(Jobs(self._link.next_id()), JobList).jobs]
+    def jobs(self, most: int = 0) -> list[dict[str, Any]]:
+        """Return the jobs that the server knows, newest first.
+
+        Args:
+            most: How many at most of those that have ended; 0 for all.
+        """
+        asked = Jobs(self._link.next_id(), most)
+        return [dict(entry) for entry in self._link.ask(asked, JobList).jobs]
+
+    def health(self) -> dict[str, Any]:
+        """Return how the server is: workers, queue, counts, disk; see ``docs/td/protocol.md``.
+
+        Raises:
+            VersionMismatch: It is older than 1.2 and cannot say.
+        """
+        self._check_knows(_KNOWS_HEALTH, "cannot say how it is")
+        return dict(self._link.ask(Health(self._link.next_id()), HealthReport).health)
+
+    def sheet(self, job: str) -> bytes:
+        """Return a job's contact sheet, as the bytes of a PNG file.
+
+        Raises:
+            MissingFrame: It has none: it is not done, or was removed since.
+            UnknownJob: The server has no such job.
+            VersionMismatch: The server is older than 1.2 and draws none.
+        """
+        self._check_knows(_KNOWS_HEALTH, "draws no contact sheets")
+        answer: SheetPicture = self._link.ask(Sheet(self._link.next_id(), job), SheetPicture)
+        return answer.body
+
+    def _check_knows(self, version: "tuple[int, ...]", lack: str) -> None:
+        """Refuse to ask an older server for what it does not know.
+
+        Raises:
+            VersionMismatch: What it lacks.
+        """
+        if self._link.protocol() < version:
+            raise VersionMismatch(
+                f"The server is too old: it {lack}.",
+                hint="Install the same release of gencomp on both sides.",
+            )
 
     def job(self, job: str) -> dict[str, Any]:
         """Return what the server knows of one job.
@@ -269,3 +352,32 @@ class Client:
             UnknownJob: The server has no such job.
         """
         return dict(self._link.ask(JobQuery(self._link.next_id(), job), JobList).jobs[0])
+
+    def graph(self, job: str) -> dict[str, Any]:
+        """Return the stages of a job: ``job``, ``state`` and ``stages``, as the protocol has them.
+
+        Raises:
+            UnknownJob: The server has no such job.
+            VersionMismatch: The server is too old to tell.
+        """
+        self._check_knows_graphs()
+        found: JobGraph = self._link.ask(Graph(self._link.next_id(), job), JobGraph)
+        return {"job": found.job, "state": found.state, "stages": [dict(s) for s in found.stages]}
+
+    def report(self, job: str, *, with_prompts: bool = False) -> dict[str, Any]:
+        """Return what the server gathers of a job for support, by file name.
+
+        Raises:
+            UnknownJob: The server has no such job.
+            VersionMismatch: The server is too old to do it.
+        """
+        self._check_knows_graphs()
+        asked = Report(self._link.next_id(), job, with_prompts)
+        return dict(self._link.ask(asked, Reported).files)
+
+    def _check_knows_graphs(self) -> None:
+        if self._link.protocol() < _KNOWS_GRAPHS:
+            raise VersionMismatch(
+                "The server is too old to tell of a job's stages.",
+                hint="Install the same release of gencomp on both sides.",
+            )

@@ -26,6 +26,27 @@ HEADER_BYTES = 8 * 1024 * 1024  # Largest header frame; chunks' bodies have a li
 MAX_DEPTH = 16
 _MAX_ITEMS = 200_000
 _MAX_TEXT = 1024 * 1024
+_MAX_VALUES = 1_000_000  # In all of a header.
+_PLAINLY_SMALL = 2048  # Bytes of a header that can do no harm.
+# By first byte: how many bytes follow, and what they count: 1 entries of a list, 2 of a map, -1
+# bytes of text or data, 0 nothing (they are the value).
+_FIXED = {
+    **dict.fromkeys((0xC4, 0xC7, 0xD9), (1, -1)),
+    **dict.fromkeys((0xC5, 0xC8, 0xDA), (2, -1)),
+    **dict.fromkeys((0xC6, 0xC9, 0xDB), (4, -1)),
+    **dict.fromkeys((0xCC, 0xD0), (1, 0)),
+    **dict.fromkeys((0xCD, 0xD1, 0xD4), (2, 0)),
+    **dict.fromkeys((0xCE, 0xD2, 0xCA), (4, 0)),
+    **dict.fromkeys((0xCF, 0xD3, 0xCB), (8, 0)),
+    0xD5: (3, 0),
+    0xD6: (5, 0),
+    0xD7: (9, 0),
+    0xD8: (17, 0),
+    0xDC: (2, 1),
+    0xDD: (4, 1),
+    0xDE: (2, 2),
+    0xDF: (4, 2),
+}
 _BODY = "body"
 
 
@@ -153,6 +174,10 @@ def _header(frames: Sequence[bytes]) -> dict[str, Any]:
     if not frames or len(frames[0]) > HEADER_BYTES:
         raise MalformedMessage("The message has no header of a size that is taken.")
     try:
+        if len(frames[0]) > _PLAINLY_SMALL:
+            _measure(frames[0])
+        # A list is given its room before its entries are read: so it cannot have more than bytes.
+        most = min(_MAX_ITEMS, len(frames[0]))
         plain = msgpack.unpackb(
             frames[0],
             raw=False,
@@ -160,15 +185,65 @@ def _header(frames: Sequence[bytes]) -> dict[str, Any]:
             max_str_len=_MAX_TEXT,
             max_bin_len=0,
             max_ext_len=0,
-            max_array_len=_MAX_ITEMS,
-            max_map_len=_MAX_ITEMS,
+            max_array_len=most,
+            max_map_len=most,
         )
     except (ValueError, TypeError, msgpack.UnpackException) as error:
-        raise MalformedMessage(f"The message header cannot be read ({error}).") from error
+        why = str(error) or type(error).__name__
+        raise MalformedMessage(f"The message header cannot be read ({why}).") from error
     _check_depth(plain)
     if not isinstance(plain, dict):
         raise MalformedMessage("The message header is not a map.")
     return plain
+
+
+def _measure(header: bytes) -> None:
+    """Refuse a header that is nested too deeply or has too many values, before any is made.
+
+    Eight megabytes of empty maps would take half a gigabyte; lists of lists that promise entries
+    and have none take more yet.
+
+    Raises:
+        MalformedMessage: It is.
+        ValueError: It ends too early, or holds what has no place on the wire.
+    """
+    open_: list[int] = []
+    left, at, count, end = 1, 0, 0, len(header)
+    while left or open_:
+        if not left:
+            left = open_.pop()
+            continue
+        if at >= end:
+            raise ValueError("it ends too early")
+        left -= 1
+        count += 1
+        first = header[at]
+        size, entries = _FIXED.get(first, (0, 0))
+        at += 1
+        if first < 0x80 or first >= 0xE0:
+            continue
+        if first < 0xA0:
+            entries = (first & 15) * (2 if first < 0x90 else 1)
+        elif first < 0xC0:
+            at += first & 31
+        elif entries:
+            number = int.from_bytes(header[at : at + size], "big")
+            at += size
+            if entries > 0:
+                entries = entries * number
+            else:
+                at, entries = at + number, 0
+        else:
+            at += size
+        if entries:
+            if len(open_) >= MAX_DEPTH:
+                raise MalformedMessage(f"The message is nested deeper than {MAX_DEPTH}.")
+            open_.append(left)
+            left = entries
+        if count > _MAX_VALUES or left > 2 * _MAX_ITEMS:
+            raise MalformedMessage("The message holds more values than any message does.")
+    if at > end:
+        raise ValueError("it ends too early")
 
 
 def _check_depth(plain: Any) -> None:

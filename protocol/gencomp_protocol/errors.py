@@ -18,12 +18,15 @@
     │   ├── LinkTimeout             link-timeout
     │   ├── MalformedMessage        malformed-message   path of the field: submit.frames.first
     │   ├── ServerUnreachable       server-unreachable
-    │   ├── Unauthorised            unauthorised        the secret is missing or wrong
+    │   ├── Unauthorised            unauthorised        secret or key is missing, wrong, not let in
     │   ├── UnknownJob              unknown-job         which job id
     │   └── VersionMismatch         version-mismatch    both protocol versions
     ├── ResourceError               the machine is not enough, or not ready
     │   ├── DiskFull                disk-full
     │   ├── OutOfMemory             out-of-memory       needed, free, the knob that lowers it
+    │   ├── Quarantined             quarantined         how often the job ended its worker
+    │   ├── QuotaExceeded           quota-exceeded      whose, and how many jobs wait
+    │   ├── ServerBusy              server-busy         what the server has none left of just now
     │   ├── ToolFailed              tool-failed         which segmenter or endpoint, what it said
     │   ├── WeightsMissing          weights-missing     name, expected path, how to get them
     │   └── WorkerLost              worker-lost         the process that ran the job went away
@@ -57,8 +60,9 @@ class GencompError(Exception):
         self.details: dict[str, Any] = details
 
     def __str__(self) -> str:
-        """Return message and hint as an artist reads them."""
-        return f"{self.message} {self.hint}".strip()
+        """Return message and hint as an artist reads them; of a job's end, with its report's id."""
+        report = self.details.get("report")
+        return f"{self.message} {self.hint}".strip() + (f" (report {report})" if report else "")
 
     def to_wire(self) -> dict[str, Any]:
         """Return the plain map that crosses the wire."""
@@ -188,6 +192,26 @@ class OutOfMemory(ResourceError):
     """The job needs more memory than there is."""
 
     code = "out-of-memory"
+
+
+class Quarantined(ResourceError):
+    """A job whose worker died under it too often; it is not run again by itself."""
+
+    code = "quarantined"
+
+
+class QuotaExceeded(ResourceError):
+    """An account or a show has as many jobs waiting as the server keeps for one."""
+
+    code = "quota-exceeded"
+    retryable = True
+
+
+class ServerBusy(ResourceError):
+    """The server has none left of something that every job takes, such as open files."""
+
+    code = "server-busy"
+    retryable = True
 
 
 class ToolFailed(ResourceError):

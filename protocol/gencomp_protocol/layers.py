@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gencomp_protocol.errors import BadName
+from gencomp_protocol.windowspaths import is_device
 
 BACKGROUND = "background"
 RESIDUAL = "residual"
@@ -98,7 +99,8 @@ def check_object_names(names: Iterable[str], what: str = "matte") -> tuple[str, 
 
     Raises:
         BadName: A name is not ``[A-Za-z][A-Za-z0-9_]{0,31}``, is the name of a layer or input,
-            ends in ``_object`` or ``_effects``, or stands twice (whatever the case of its letters).
+            ends in ``_object`` or ``_effects``, is a device on Windows, or stands twice (whatever
+            the case of its letters).
     """
     seen = {}  # type: dict[str, str]
     for name in names:
@@ -111,6 +113,11 @@ def check_object_names(names: Iterable[str], what: str = "matte") -> tuple[str, 
             raise BadName(
                 f"The {what} name '{name}' is taken by a layer or an input.",
                 hint=f"Call the {what} something else.",
+            )
+        if is_device(name):
+            raise BadName(
+                f"The {what} name '{name}' is the name of a device on Windows.",
+                hint=f"Call the {what} something else: its layer is a folder there.",
             )
         if name.lower() in seen:
             both = dict.fromkeys((seen[name.lower()], name))  # They may differ in capitals.

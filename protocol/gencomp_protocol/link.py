@@ -19,6 +19,7 @@ from gencomp_protocol.errors import (
     ServerUnreachable,
     Unauthorised,
 )
+from gencomp_protocol.keys import ClientKeys
 from gencomp_protocol.locate import ServerFile
 from gencomp_protocol.messages import (
     CHUNK_BYTES,
@@ -27,6 +28,7 @@ from gencomp_protocol.messages import (
     Hello,
     Message,
     Ping,
+    Pong,
     Refusal,
     Welcome,
     Withheld,
@@ -34,11 +36,14 @@ from gencomp_protocol.messages import (
 from gencomp_protocol.transfer import Credit, Receiver
 from gencomp_protocol.version import PROTOCOL_VERSION
 
+KEY_REFUSED = "key"  # In the details of an error: trying again is of no use.
 _POLL_S = 0.05
 _QUIET_S = 1.0  # Silence after which the server is asked whether it is there.
-_LOST_S = 5.0  # Silence after asking, after which the link is made again.
+_LOST_S = 3.0  # Silence after asking, after which the link is made again.
 _RETRY_S = 0.25
-_HELLO_S = 10.0  # A hello that is not answered for so long, when the link is made again, is lost.
+# A hello that is not answered for so long, when the link is made again, is lost; longer each time,
+# for a server that is busy.
+_HELLO_S, _MOST_HELLO_S = 2.0, 10.0
 
 
 class LinkDown(Exception):
@@ -55,6 +60,8 @@ class Link:
         timeout_s: How long to wait for an answer, and for a server that went away to come back.
         credit_bytes: Most bytes of layers that are wanted and not yet here.
         find: Asked for the server's whereabouts each time the link is made again.
+        keys: What opens a server that takes clients with keys only; None for one on loopback.
+        account: Whose jobs these are, where no key says so.
 
     Attributes:
         receiver: Layers on their way here.
@@ -69,18 +76,24 @@ class Link:
         timeout_s: float,
         credit_bytes: int,
         find: Optional[Callable[[], Optional[ServerFile]]],
+        keys: Optional[ClientKeys] = None,
+        account: str = "",
     ) -> None:
         self._address, self._secret, self._name = address, secret, name
+        self._keys, self._account = keys, account
+        self._handshake: Optional[sockets.Handshake] = None
         self._timeout_s, self._credit_bytes, self._find = timeout_s, credit_bytes, find
         self._context: Optional[sockets.Context] = None
         self._socket: Optional[sockets.Socket] = None
         self._inbox: deque[Message] = deque()
         self._last_id = 0
         self._ping_s: Optional[float] = None
+        self._ping_id = self._asked = 0  # Of the last ping; how often was wanted before it.
         self._knock_s = self._heard_s = 0.0
         self.owed = Credit(CREDIT_BYTES)
         self.receiver = Receiver(credit_bytes)
         self._protocol: Optional[tuple[int, ...]] = None
+        self._shares = False
 
     @property
     def is_open(self) -> bool:
@@ -99,27 +112,33 @@ class Link:
 
         Raises:
             ServerUnreachable: Nobody answers at the address.
-            Unauthorised: The secret is wrong.
+            Unauthorised: The secret is wrong, or keys on both sides do not fit; says which.
             VersionMismatch: The server speaks another major version of the protocol.
         """
         self.close()
         sockets.knock(self._address, self._timeout_s)
         self._context = sockets.new_context()
-        self._socket = sockets.client_socket(self._context, self._address)
-        hello = Hello(self.next_id(), PROTOCOL_VERSION, self._secret, self._name)
+        self._socket, self._handshake = sockets.watched_socket(
+            self._context, self._address, self._keys
+        )
+        hello = Hello(self.next_id(), PROTOCOL_VERSION, self._secret, self._name, self._account)
         try:
             answer: Welcome = self.exchange(hello, Welcome, patience_s)
         except (LinkTimeout, LinkDown) as error:
+            self._watch_handshake()  # It may have failed before there was anything to wait for.
             raise ServerUnreachable(
                 f"What listens at {self._address} does not answer as a gencomp server.",
                 hint="Check the address.",
             ) from error
+        self._handshake.close()
+        self._handshake = None
         # Both sides count from hello on, so both counts live as long as the link.
         credit = answer.limits.get("credit_bytes", CREDIT_BYTES)
         self.owed = Credit(credit)
         chunk = answer.limits.get("chunk_bytes", CHUNK_BYTES)
         self.receiver = Receiver(min(self._credit_bytes, credit), chunk)
         self._protocol = answer.protocol
+        self._shares = answer.shares
         return answer
 
     def protocol(self) -> tuple[int, ...]:
@@ -127,6 +146,11 @@ class Link:
         if self._protocol is None:
             return self.connect().protocol
         return self._protocol
+
+    def shares(self) -> bool:
+        """Tell whether the server may read pictures where they lie; it is asked if need be."""
+        self.protocol()
+        return self._shares
 
     def next_id(self) -> int:
         """Return the id of the next request."""
@@ -168,6 +192,7 @@ class Link:
                 answer = self.receive()
                 if answer is None:
                     if isinstance(message, Hello):
+                        self._watch_handshake()
                         self._watch_port()
                     else:
                         self.watch_silence()
@@ -205,6 +230,9 @@ class Link:
         if isinstance(message, (Chunk, Withheld)):
             # Even of a job that is not followed any more: it frees the credit.
             self.receiver.take(message)
+        elif isinstance(message, Pong) and message.id == self._ping_id:
+            # What was wanted before the ping is answered before it, or never.
+            self.receiver.give_up(self._asked)
         return message
 
     def watch_silence(self) -> None:
@@ -213,7 +241,8 @@ class Link:
         if self._ping_s is None:
             if now - self._heard_s > _QUIET_S:
                 self._ping_s = self._knock_s = now
-                self.send(Ping(self.next_id()))
+                self._ping_id, self._asked = self.next_id(), self.receiver.asked
+                self.send(Ping(self._ping_id))
             return
         if now - self._ping_s > _LOST_S:
             raise LinkDown
@@ -226,6 +255,22 @@ class Link:
             self._knock_s = now
             self._knock()
 
+    def _watch_handshake(self) -> None:
+        """Say how a handshake failed, of which ZeroMQ itself never tells."""
+        failure = None if self._handshake is None else self._handshake.failure()
+        if failure is None:
+            return
+        if failure == sockets.CUT_OFF:
+            other = sockets.CURVE if self._keys is None else sockets.PLAIN
+            if sockets.mechanism_of(self._address, _QUIET_S) == other:
+                failure = sockets.NO_KEYS_MATCH
+        if failure == sockets.CUT_OFF and self._keys is None:
+            raise ServerUnreachable(
+                f"What listens at {self._address} ends every connection at once.",
+                hint="Check the address.",
+            )
+        raise _refused(failure, self._address, self._keys)
+
     def _knock(self) -> None:
         """Find out at once that a server is gone; one that only takes its time still listens."""
         try:
@@ -235,7 +280,7 @@ class Link:
 
     def reconnect(self, cancelled: Optional[Callable[[], bool]] = None) -> Welcome:
         """Make the link again, trying for as long as ``timeout_s`` and nobody cancels."""
-        deadline = time.monotonic() + self._timeout_s
+        deadline, patience_s = time.monotonic() + self._timeout_s, _HELLO_S
         while True:
             if cancelled is not None and cancelled():
                 raise Cancelled(
@@ -244,32 +289,66 @@ class Link:
                 )
             try:
                 self._look_up()
-                return self.connect(min(self._timeout_s, _HELLO_S))
+                return self.connect(min(self._timeout_s, patience_s))
             except ServerUnreachable:
                 if time.monotonic() > deadline:
                     raise
-            except Unauthorised:
+            except Unauthorised as error:
                 # A server that was started again writes its new secret a moment later.
-                if self._find is None or time.monotonic() > deadline:
+                is_final = self._find is None or KEY_REFUSED in error.details
+                if is_final or time.monotonic() > deadline:
                     raise
+            patience_s = min(2 * patience_s, _MOST_HELLO_S)
             time.sleep(_RETRY_S)
 
     def _look_up(self) -> None:
         found = self._find() if self._find is not None else None
         if found is not None:
-            self._address, self._secret = found.address, found.secret
+            self._address, self._secret, self._keys = found.address, found.secret, found.keys
 
     def close(self) -> None:
         """Close the link. Closing twice does nothing."""
         self._inbox.clear()
         self._ping_s = None
         self._heard_s = self._knock_s = time.monotonic()
+        if self._handshake is not None:
+            self._handshake.close()
+            self._handshake = None
         if self._socket is not None:
             self._socket.close(linger=sockets.LINGER_MS)
             self._socket = None
         if self._context is not None:
             self._context.term()
             self._context = None
+
+
+def _refused(failure: str, address: str, keys: Optional[ClientKeys]) -> Unauthorised:
+    """Return the sentence for a handshake that failed."""
+    if failure == sockets.NOT_ALLOWED and keys is not None:
+        called = f" '{keys.name}'" if keys.name else ""
+        return Unauthorised(
+            f"The server at {address} does not let the key{called} in.",
+            hint=f"Whoever runs it can: gencomp keys allow {keys.name or 'NAME'} {keys.public}",
+            **{KEY_REFUSED: keys.public},
+        )
+    if failure == sockets.NO_KEYS_MATCH and keys is None:
+        return Unauthorised(
+            f"The server at {address} takes clients with keys only, and none was used.",
+            hint="Name your key file in GENCOMP_KEY_FILE; gencomp keys new makes one.",
+            **{KEY_REFUSED: ""},
+        )
+    if failure == sockets.NO_KEYS_MATCH:
+        return Unauthorised(
+            f"The server at {address} does not use keys, and what is sent would not be encrypted.",
+            hint="Check the address; on the server's own machine leave the key away.",
+            **{KEY_REFUSED: ""},
+        )
+    return Unauthorised(
+        f"The server at {address} broke the exchange of keys off: it has another key than "
+        "the one that is known here, or does not check keys at the moment.",
+        hint="Compare the server's public key (gencomp keys list, where it runs) with the one "
+        "in your key file or in GENCOMP_SERVER_KEY.",
+    )
 
 
 def _concerns(refusal: Refusal, request_id: int) -> bool:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Finding a server and its secret: the environment, the user's file, then this machine.
+"""Finding a server and what opens it: the environment, the user's file, then this machine.
 
 A running server says where it is in ``server.json`` in gencomp's home folder, readable by its owner
 alone. A file that others can read or write is refused: its secret may be known, or false. Windows
@@ -10,34 +10,49 @@ folder, the server of another one is not taken for this one's: nobody knows who 
 import json
 import os
 import socket
-import stat
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
 from gencomp_protocol.errors import ServerUnreachable, Unauthorised, UnwritableOutput
-from gencomp_protocol.sockets import split_address
+from gencomp_protocol.keys import (
+    ClientKeys,
+    checked_key,
+    parse_map,
+    read_key_file,
+    read_private,
+    read_private_map,
+)
+from gencomp_protocol.settings import client_choice, read_layers
+from gencomp_protocol.sockets import is_loopback, split_address
 from gencomp_protocol.version import PROTOCOL_VERSION
 
 HOME_VARIABLE = "GENCOMP_HOME"
 SERVER_VARIABLE = "GENCOMP_SERVER"
 SECRET_VARIABLE = "GENCOMP_SECRET_FILE"
+KEY_VARIABLE = "GENCOMP_KEY_FILE"
+SERVER_KEY_VARIABLE = "GENCOMP_SERVER_KEY"
 SERVER_FILE = "server.json"
 CLIENT_FILE = "client.json"
-_MOST_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
 class ServerFile:
-    """Where a server is, and what opens it. ``pid`` is 0, a text empty, where it is not known."""
+    """Where a server is, and what opens it: its secret, or keys.
+
+    ``pid`` is 0, a text empty, ``keys`` None where it is not known. ``public`` is where it takes
+    clients of other machines, with ``public_key``.
+    """
 
     address: str
     secret: str
     pid: int = 0
     version: str = ""
     host: str = field(default="", compare=False)
+    keys: Optional[ClientKeys] = None
+    public: str = field(default="", compare=False)
+    public_key: str = field(default="", compare=False)
 
     @property
     def is_elsewhere(self) -> bool:
@@ -62,7 +77,7 @@ def read_server_file(path: "os.PathLike[str]") -> ServerFile:
         Unauthorised: Others than the owner can read or write it, or it is somebody else's.
         ServerUnreachable: It is not there, or it is not such a file.
     """
-    plain = _read_map(Path(path))
+    plain = read_private_map(Path(path))
     try:
         return ServerFile(
             address=_checked(str(plain["address"])),
@@ -70,6 +85,8 @@ def read_server_file(path: "os.PathLike[str]") -> ServerFile:
             pid=int(plain.get("pid", 0)),
             version=str(plain.get("version", "")),
             host=str(plain.get("host", "")),
+            public=str(plain.get("public", "")),
+            public_key=str(plain.get("public_key", "")),
         )
     except (KeyError, ValueError, TypeError) as error:
         raise ServerUnreachable(f"{path} does not describe a server ({error}).") from error
@@ -91,6 +108,8 @@ def write_server_file(path: "os.PathLike[str]", server: ServerFile) -> None:
         "host": server.host or socket.gethostname(),
         "protocol": list(PROTOCOL_VERSION),
     }
+    if server.public:
+        plain.update(public=server.public, public_key=server.public_key)
     try:
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         beside.unlink(missing_ok=True)
@@ -108,44 +127,116 @@ def write_server_file(path: "os.PathLike[str]", server: ServerFile) -> None:
 def find_server(environ: "Mapping[str, str]" = os.environ) -> Optional[ServerFile]:
     """Return the server to use, or None where none is named and none runs here.
 
-    In this order: ``$GENCOMP_SERVER`` with the secret of ``$GENCOMP_SECRET_FILE`` or of the
-    ``server.json`` that has the same address; ``client.json`` (``{"server", "secret_file"}``) in
-    the home folder; ``server.json`` there.
+    In this order: ``$GENCOMP_SERVER``; the ``server`` of the key file that ``$GENCOMP_KEY_FILE``
+    names; that of ``client.json`` in the home folder, or else of a table ``[client]`` in settings
+    files; ``server.json`` in the home folder. What opens a server that is named is its public key
+    (``$GENCOMP_SERVER_KEY``, else in those files or the key file) with a key of ours, or, on
+    loopback, the secret of ``$GENCOMP_SECRET_FILE``, of those files or of the ``server.json`` that
+    has the same address. A secret is for loopback:
+    it is never sent to another machine.
 
     Raises:
-        Unauthorised: A server is named, and its secret is not to be had.
+        Unauthorised: A server is named, and what opens it is not to be had.
         ServerUnreachable: A file that is there cannot be understood.
-        BadKnob: The address named is none.
+        BadKnob: The address named is none, or a settings file locks another one.
     """
     local = home_folder(environ) / SERVER_FILE
-    named = environ.get(SERVER_VARIABLE, "")
+    place = home_folder(environ) / CLIENT_FILE
+    users = read_private_map(place) if place.exists() else {}
+    layers = read_layers(home_folder(environ), environ)
+    chosen, is_locked = client_choice(layers, users, place, environ)
+    named = str(chosen["server"]) if is_locked else environ.get(SERVER_VARIABLE, "")
+    if not named and environ.get(KEY_VARIABLE):
+        named = _my_key(environ, {}).get("server", "")
+    named = named or str(chosen.get("server", "") or "")
     if named:
-        return _named(named, environ.get(SECRET_VARIABLE, ""), local)
-    chosen = home_folder(environ) / CLIENT_FILE
-    if chosen.exists():
-        plain = _read_map(chosen)
-        if plain.get("server"):
-            return _named(str(plain["server"]), str(plain.get("secret_file", "")), local)
+        return _named(named, environ, chosen)
     if not local.exists():
         return None
     here = read_server_file(local)
     return None if here.is_elsewhere else here
 
 
-def _named(address: str, secret_file: str, local: Path) -> ServerFile:
-    """Return the server at an address, its secret looked up."""
-    _checked(address)
+def _named(address: str, environ: "Mapping[str, str]", chosen: "dict[str, Any]") -> ServerFile:
+    """Return the server at an address, with what opens it: its key and ours, or its secret.
+
+    Args:
+        address: The address.
+        environ: Where the variables are looked up.
+        chosen: What ``client.json`` says, empty where there is none.
+    """
+    host, _ = split_address(address)
+    here = _local_at(address, environ) if is_loopback(host) else None
+    keys = _keys_of(address, environ, chosen) if here is None else None
+    if keys is not None:
+        return ServerFile(address, "", keys=keys)
+    if not is_loopback(host):
+        raise Unauthorised(
+            f"The server at {address} is another machine's, and its public key is not known here.",
+            hint=f"Ask whoever runs it for a key file (gencomp keys new NAME --server {address}) "
+            f"and name that in {KEY_VARIABLE}, or save it as {CLIENT_FILE} in {HOME_VARIABLE}.",
+        )
+    secret_file = environ.get(SECRET_VARIABLE, "")
+    if not environ.get(SERVER_VARIABLE):
+        secret_file = str(chosen.get("secret_file", "") or "") or secret_file
     if secret_file:
         return ServerFile(address, _read_secret(Path(secret_file).expanduser()))
-    if local.exists():
-        here = read_server_file(local)
-        if here.address == address:
-            return here
+    if here is not None:
+        return here
     raise Unauthorised(
         f"The secret of the server at {address} is not known.",
         hint=f"Perhaps no server runs there (gencomp doctor tells); else name the file that holds "
         f"its secret in {SECRET_VARIABLE}.",
     )
+
+
+def _local_at(address: str, environ: "Mapping[str, str]") -> Optional[ServerFile]:
+    """Return the server of ``server.json`` where it has this address."""
+    local = home_folder(environ) / SERVER_FILE
+    here = read_server_file(local) if local.exists() else None
+    return here if here is not None and here.address == address else None
+
+
+def _keys_of(
+    address: str, environ: "Mapping[str, str]", chosen: "dict[str, Any]"
+) -> Optional[ClientKeys]:
+    """Return the keys for a server, or None where no public key of it is known.
+
+    Raises:
+        Unauthorised: Its key is known, and ours is not to be had.
+    """
+    mine = _my_key(environ, chosen)
+    servers = chosen.get("server_keys")
+    server_key = (
+        environ.get(SERVER_KEY_VARIABLE, "")
+        or (chosen.get("server") == address and chosen.get("server_key"))
+        or (isinstance(servers, dict) and servers.get(address))
+        or (_is_for(address, mine.get("server", "")) and mine.get("server_key"))
+    )
+    if not server_key:
+        return None
+    if "secret_key" not in mine:
+        raise Unauthorised(
+            f"The server at {address} takes clients with keys, and there is no key of yours here.",
+            hint=f"Make one with gencomp keys new, and name its file in {KEY_VARIABLE}.",
+        )
+    server = checked_key(str(server_key), f"The public key of the server at {address}")
+    return ClientKeys(server, mine["public_key"], mine["secret_key"], mine.get("name", ""))
+
+
+def _is_for(address: str, named: str) -> bool:
+    """Tell whether a key file is for a server: for the one that it names, or for any."""
+    return named in ("", address)
+
+
+def _my_key(environ: "Mapping[str, str]", chosen: "dict[str, Any]") -> "dict[str, str]":
+    """Return the user's key file as a map; empty where there is none."""
+    named = environ.get(KEY_VARIABLE, "") or str(chosen.get("key_file", "") or "")
+    if named:
+        return read_key_file(Path(named).expanduser())
+    if "secret_key" in chosen:
+        return read_key_file(home_folder(environ) / CLIENT_FILE)
+    return {}
 
 
 def _checked(address: str) -> str:
@@ -155,48 +246,7 @@ def _checked(address: str) -> str:
 
 def _read_secret(path: Path) -> str:
     """Return the secret in a file: its one line, or the ``secret`` of a server file."""
-    text = _read_private(path).strip()
+    text = read_private(path).strip()
     if not text.startswith("{"):
         return text
-    return str(_parse(text, path).get("secret", ""))
-
-
-def _read_map(path: Path) -> "dict[str, Any]":
-    return _parse(_read_private(path), path)
-
-
-def _parse(text: str, path: Path) -> "dict[str, Any]":
-    try:
-        plain = json.loads(text)
-    except ValueError as error:
-        raise ServerUnreachable(f"{path} cannot be understood ({error}).") from error
-    if not isinstance(plain, dict):
-        raise ServerUnreachable(f"{path} cannot be understood (it is not a map).")
-    return plain
-
-
-def _is_private(facts: os.stat_result) -> bool:
-    """Tell whether a file is ours and nobody else's.
-
-    Windows has neither owner nor mode here; there the user's profile folder keeps others out.
-    """
-    if sys.platform == "win32":
-        return True
-    return facts.st_uid == os.getuid() and not stat.S_IMODE(facts.st_mode) & 0o077
-
-
-def _read_private(path: Path) -> str:
-    """Return the text of a file that its owner alone, who must be us, can read and write."""
-    try:
-        with open(path, "rb") as source:
-            if not _is_private(os.fstat(source.fileno())):
-                raise Unauthorised(
-                    f"{path} holds a secret and is not yours alone.",
-                    hint=f"Make it so: chmod 600 {path}",
-                )
-            text = source.read(_MOST_BYTES).decode("utf-8")
-    except OSError as error:
-        raise ServerUnreachable(f"{path} cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise ServerUnreachable(f"{path} cannot be understood (it is not text).") from error
-    return text
+    return str(parse_map(text, path).get("secret", ""))

@@ -8,12 +8,13 @@ Hints are read at run time, so they are spelt for Python 3.9.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Optional
 
 from gencomp_protocol.errors import GencompError, MalformedMessage
-from gencomp_protocol.request import Request
+from gencomp_protocol.request import ONLY_WHERE_SET, Request
 
 CHUNK_BYTES = 8 * 1024 * 1024  # Largest body of a chunk.
 CREDIT_BYTES = 64_000_000  # Default of what may be wanted and not yet received, each way.
@@ -39,6 +40,9 @@ KINDS = (EXR, IMAGE)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _KEY = re.compile(r"[A-Za-z0-9_.:-]{1,128}\Z")
+_NAME = re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,128}\Z")
+_NAME_WORDS = "at most 128 printable characters"
+MOST_PRIORITY = 100
 
 
 def _demand(fact: bool, where: str, wanted: str, got: Any) -> None:
@@ -65,15 +69,20 @@ class Hello(Message):
     protocol: tuple[int, ...]
     secret: str = field(repr=False)
     client: str = ""
+    account: str = field(default="", metadata={ONLY_WHERE_SET: True})
 
     def __post_init__(self) -> None:
-        """Refuse a version that is not a pair."""
+        """Refuse a version that is not a pair, and an account that is no name."""
         _demand(len(self.protocol) == 2, "hello.protocol", "two numbers", list(self.protocol))
+        _demand(bool(_NAME.match(self.account)), "hello.account", _NAME_WORDS, self.account)
 
 
 @dataclass(frozen=True)
 class Welcome(Message):
-    """Server: the hello was good; limits, and what every system takes."""
+    """Server: the hello was good; limits, and what every system takes.
+
+    ``shares``: it may read pictures where they lie, if submit says where. New in 1.2.
+    """
 
     TYPE: ClassVar[str] = "welcome"
     id: int
@@ -82,6 +91,7 @@ class Welcome(Message):
     limits: Mapping[str, int]
     systems: tuple[Mapping[str, Any], ...]
     worker: str
+    shares: bool = field(default=False, metadata={ONLY_WHERE_SET: True})
 
 
 @dataclass(frozen=True)
@@ -116,11 +126,15 @@ class Planned(Message):
 
 @dataclass(frozen=True)
 class PictureEntry:
-    """One picture that the client can send: its frame, size and BLAKE2b-256 digest in hex."""
+    """One picture that the client can send: its frame, size and BLAKE2b-256 digest in hex.
+
+    ``path`` is where it lies on storage that the server may share; empty for nowhere. New in 1.2.
+    """
 
     frame: int
     bytes: int
     digest: str
+    path: str = field(default="", metadata={ONLY_WHERE_SET: True}, repr=False)
 
     def __post_init__(self) -> None:
         """Refuse a size or a digest that cannot be."""
@@ -139,25 +153,41 @@ class InputPictures:
     def __post_init__(self) -> None:
         """Refuse a kind that no decoder takes, and a frame given twice."""
         _demand(self.kind in KINDS, "inputs.kind", " or ".join(KINDS), self.kind)
-        frames = [entry.frame for entry in self.pictures]
-        _demand(len(set(frames)) == len(frames), "inputs.pictures", "each frame once", self.name)
+        times = Counter(entry.frame for entry in self.pictures)
+        twice = sorted(frame for frame, count in times.items() if count > 1)[:8]
+        got = f"{self.name} frame {', '.join(map(str, twice))} twice"
+        _demand(not twice, "inputs.pictures", "each frame once", got)
 
 
 @dataclass(frozen=True)
 class Submit(Message):
-    """Client: do this. ``key`` makes it idempotent: the same key is the same job."""
+    """Client: do this. ``key`` makes it idempotent: the same key is the same job.
+
+    ``nonce`` is new whenever somebody asks, and the same when a message is sent again: what is
+    played back later by somebody else makes no second job. New in 1.2.
+    """
 
     TYPE: ClassVar[str] = "submit"
     id: int
     key: str
     request: Request
     inputs: tuple[InputPictures, ...]
+    nonce: str = field(default="", metadata={ONLY_WHERE_SET: True})
+    show: str = field(default="", metadata={ONLY_WHERE_SET: True})
+    shot: str = field(default="", metadata={ONLY_WHERE_SET: True})
+    priority: int = field(default=0, metadata={ONLY_WHERE_SET: True})
 
     def __post_init__(self) -> None:
-        """Refuse a key that is not short plain text, and an input given twice."""
+        """Refuse a key that is not short plain text, an input given twice, and what is no name."""
         _demand(bool(_KEY.match(self.key)), "submit.key", "1 to 128 of A-Za-z0-9_.:-", self.key)
+        is_nonce = not self.nonce or bool(_KEY.match(self.nonce))
+        _demand(is_nonce, "submit.nonce", "1 to 128 of A-Za-z0-9_.:-", self.nonce)
         names = [entry.name for entry in self.inputs]
         _demand(len(set(names)) == len(names), "submit.inputs", "each input once", names)
+        _demand(bool(_NAME.match(self.show)), "submit.show", _NAME_WORDS, self.show)
+        _demand(bool(_NAME.match(self.shot)), "submit.shot", _NAME_WORDS, self.shot)
+        is_there = -MOST_PRIORITY <= self.priority <= MOST_PRIORITY
+        _demand(is_there, "submit.priority", "-100 to 100", self.priority)
 
 
 @dataclass(frozen=True)
@@ -213,10 +243,15 @@ class Release(Message):
 
 @dataclass(frozen=True)
 class Jobs(Message):
-    """Client: list the jobs you know."""
+    """Client: list the jobs you know; those that have not ended, and ``most`` of the others."""
 
     TYPE: ClassVar[str] = "jobs"
     id: int
+    most: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a number that cannot be."""
+        _demand(self.most >= 0, "jobs.most", "0 or more", self.most)
 
 
 @dataclass(frozen=True)
@@ -235,6 +270,46 @@ class JobList(Message):
     TYPE: ClassVar[str] = "job_list"
     id: int
     jobs: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Graph(Message):
+    """Client: which stages does this job have, and how do they stand? New in 1.2."""
+
+    TYPE: ClassVar[str] = "graph"
+    id: int
+    job: str
+
+
+@dataclass(frozen=True)
+class JobGraph(Message):
+    """Server: the job's stages as plain maps, each below those that it needs. New in 1.2."""
+
+    TYPE: ClassVar[str] = "job_graph"
+    id: int
+    job: str
+    state: str
+    stages: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class Report(Message):
+    """Client: gather for support what there is on a job, no picture and no secret. New in 1.2."""
+
+    TYPE: ClassVar[str] = "report"
+    id: int
+    job: str
+    with_prompts: bool = False
+
+
+@dataclass(frozen=True)
+class Reported(Message):
+    """Server: what it gathered, by the name of the file that it belongs into. New in 1.2."""
+
+    TYPE: ClassVar[str] = "reported"
+    id: int
+    job: str
+    files: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -259,6 +334,47 @@ class Pong(Message):
 
     TYPE: ClassVar[str] = "pong"
     id: int
+
+
+@dataclass(frozen=True)
+class Health(Message):
+    """Client: how are you?"""
+
+    TYPE: ClassVar[str] = "health"
+    id: int
+
+
+@dataclass(frozen=True)
+class HealthReport(Message):
+    """Server: workers, queue, counts since the start, room on disk; an open map."""
+
+    TYPE: ClassVar[str] = "health_report"
+    id: int
+    health: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Sheet(Message):
+    """Client: send the contact sheet of this job; kept after its layers were released."""
+
+    TYPE: ClassVar[str] = "sheet"
+    id: int
+    job: str
+
+
+@dataclass(frozen=True)
+class SheetPicture(Message):
+    """Server: the contact sheet, a PNG file's bytes."""
+
+    TYPE: ClassVar[str] = "sheet_picture"
+    id: int
+    job: str
+    body: bytes = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a sheet that is none, or larger than a chunk may be."""
+        size = len(self.body)
+        _demand(0 < size <= CHUNK_BYTES, "sheet_picture.body", f"1-{CHUNK_BYTES} bytes", size)
 
 
 # --- pictures, either way ------------------------------------------------------------------------

@@ -4,17 +4,18 @@
 Whoever receives pictures asks for stretches of them (:class:`Receiver`); whoever owns them answers
 (:func:`read_stretch`, :class:`Credit`). A picture grows in a ``.part`` file beside its place, so
 that the next attempt goes on at the offset reached; it takes its name only when the BLAKE2b-256
-digest of the whole file is the one that was announced. So nobody ever sees half a picture.
+digest of the whole file is the one that was announced, and once it is on the disk itself. So nobody
+ever sees half a picture, and what was said to be here is here after a power cut.
 """
 
-import errno
 import os
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from gencomp_protocol import disk
 from gencomp_protocol.errors import (
     BadPicture,
     DiskFull,
@@ -90,6 +91,7 @@ def read_stretch(path: Path, size: int, want: Want) -> Chunk:
     if want.offset + want.length > size:
         raise MalformedMessage("want.offset: the stretch ends beyond the picture.")
     try:
+        disk.about_to("read", path)
         with open(path, "rb") as source:
             changed = os.fstat(source.fileno()).st_size != size
             source.seek(want.offset)
@@ -98,6 +100,7 @@ def read_stretch(path: Path, size: int, want: Want) -> Chunk:
         raise MissingFrame(
             f"'{want.name}' frame {want.frame} cannot be read any more ({error.strerror}).",
             hint="Leave the pictures in place until the job has them.",
+            **disk.facts(error, path.name),
         ) from error
     if changed or len(body) != want.length:
         raise BadPicture(
@@ -164,6 +167,16 @@ class Lost:
     error: GencompError
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A stretch that was wanted and is not here: the how manieth want it was."""
+
+    place: Place
+    offset: int
+    length: int
+    turn: int
+
+
 class _Arrival:
     """One picture on its way: how far it is asked for, how far it is here."""
 
@@ -172,6 +185,8 @@ class _Arrival:
         self.attempts = 0
         self.asked = 0
         self.here = 0
+        self.again: deque[tuple[int, int]] = deque()  # Stretches that were lost on the way.
+        self.ahead: dict[int, bytes] = {}  # Behind one that was lost; the credit bounds it.
         self.state = blake2b(digest_size=32)
 
     def open(self) -> None:
@@ -185,15 +200,27 @@ class _Arrival:
 
     def start_again(self) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        disk.about_to("write", self.expected.part)
         os.close(os.open(self.expected.part, flags, self.expected.mode))
         self.state, self.here, self.asked = blake2b(digest_size=32), 0, 0
+        self.again.clear()
+        self.ahead.clear()
+
+    @property
+    def is_wanting(self) -> bool:
+        """Tell whether a stretch of it is still to be asked for."""
+        return bool(self.again) or self.asked < self.expected.bytes
 
     def append(self, body: bytes) -> None:
+        disk.patiently(lambda: self._write(body))
+        self.state.update(body)
+        self.here += len(body)
+
+    def _write(self, body: bytes) -> None:
+        disk.about_to("write", self.expected.part)
         with open(self.expected.part, "r+b") as part:
             part.seek(self.here)
             part.write(body)
-        self.state.update(body)
-        self.here += len(body)
 
     @property
     def is_whole(self) -> bool:
@@ -220,10 +247,13 @@ class Receiver:
         self._chunk_bytes = min(chunk_bytes, credit_bytes, CHUNK_BYTES)
         self._waiting: deque[Expected] = deque()
         self._coming: dict[Place, _Arrival] = {}
-        self._asked_now: deque[tuple[Place, int]] = deque()
+        self._asked_now: deque[_Asked] = deque()
+        self._asked_ever = 0
+        self._given_up: Counter[tuple[Place, int]] = Counter()
         self._in_flight = 0
         self._received = 0
         self._outcomes: deque[Union[Arrived, Lost]] = deque()
+        self._asked_again: deque[Expected] = deque()
 
     @property
     def is_idle(self) -> bool:
@@ -257,21 +287,50 @@ class Receiver:
             arrival = self._next_arrival()
             if arrival is None:
                 break
-            left = arrival.expected.bytes - arrival.asked
-            length = min(self._chunk_bytes, left, self._credit_bytes - self._in_flight)
-            if length < min(self._chunk_bytes, left):
+            offset = arrival.again[0][0] if arrival.again else arrival.asked
+            left = arrival.again[0][1] if arrival.again else arrival.expected.bytes - offset
+            length = min(self._chunk_bytes, left)
+            if length > self._credit_bytes - self._in_flight:
                 break  # A full stretch fits as soon as the next chunk is here.
-            job, what, name, frame = arrival.expected.place
-            found.append(Want(job, what, name, frame, arrival.asked, length, self._received))
-            arrival.asked += length
+            if arrival.again:
+                arrival.again.popleft()
+            else:
+                arrival.asked += length
+            job, what, name, frame = place = arrival.expected.place
+            found.append(Want(job, what, name, frame, offset, length, self._received))
             self._in_flight += length
-            self._asked_now.append((arrival.expected.place, length))
+            self._asked_ever += 1
+            self._asked_now.append(_Asked(place, offset, length, self._asked_ever))
         return found
+
+    @property
+    def asked(self) -> int:
+        """How often a stretch was wanted so far; see :meth:`give_up`."""
+        return self._asked_ever
+
+    def give_up(self, asked: int) -> None:
+        """Want again what is not here of the first ``asked`` wants: their answers were lost.
+
+        A connection keeps the order of what is sent over it, so whoever heard from the owner what
+        it said after it had read those wants knows that. An answer that comes all the same is
+        passed over.
+        """
+        while self._asked_now and self._asked_now[0].turn <= asked:
+            self._lose(self._asked_now.popleft())
+
+    def _lose(self, lost: "_Asked") -> None:
+        """Count a want as answered, by nothing, and its stretch as still wanted."""
+        self._in_flight -= lost.length
+        self._received += lost.length
+        self._given_up[lost.place, lost.offset] += 1
+        arrival = self._coming.get(lost.place)
+        if arrival is not None:
+            arrival.again.append((lost.offset, lost.length))
 
     def _next_arrival(self) -> Optional[_Arrival]:
         """Return the first picture with something left to ask for, opening the next in line."""
         for arrival in self._coming.values():
-            if arrival.asked < arrival.expected.bytes:
+            if arrival.is_wanting:
                 return arrival
         while self._waiting:
             arrival = _Arrival(self._waiting.popleft())
@@ -283,7 +342,7 @@ class Receiver:
         """Start a picture; False where it is here already, or cannot be written."""
         self._coming[arrival.expected.place] = arrival
         try:
-            arrival.open()
+            disk.patiently(arrival.open)
             if arrival.is_whole:
                 self._close(arrival)
         except OSError as error:
@@ -298,29 +357,51 @@ class Receiver:
             MalformedMessage: Nothing of the kind was wanted.
         """
         place = (message.job, message.what, message.name, message.frame)
-        length = self._settle(place)
+        answered = self._settle(place, message.offset if isinstance(message, Chunk) else None)
         arrival = self._coming.get(place)
-        if arrival is None:
-            return  # Forgotten since it was wanted.
+        if answered is None or arrival is None:
+            return  # Given up, or forgotten, since it was wanted.
         if isinstance(message, Withheld):
             del self._coming[place]
             self._outcomes.append(Lost(arrival.expected, message.error))
-        elif arrival.here == message.offset and len(message.body) == length:
-            self._append(arrival, message.body)
+        elif len(message.body) != answered.length:
+            arrival.again.append((answered.offset, answered.length))
+        elif message.offset >= arrival.here:
+            arrival.ahead[message.offset] = message.body
+            self._append(arrival)
 
-    def _settle(self, place: Place) -> int:
-        """Count the oldest want for a place as answered; return its length."""
-        for index, (wanted, length) in enumerate(self._asked_now):
-            if wanted == place:
-                del self._asked_now[index]
-                self._in_flight -= length
-                self._received += length
-                return length
-        raise MalformedMessage(f"chunk: '{place[2]}' frame {place[3]} was not wanted.")
+    def _settle(self, place: Place, offset: Optional[int]) -> "Optional[_Asked]":
+        """Count the want that a message answers as answered, and those before it as lost.
 
-    def _append(self, arrival: _Arrival, body: bytes) -> None:
+        Returns:
+            That want; None where it was given up before.
+        """
+        own = [one for one in self._asked_now if one.place == place]
+        index = next((i for i, one in enumerate(own) if offset in (None, one.offset)), None)
+        if index is None:
+            late = next((key for key in self._given_up if key[0] == place), None)
+            key = late if offset is None else (place, offset)
+            if key is None or not self._given_up[key]:
+                raise MalformedMessage(f"chunk: '{place[2]}' frame {place[3]} was not wanted.")
+            self._given_up[key] -= 1
+            self._given_up += Counter()  # Keys that count nothing go.
+            return None
+        # One that was given up may have come late: then it tells nothing of those before it.
+        is_late = self._given_up[place, own[index].offset] > 0
+        lost = [] if is_late else own[:index]
+        for one in (*lost, own[index]):
+            self._asked_now.remove(one)
+        for one in lost:
+            self._lose(one)
+        self._in_flight -= own[index].length
+        self._received += own[index].length
+        return own[index]
+
+    def _append(self, arrival: _Arrival) -> None:
+        """Write what is here without a gap."""
         try:
-            arrival.append(body)
+            while arrival.here in arrival.ahead:
+                arrival.append(arrival.ahead.pop(arrival.here))
             if arrival.is_whole:
                 self._close(arrival)
         except OSError as error:
@@ -331,16 +412,24 @@ class Receiver:
         """Give a whole picture its name, or ask for it once more."""
         expected = arrival.expected
         if arrival.is_right:
-            os.replace(expected.part, expected.path)
+            disk.become(expected.part, expected.path)
             del self._coming[expected.place]
             self._outcomes.append(Arrived(expected))
             return
         arrival.attempts += 1
         arrival.start_again()
-        if arrival.attempts >= _ATTEMPTS:
-            expected.part.unlink()
-            del self._coming[expected.place]
-            self._outcomes.append(Lost(expected, _digest_error(expected)))
+        if arrival.attempts < _ATTEMPTS:
+            self._asked_again.append(expected)
+            return
+        expected.part.unlink()
+        del self._coming[expected.place]
+        self._outcomes.append(Lost(expected, _digest_error(expected)))
+
+    def asked_again(self) -> "list[Expected]":
+        """Return what arrived with the wrong digest since the last call, and is on its way anew."""
+        found = list(self._asked_again)
+        self._asked_again.clear()
+        return found
 
     def outcomes(self) -> "list[Union[Arrived, Lost]]":
         """Return what arrived or was lost since the last call."""
@@ -359,12 +448,15 @@ def _digest_error(expected: Expected) -> GencompError:
 
 def _disk_error(expected: Expected, error: OSError) -> GencompError:
     label = f"'{expected.name}' frame {expected.frame}"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    facts = disk.facts(error, expected.path.parent.name)
+    if error.errno in disk.FULL:
         return DiskFull(
             f"{label} cannot be written: the disk is full.",
             hint="Free some space and run it again; it goes on where it stopped.",
+            **facts,
         )
     return UnwritableOutput(
-        f"{label} cannot be written ({error.strerror}).",
+        f"{label} cannot be written into '{expected.path.parent.name}' ({error.strerror}).",
         hint="Check who owns the folder and whether its disk is mounted read-only.",
+        **facts,
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from gencomp_protocol import Client, ServerFile, __version__, find_server
+from gencomp_protocol import Client, ServerFile, __version__, find_server, home_folder
 from gencomp_protocol.errors import (
     ArtistError,
     Cancelled,
@@ -37,18 +37,26 @@ from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.layers import BG, EFFECT_UNDER, FG, ORIGIN_CHANNELS, PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
 from gencomp_protocol.request import STILL
+from gencomp_protocol.settings import read_layers
 from gencomp_server.assist_cli import add_assist
+from gencomp_server.config_cli import add_config
 from gencomp_server.decompose_cli import add_decompose
 from gencomp_server.farm_cli import add_farm
+from gencomp_server.jobs_cli import add_jobs
+from gencomp_server.keys_cli import add_keys
 from gencomp_server.measure_cli import add_measure
 from gencomp_server.preview_cli import add_preview
+from gencomp_server.probe_cli import add_probe
 from gencomp_server.progress import narrator_for, spell_error
 from gencomp_server.sheet_cli import add_sheet
 from gencomp_server.train_cli import add_train
+from gencomp_server.uninstall_cli import add_uninstall, lines
+from gencomp_server.web_cli import WebChild, add_web
 from gencomp_server.weights_cli import add_weights
 
 if TYPE_CHECKING:
     from gencomp_server.delivery import Order, OutputFolder
+    from gencomp_server.exr.decode import DecodePool
     from gencomp_server.progress import Narrator
     from gencomp_server.sheet import Files
     from gencomp_server.sources import Gathered
@@ -165,12 +173,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_small(commands)
     add_assist(commands)
+    add_config(commands)
     add_decompose(commands, _deliver)
     add_farm(commands)
+    add_keys(commands)
+    add_jobs(commands, lambda address: _client(_named_server(address)))
     add_measure(commands)
     add_preview(commands)
+    add_probe(commands)
     add_sheet(commands)
     add_train(commands)
+    add_uninstall(commands)
+    add_web(commands)
     add_weights(commands)
     return parser
 
@@ -186,6 +200,15 @@ def _add_run(commands: Any) -> None:
     run.set_defaults(command=_run)
     run.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to fill")
     _add_job(run)
+    run.add_argument("--show", help="production that the job belongs to; default: $GENCOMP_SHOW")
+    run.add_argument("--shot", help="shot that the job belongs to; default: $GENCOMP_SHOT")
+    run.add_argument(
+        "--priority",
+        type=int,
+        default=0,
+        metavar="N",
+        help="-100 to 100: which of your own waiting jobs of a server runs first",
+    )
     run.add_argument("--json", action="store_true", help="one JSON event a line")
 
 
@@ -239,11 +262,11 @@ def _add_job(command: Any) -> None:
 def _add_serve(commands: Any) -> None:
     serve = commands.add_parser("serve", help="serve jobs on this machine's loopback")
     serve.set_defaults(command=_serve)
-    serve.add_argument("--host", help="address to listen on; loopback only")
+    serve.add_argument("--host", help="IP address to listen on; beyond loopback with keys")
     serve.add_argument("--port", type=int, help="port; 0 takes a free one")
     serve.add_argument("--spool", type=Path, help="folder for pictures, stages and jobs")
     serve.add_argument("--state-file", type=Path, help="where to say address and secret")
-    serve.add_argument("--device", help="what jobs run on: cpu, cuda:0")
+    serve.add_argument("--device", help="what workers run on: cpu, cuda:0,cuda:1")
     serve.add_argument("--weights", type=Path, help="folder of installed weights")
     serve.add_argument(
         "--allowed-licences", metavar="CLASS,CLASS", help="licence classes of weights to use"
@@ -254,6 +277,12 @@ def _add_serve(commands: Any) -> None:
         type=float,
         help="give GPU and main memory back after so long without a job; 0 keeps; default 300",
     )
+    serve.add_argument(
+        "--web-port",
+        type=int,
+        help="loopback port of a page with queue, health and metrics; 0 takes a free one, "
+        "-1 shows none (default)",
+    )
     serve.add_argument("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
 
 
@@ -261,17 +290,13 @@ def _add_small(commands: Any) -> None:
     systems = commands.add_parser("systems", help="list the systems, their inputs and knobs")
     systems.set_defaults(command=_systems)
     systems.add_argument("--json", action="store_true", help="the whole declaration")
-    jobs = commands.add_parser("jobs", help="list the jobs of a server")
-    jobs.set_defaults(command=_jobs)
-    jobs.add_argument("--json", action="store_true", help="one JSON list")
-    cancel = commands.add_parser("cancel", help="cancel a job of a server")
-    cancel.set_defaults(command=_cancel)
-    cancel.add_argument("job", metavar="ID", help="id of the job; see gencomp jobs")
     doctor = commands.add_parser("doctor", help="check this installation")
     doctor.set_defaults(command=_doctor)
     doctor.add_argument("--json", action="store_true", help="every finding as a map")
-    for one in (jobs, cancel, doctor):
-        one.add_argument("--server", metavar="tcp://HOST:PORT", help="default: the one found")
+    doctor.add_argument(
+        "--paths", action="store_true", help="every place that gencomp writes to, and no checks"
+    )
+    doctor.add_argument("--server", metavar="tcp://HOST:PORT", help="default: the one found")
     shot = commands.add_parser("shot", help="write a procedural shot with known layers")
     shot.set_defaults(command=_shot)
     shot.add_argument("spec", type=Path, metavar="SPEC.toml", help="the shot's parameters")
@@ -306,7 +331,8 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
     from gencomp_server.delivery import OutputFolder, run_order
 
     asked = _Asked(args)
-    with OutputFolder(args.out) as folder, _told_of_takes(folder, narrator):
+    is_own = args.server is None
+    with OutputFolder(args.out) as folder, _told_of_takes(folder, narrator, is_own=is_own):
         place = _server(args.server, folder.spool)
         with place as server, _run_client(server, args.server) as client:
             gathered = asked.gather(client.connect().systems)
@@ -327,11 +353,17 @@ def _deliver(args: argparse.Namespace, narrator: "Narrator") -> None:
 
 
 @contextlib.contextmanager
-def _told_of_takes(folder: "OutputFolder", narrator: "Narrator") -> Iterator[None]:
-    """Where a run ends early, say what it leaves: of an earlier take, and of what was sent."""
+def _told_of_takes(folder: "OutputFolder", narrator: "Narrator", *, is_own: bool) -> Iterator[None]:
+    """Where a run ends early, say what it leaves: of an earlier take, of what was sent, a report.
+
+    A server of the run's own is gone by then; a report is gathered from what it leaves.
+    """
     try:
         yield
-    except (GencompError, KeyboardInterrupt):
+    except (GencompError, KeyboardInterrupt) as error:
+        report = error.details.get("report") if isinstance(error, GencompError) else None
+        if report is not None and is_own:
+            narrator.note(f"For support: gencomp report {report} --spool {folder.spool}")
         for sentence in (folder.unfinished(), folder.left_over()):
             if sentence is not None:
                 narrator.note(sentence)
@@ -347,21 +379,31 @@ class _Asked:
         self._system = args.system
         self._given = [parse_given(text) for text in args.input]
         self._frames = FrameRange.parse(args.frames) if args.frames else None
-        self._knobs = read_pairs(args.knobs, "--set", "--set seed=3")
+        self._layers = read_layers(home_folder())
+        self._knobs: dict[str, Any] = {**read_pairs(args.knobs, "--set", "--set seed=3")}
         self._spaces = read_pairs(args.colourspace, "--colourspace", "--colourspace plate=srgb")
         self._working_space = args.working_space
         config = os.environ.get("OCIO", "") if args.ocio is None else args.ocio
         is_file = config and not config.startswith("ocio://")
         self._ocio = str(Path(config).absolute()) if is_file else config
         self._is_ocio_found = bool(config) and args.ocio is None
+        # What is only planned, or run by a server of its own, has none of them.
+        self._whose = {
+            name: getattr(args, name) for name in ("show", "shot", "priority") if name in args
+        }
 
     def gather(self, systems: Sequence[Any]) -> "Gathered":
-        """Return the pictures on disk that the job takes."""
+        """Return the pictures on disk that the job takes; knobs by default are known then too."""
+        from gencomp_server.knob_defaults import defaults_for
         from gencomp_server.sources import gather, schema_of, second_channels
 
         schema = schema_of(systems, self._system)
-        given = second_channels(self._given, schema, self._knobs)
+        values, notes = defaults_for(schema, self._layers, self._knobs)
+        self._knobs |= values
+        spelt = {name: str(value) for name, value in self._knobs.items()}
+        given = second_channels(self._given, schema, spelt)
         found = gather(given, schema, self._frames, self._spaces)
+        found = replace(found, notes=(*notes, *found.notes))
         if not self._is_ocio_found:
             return found
         note = f"Colours are those of the variable OCIO, {self._ocio}; --ocio '' is none."
@@ -385,6 +427,7 @@ class _Asked:
             request,
             {source.header.name: source.paths for source in gathered.sources},
             {source.header.name: source.kind for source in gathered.sources},
+            **self._whose,
         )
 
 
@@ -393,15 +436,24 @@ def _finish(
 ) -> None:
     """Draw the sheet, write the manifest, drop the spool, say where everything lies."""
     from gencomp_server.delivery import CONTACT_SHEET, layer_folders
+    from gencomp_server.sheet import sheet_pool
 
     for sentence in folder.strangers(manifest):
         narrator.note(sentence)
     sheet: Path | None = folder.path / CONTACT_SHEET
+    checked = ""
+    pool = sheet_pool()
     try:
-        _draw_sheet(folder.path / CONTACT_SHEET, gathered, manifest)
+        _draw_sheet(folder.path / CONTACT_SHEET, gathered, manifest, pool)
     except GencompError as error:
         narrator.note(f"There is no contact sheet: {error}")
         sheet = None
+    try:
+        checked = _inspect(folder, gathered, manifest, narrator, pool)
+    except GencompError as error:
+        narrator.note(f"The result was not checked: {error}")
+    finally:
+        pool.close()
     folder.write_manifest(manifest)
     folder.drop_spool()
     narrator.done(
@@ -409,13 +461,54 @@ def _finish(
             "layers": layer_folders(folder.path, manifest["layers"]),
             "contact_sheet": None if sheet is None else str(sheet),
             "manifest": str(folder.manifest),
+            "checked": checked,
             "seconds": manifest["seconds"],
         }
     )
 
 
-def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> None:
+def _inspect(
+    folder: "OutputFolder",
+    gathered: "Gathered",
+    manifest: dict[str, Any],
+    narrator: "Narrator",
+    pool: "DecodePool",
+) -> str:
+    """Check the pictures of a delivery, note what is wrong, and return the figures in a line."""
+    from gencomp_server.inspection import inspect_delivery
+
+    _, plate = _compared(gathered, laid_over=EFFECT_UNDER in manifest["layers"])
+    told = manifest.get("report", {}).get("order_from_frame", {})
+    order = {int(frame): names for frame, names in told.items()}
+    layers = _pictures_of(folder.path, manifest, codes=False)
+    found = inspect_delivery(list(gathered.frames), plate, layers, order, pool)
+    manifest["inspection"] = found.to_plain()
+    for fault in found.faults:
+        narrator.note(f"Look at the result: {fault}")
+    return found.spell()
+
+
+def _pictures_of(
+    folder: Path, manifest: dict[str, Any], *, codes: bool = True
+) -> "dict[str, Files]":
+    """Return the delivered layers that can be shown; those that hold codes on demand."""
     from gencomp_server.delivery import layer_paths
+    from gencomp_server.sheet import Files
+
+    return {
+        layer: Files(
+            layer_paths(folder, layer, facts["frames"]), is_matte=list(facts["channels"]) == ["A"]
+        )
+        for layer, facts in manifest["layers"].items()
+        if facts["channels"] == ["A"]
+        or set(facts["channels"]) >= {"R", "G", "B"}
+        or (codes and set(facts["channels"]) >= set(ORIGIN_CHANNELS))
+    }
+
+
+def _draw_sheet(
+    path: Path, gathered: "Gathered", manifest: dict[str, Any], pool: "DecodePool"
+) -> None:
     from gencomp_server.sheet import Files, caution_of, draw_delivery
 
     label, plate = _compared(gathered, laid_over=EFFECT_UNDER in manifest["layers"])
@@ -424,16 +517,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
         f"{manifest['system']}   {gathered.frames}",
         list(gathered.frames),
         plate,
-        {
-            layer: Files(
-                layer_paths(path.parent, layer, facts["frames"]),
-                is_matte=list(facts["channels"]) == ["A"],
-            )
-            for layer, facts in manifest["layers"].items()
-            if facts["channels"] == ["A"]
-            or set(facts["channels"]) >= {"R", "G", "B"}
-            or set(facts["channels"]) >= set(ORIGIN_CHANNELS)
-        },
+        _pictures_of(path.parent, manifest),
         caution_of(manifest),
         manifest.get("colour", {}).get("to_rec709"),
         drawn={
@@ -448,6 +532,7 @@ def _draw_sheet(path: Path, gathered: "Gathered", manifest: dict[str, Any]) -> N
             if source.is_matte
         },
         label=label,
+        pool=pool,
     )
 
 
@@ -486,7 +571,7 @@ def _server(address: str | None, spool: Path) -> Iterator[ServerFile]:
 
 
 def _client(server: ServerFile) -> Client:
-    return Client(server.address, server.secret, client=_CLIENT)
+    return Client(server.address, server.secret, client=_CLIENT, keys=server.keys)
 
 
 def _run_client(server: ServerFile, address: str | None) -> Client:
@@ -499,6 +584,7 @@ def _run_client(server: ServerFile, address: str | None) -> Client:
         client=_CLIENT,
         timeout_s=_AGAIN_S,
         find=lambda: _named_server(address),
+        keys=server.keys,
     )
 
 
@@ -578,21 +664,37 @@ def _serve(args: argparse.Namespace) -> int:
 
     names = (
         *("host", "port", "spool", "state_file", "device", "idle_exit_s"),
-        *("weights", "allowed_licences", "release_after_s"),
+        *("weights", "allowed_licences", "release_after_s", "web_port"),
     )
-    flags = {name: getattr(args, name) for name in names}
+    flags, own = {name: getattr(args, name) for name in names}, {}
     if args.until_stdin_closes:
         # The parent is gone or done: what still runs goes on at the next start.
-        flags["drain_s"] = 0.0
-    config = load_config(flags).config
-    configure(config.log_level)
+        own = {"host": "127.0.0.1", "drain_s": 0.0, "web_port": -1}
+        own |= {name: flags.pop(name) for name in ("port", "spool", "state_file")}
+    loaded = load_config(flags, own=own)
+    config = loaded.config
+    configure(config.log_settings(), turns=True)
     if args.until_stdin_closes:
         leave_when_stdin_closes(lambda: os.kill(os.getpid(), signal.SIGTERM))
-    return Service(config).run(_say_ready)
+    service = Service(config, sources=loaded.sources)
+    if config.web_port < 0:
+        return service.run(_say_ready)
+    page = WebChild(config.web_port, config.state_file)
+
+    def ready(server: ServerFile) -> None:
+        _say_ready(server)
+        page.start()
+
+    try:
+        return service.run(ready)
+    finally:
+        page.stop()
 
 
 def _say_ready(server: ServerFile) -> None:
     print(f"gencomp {__version__} is ready at {server.address}", flush=True)
+    if server.public:
+        print(f"with keys at {server.public}; public key {server.public_key}", flush=True)
 
 
 def _systems(args: argparse.Namespace) -> int:
@@ -619,29 +721,12 @@ def _input_specs(rules: Sequence[Any]) -> Iterator[Any]:
         yield from [rule] if "name" in rule else [spec for one in rule["sets"] for spec in one]
 
 
-def _jobs(args: argparse.Namespace) -> int:
-    with _client(_named_server(args.server)) as client:
-        found = client.jobs()
-    if args.json:
-        print(json.dumps(found, indent=2, default=str))
-        return DONE
-    if not found:
-        print("There are no jobs.")
-    for job in found:
-        print(f"{job['job']}  {job['state']}  {job.get('system', '')}")
-    return DONE
-
-
-def _cancel(args: argparse.Namespace) -> int:
-    with _client(_named_server(args.server)) as client:
-        client.cancel(args.job)
-    print(f"{args.job} is cancelled.")
-    return DONE
-
-
 def _doctor(args: argparse.Namespace) -> int:
     from gencomp_server.doctor import examine
 
+    if args.paths:
+        print("\n".join(lines(os.environ)))
+        return DONE
     if args.json:
         found = [
             {"is_good": one.is_good, "sentence": one.sentence}

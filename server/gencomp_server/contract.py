@@ -391,7 +391,8 @@ class Refusal:
     Attributes:
         sentence: Names the file that is missing, or the licence class that is not allowed.
         cure: One sentence that says what to do.
-        by_licence: True where its weights are installed and their licence class is not allowed.
+        by_licence: True where its weights are installed, and it or their licence class is not
+            allowed.
     """
 
     sentence: str
@@ -592,6 +593,14 @@ class Context(Protocol):
         on disk already, nothing is called. ``fn`` returns plain data: frozen
         dataclasses, tuples, dicts, str, numbers, None and numpy arrays (which come back
         memory-mapped, read-only).
+        """
+        ...
+
+    def made_of(self, value: T, *sources: Any) -> T:
+        """Return a value, noting for the job's graph which stages' results it was computed from.
+
+        A result that goes into a stage as it is, or a view of it, needs no word; one that was
+        computed on the way does.
         """
         ...
 

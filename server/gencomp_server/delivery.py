@@ -215,11 +215,17 @@ class Order:
         request: The header of the job.
         files: Picture files by input and frame.
         kinds: ``exr`` or ``image`` by input.
+        show: Production that the job belongs to; None takes what ``GENCOMP_SHOW`` names.
+        shot: Shot that it belongs to; None takes what ``GENCOMP_SHOT`` names.
+        priority: -100 to 100; of one's own waiting jobs the highest runs first.
     """
 
     request: Request
     files: Mapping[str, Mapping[int, Path]]
     kinds: Mapping[str, str]
+    show: str | None = None
+    shot: str | None = None
+    priority: int = 0
 
 
 def digest_pictures(files: Mapping[str, Mapping[int, Path]]) -> dict[str, dict[int, Picture]]:
@@ -270,7 +276,8 @@ def run_order(
     layers = [str(spec["name"]) for spec in plan["layers"]]
     on_plan(len(different), len(layers) * len(order.request.frames))
     key = request_key(order.request, pictures)
-    job = client.submit(order.request, pictures, key, order.kinds)
+    whose = {"show": order.show, "shot": order.shot}
+    job = client.submit(order.request, pictures, key, order.kinds, **whose, priority=order.priority)
 
     def watch(event: Any) -> None:
         if isinstance(event, StateChanged) and event.state in (RUNNING, DONE):

@@ -6,6 +6,7 @@ Every check answers with one sentence; a wrong one says what to do. Nothing is c
 
 import importlib
 import importlib.metadata
+import re
 import shutil
 import socket
 import stat
@@ -17,9 +18,11 @@ from pathlib import Path
 from gencomp_protocol import Client, __version__, find_server, home_folder
 from gencomp_protocol.errors import GencompError
 from gencomp_protocol.locate import CLIENT_FILE, SERVER_FILE, SERVER_VARIABLE
+from gencomp_protocol.settings import DEFAULT, Settled, facility_files
 from gencomp_server.backbones import SPECS
 from gencomp_server.config import load_config
 from gencomp_server.engine.machine import probe
+from gencomp_server.exr import fence
 
 LEAST_PYTHON = (3, 10)
 TESTED_PYTHON = (3, 11)
@@ -36,6 +39,13 @@ PACKAGES = {
     "safetensors": "safetensors",
     "rich": "rich",
     "psutil": "psutil",
+}
+# Versions from which on no published advisory is open: OpenEXR's SECURITY.md, OpenImageIO's
+# advisories on GitHub, as of November 2026.
+LEAST_OPENEXR = (3, 4, 14)
+PICTURE_LIBRARIES = {
+    "OpenEXR": ("OpenEXR", LEAST_OPENEXR),
+    "OpenImageIO": ("OpenImageIO", (3, 2, 2)),
 }
 _SERVER_S = 3.0
 _WORKER = {
@@ -63,6 +73,8 @@ def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[
     """
     yield check_python(sys.version_info[:3])
     yield check_packages(PACKAGES)
+    yield check_picture_libraries()
+    yield check_fence()
     yield check_opencv(frozenset(d.metadata["Name"] for d in importlib.metadata.distributions()))
     yield check_disk(Path.cwd())
     yield check_ports()
@@ -96,6 +108,54 @@ def check_packages(packages: Mapping[str, str]) -> Finding:
         cure = "run pip install -c constraints.txt -e '.[server]' again."
         return Finding(False, f"packages that cannot be imported: {', '.join(bad)}; {cure}")
     return Finding(True, f"packages: gencomp {__version__}, {', '.join(good)}.")
+
+
+def check_picture_libraries() -> Finding:
+    """Tell whether what reads pictures is of an age at which its known holes are closed."""
+    found, old = [], []
+    for name, (distribution, least) in PICTURE_LIBRARIES.items():
+        try:
+            version = importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return Finding(False, f"pictures: {name} is not installed; nothing can be read.")
+        found.append(f"{name} {version}")
+        if _as_numbers(version) < least:
+            old.append(f"{name} {version} (fixed in {'.'.join(map(str, least))})")
+    inside = _bundled_openexr()
+    if inside is not None:
+        found.append(f"OpenEXR {inside} inside OpenImageIO")
+        if _as_numbers(inside) < LEAST_OPENEXR:
+            least_exr = ".".join(map(str, LEAST_OPENEXR))
+            old.append(f"the OpenEXR {inside} inside OpenImageIO (fixed in {least_exr})")
+    if old:
+        cure = "install the versions of constraints.txt"
+        return Finding(False, f"pictures: known holes are open in {', '.join(old)}; {cure}.")
+    return Finding(True, f"pictures: {', '.join(found)}; no known hole is open.")
+
+
+def _bundled_openexr() -> str | None:
+    """Return the version of the OpenEXR that OpenImageIO reads with, where it says so."""
+    try:
+        library = importlib.import_module("OpenImageIO")
+    except (ImportError, OSError):
+        return None
+    said = re.search(r"OpenEXR (\d[\d.]*)", library.get_string_attribute("library_list"))
+    return None if said is None else said[1]
+
+
+def _as_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version)[:3])
+
+
+def check_fence() -> Finding:
+    """Tell whether the kernel keeps decoders from network and programs; it is well either way."""
+    if fence.has_filter():
+        return Finding(True, "decoders: no network and no other program, by the kernel's filter.")
+    return Finding(
+        True,
+        "decoders: this kernel filters no calls: memory and time are bounded, but network and "
+        "other programs are kept from them by Python alone; Linux on x86_64 or aarch64 does more.",
+    )
 
 
 def check_opencv(distributions: frozenset[str]) -> Finding:
@@ -148,12 +208,19 @@ def check_config(environ: Mapping[str, str]) -> Finding:
         loaded = load_config(environ=environ)
     except GencompError as error:
         return Finding(False, f"config: {error}")
+    for place, _ in facility_files(environ):
+        if place.exists() and stat.S_IMODE(place.stat().st_mode) & 0o002:
+            return Finding(False, f"config: {place} can be written by everybody; chmod o-w it.")
     rows = [
-        f"{name} = {_spelt(getattr(loaded.config, name))} ({source})"
-        for name, source in loaded.sources.items()
-        if source != "default"
+        f"{name} = {_spelt(one.value)} ({one.origin}{_locked(one)})"
+        for name, one in loaded.settled.items()
+        if one.origin.source != DEFAULT or one.lock is not None
     ]
     return Finding(True, f"config: {', '.join(rows) or 'nothing is set'}; all else is default.")
+
+
+def _locked(one: Settled) -> str:
+    return "" if one.lock is None else f", locked by {one.lock}"
 
 
 def _spelt(value: object) -> str:
@@ -194,7 +261,7 @@ def check_weights(environ: Mapping[str, str]) -> Finding:
     barred = [name for name, why in refused.items() if why.by_licence]
     words = f"weights: {', '.join(classed) or 'none are installed'} in {place.folder}"
     if barred:
-        words += f"; installed and not allowed by licence: {', '.join(barred)}"
+        words += f"; installed and not allowed: {', '.join(barred)}"
     return Finding(True, f"{words}; gencomp weights list says more.")
 
 
@@ -204,7 +271,7 @@ def check_server(environ: Mapping[str, str]) -> Finding:
         found = find_server(environ)
         if found is None:
             return Finding(True, "server: none is named or runs; gencomp run starts its own.")
-        with Client(found.address, found.secret, timeout_s=_SERVER_S) as client:
+        with Client(found.address, found.secret, timeout_s=_SERVER_S, keys=found.keys) as client:
             welcome = client.connect()
     except GencompError as error:
         return Finding(False, f"server: {error}")

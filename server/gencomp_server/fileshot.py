@@ -24,6 +24,7 @@ from gencomp_protocol.errors import InternalError, MissingFrame, MissingInput
 from gencomp_protocol.request import STILL
 from gencomp_server.engine.ingest import input_kind
 from gencomp_server.exr.decode import DecodePool, DecodeTask
+from gencomp_server.exr.header import NO_LIMITS
 from gencomp_server.exr.read import MappedPicture, map_picture
 
 if TYPE_CHECKING:
@@ -210,6 +211,10 @@ class Desk:
         """Return ``fn(self, *inputs, **settings)``; nothing is kept."""
         return fn(self, *inputs, **settings)
 
+    def made_of(self, value: T, *sources: Any) -> T:
+        """Return the value; there is no graph."""
+        return value
+
     def checkpoint(
         self, name: str, tensors: Mapping[str, NDArray[Any]] | None = None
     ) -> dict[str, NDArray[Any]] | None:
@@ -221,7 +226,7 @@ class Desk:
 def opened(system: System, request: Request, sources: Sequence[Source]) -> Iterator[FileShot]:
     """Yield the shot of some files; its decoder and what it decoded go afterwards."""
     with TemporaryDirectory(prefix="gencomp-files-") as scratch:
-        pool = DecodePool(1)
+        pool = DecodePool(1, limits=NO_LIMITS)
         try:
             yield FileShot(request, FileShelf(system, sources, pool, Path(scratch)))
         finally:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from dataclasses import replace
 
 from gencomp_protocol.errors import BadKnob, MissingFrame, MissingInput
@@ -91,6 +92,15 @@ def check_pictures(request: Request, inputs: tuple[InputPictures, ...]) -> None:
             hint="Name every input in both.",
             input=name,
         )
+    for entry in request.inputs:
+        twice = [n for n, times in Counter(entry.frames).items() if times > 1]
+        if twice:
+            raise MissingFrame(
+                f"Input '{entry.name}' names frame {spell_frames(twice)} more than once.",
+                hint="Give every frame one picture.",
+                input=entry.name,
+                frame=min(twice),
+            )
     for name, frames in headers.items():
         if named[name] != frames:
             odd = spell_frames(named[name] ^ frames)

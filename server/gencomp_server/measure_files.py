@@ -22,7 +22,7 @@ from gencomp_protocol.frames import FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL
 from gencomp_server.colour.spaces import BUILTIN, REC709, Space, resolve
 from gencomp_server.exr.decode import EXR, DecodePool, DecodeTask
-from gencomp_server.exr.header import RGB, parse_exr, text_attribute
+from gencomp_server.exr.header import NO_LIMITS, RGB, parse_exr, text_attribute
 from gencomp_server.exr.read import MappedPicture, map_picture
 from gencomp_server.sources import Gathered, Given, Source, gather, parse_given
 
@@ -137,7 +137,7 @@ def role_of(source: Source, coverage: bool) -> str:
         return "matte"
     frame, path = next(iter(source.paths.items()))
     if source.kind == EXR:
-        parts = parse_exr(path, f"Input '{source.header.name}' frame {frame}")
+        parts = parse_exr(path, f"Input '{source.header.name}' frame {frame}", NO_LIMITS)
         if not any(set(RGB) <= {one.name for one in part.channels} for part in parts):
             return "matte"
     return "rgba"
@@ -214,7 +214,7 @@ class Reader:
 def opened(wanted: Sequence[Wanted]) -> Iterator[tuple[Reader, Path]]:
     """Yield a reader of pictures and a scratch folder that goes when it is done."""
     with tempfile.TemporaryDirectory(prefix="gencomp-measure-") as folder:
-        pool = DecodePool(processes=2)
+        pool = DecodePool(processes=2, limits=NO_LIMITS)
         try:
             yield Reader(wanted, pool, Path(folder)), Path(folder)
         finally:

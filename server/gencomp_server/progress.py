@@ -59,6 +59,7 @@ def spell_summary(summary: Mapping[str, Any]) -> str:
     lines = [f"{name}  {pattern}" for name, pattern in summary["layers"].items()]
     lines += [f"contact sheet  {summary['contact_sheet']}"] if summary["contact_sheet"] else []
     lines += [f"manifest  {summary['manifest']}"]
+    lines += [f"checked  {summary['checked']}"] if summary.get("checked") else []
     return "\n".join(lines) + "\n"
 
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gencomp_protocol.errors import BadKnob, DiskFull, ToolFailed
+from gencomp_server import pulse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,6 +201,7 @@ class Segmenter:
         while child.poll() is None:
             if check is not None:
                 check()
+            pulse.beat()  # It has a limit of its own.
             if time.monotonic() - started > self.timeout_s:
                 raise ToolFailed(
                     f"The segmenter '{self.name}' was ended after {self.timeout_s:g} seconds "

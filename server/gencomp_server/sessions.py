@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 from gencomp_protocol.transfer import Credit, Expected, Receiver
 
+ONLOOKER = "gencomp web"  # How the page's name for itself begins.
+
 
 @dataclass
 class Session:
@@ -24,7 +26,10 @@ class Session:
         owed: Its credit for layers.
         heard_s: When it was last heard, monotonic.
         fed_s: When it last answered a want, or had none to answer.
+        account: Whose jobs it submits: the name of its key, else what it said.
+        has_key: Whether it came with a key, from wherever, instead of this machine's secret.
         follows: Jobs whose events it gets.
+        asked: How often a stretch had been wanted of it when it last asked whether we are there.
     """
 
     identity: bytes
@@ -33,7 +38,15 @@ class Session:
     owed: Credit
     heard_s: float
     fed_s: float
+    account: str = ""
+    has_key: bool = False
     follows: set[str] = field(default_factory=set)
+    asked: int = 0
+
+    @property
+    def is_onlooker(self) -> bool:
+        """Whether it only looks, as the page does: a server that nobody else uses may leave."""
+        return self.name.startswith(ONLOOKER)
 
 
 class Sessions:
@@ -99,6 +112,10 @@ class Sessions:
         self._sources[job] = session
         self._share()
 
+    def source(self, job: str) -> Session | None:
+        """Return who sends a job's pictures; None for nobody."""
+        return self._sources.get(job)
+
     def forget(self, job: str) -> None:
         """Fetch nothing more for a job; what others need of it is fetched in their name."""
         self._release(job)
@@ -107,6 +124,10 @@ class Sessions:
     def arrived(self, digest: str) -> None:
         """Take note that a picture is here."""
         self._fetching.pop(digest, None)
+
+    def ask_again(self) -> None:
+        """Ask for pictures that were here and are lacking again."""
+        self._share()
 
     def _release(self, job: str) -> None:
         source = self._sources.pop(job, None)

@@ -39,6 +39,7 @@ from gencomp_protocol.layers import (
     RESULT,
 )
 from gencomp_server.exr.decode import EXR, Decoded, DecodePool, DecodeTask
+from gencomp_server.exr.header import NO_LIMITS
 from gencomp_server.exr.read import map_picture
 
 Array = NDArray[np.float32]
@@ -171,7 +172,7 @@ def thumbnail(shown: Shown, size: tuple[int, int]) -> tuple[Array, NDArray[np.bo
 
 def thumbnails(shown: Shown, *sizes: tuple[int, int]) -> list[tuple[Array, NDArray[np.bool_]]]:
     """Return what :func:`thumbnail` does, at several sizes for one reading of the picture."""
-    full = _whole(shown)
+    full = whole(shown)
     made = [_reduced(full, size) for size in sizes]
     faults = [np.zeros(small.shape[:2], np.bool_) for small in made]
     # One bad sample spoils every mean that it is in, so that the small ones tell.
@@ -184,7 +185,7 @@ def thumbnails(shown: Shown, *sizes: tuple[int, int]) -> list[tuple[Array, NDArr
     return [(_as_shown(small, shown), bad) for small, bad in zip(made, faults, strict=True)]
 
 
-def _whole(shown: Shown) -> Array:
+def whole(shown: Shown) -> Array:
     """Return a picture over its display window, transparent black where it has no pixels.
 
     Returns:
@@ -239,8 +240,8 @@ def lay_over(front: Shown, back: Shown) -> Shown:
     Returns:
         RGBA over the display window, ``front + back * (1 - a)``. [H,W,4] float32.
     """
-    top = _as_rgba(_whole(front))
-    top += _as_rgba(_whole(back)) * (1.0 - top[..., 3:])
+    top = _as_rgba(whole(front))
+    top += _as_rgba(whole(back)) * (1.0 - top[..., 3:])
     return replace(front, pixels=top, data_window=front.display_window)
 
 
@@ -488,6 +489,7 @@ def draw_delivery(
     to_rec709: Sequence[float] | None = None,
     drawn: Mapping[str, Files] | None = None,
     label: str = "plate",
+    pool: DecodePool | None = None,
 ) -> None:
     """Write the contact sheet of a delivery: plate, layers over checkers, mattes grey.
 
@@ -502,6 +504,7 @@ def draw_delivery(
             rows; None where they are the same or no matrix leads there.
         drawn: The mattes that were given, small and grey below the plate.
         label: What the row of the plate is called.
+        pool: Decodes the pictures; None takes one of its own.
 
     Raises:
         BadPicture: A file cannot be read.
@@ -513,7 +516,7 @@ def draw_delivery(
         made += [_drawn_row(name, files, desk) for name, files in (drawn or {}).items()]
         return made + _layer_rows(layers, desk)
 
-    _draw(path, title, frames, rows, caution, to_rec709)
+    _draw(path, title, frames, rows, caution, to_rec709, pool)
 
 
 def draw_layers(
@@ -578,6 +581,11 @@ def draw_takes(
     _draw(path, title, frames, rows, caution, to_rec709)
 
 
+def sheet_pool() -> DecodePool:
+    """Return the decoders of a sheet, to be closed by whoever asks: its files are ours already."""
+    return DecodePool(_DECODERS, limits=NO_LIMITS)
+
+
 def _draw(
     path: Path,
     title: str,
@@ -585,18 +593,21 @@ def _draw(
     rows: "Callable[[_Desk], list[Row]]",
     caution: str,
     to_rec709: Sequence[float] | None,
+    pool: DecodePool | None = None,
 ) -> None:
     """Decode what rows show, a few pictures ahead, and write the sheet."""
     with tempfile.TemporaryDirectory(prefix="gencomp-sheet-") as scratch:
-        pool, readers = DecodePool(_DECODERS), ThreadPoolExecutor(_AHEAD, "sheet")
+        desk_pool = sheet_pool() if pool is None else pool
+        readers = ThreadPoolExecutor(_AHEAD, "sheet")
         try:
             primaries = None if to_rec709 is None else np.reshape(to_rec709, (3, 3))
-            desk = _Desk(pool, Path(scratch), primaries)
+            desk = _Desk(desk_pool, Path(scratch), primaries)
             ahead = read_ahead(rows(desk), pick_frames(frames), readers)
             write_sheet(path, compose_sheet(title, ahead, frames, caution))
         finally:
             readers.shutdown(cancel_futures=True)
-            pool.close()
+            if pool is None:
+                desk_pool.close()
 
 
 def read_ahead(
@@ -672,6 +683,28 @@ class _Desk:
             decoded.path.with_name(decoded.path.name + suffix).unlink()
         windows = (header.display_window, header.data_window, header.pixel_aspect)
         return Shown(mapped.pixels, *windows, to_rec709=None if is_matte else self.primaries)
+
+
+class Reading:
+    """Pictures of rows, read one by one, as they are.
+
+    Args:
+        pool: Decodes them.
+        scratch: Folder for what is decoded; nothing of it is left.
+    """
+
+    def __init__(self, pool: DecodePool, scratch: Path) -> None:
+        self._desk = _Desk(pool, scratch, None)
+
+    def read(self, label: str, files: Files, frame: int) -> Shown:
+        """Return a picture: its own of that frame, else the nearest.
+
+        Raises:
+            BadPicture: The file cannot be read.
+        """
+        shown = _row(label, files, OPAQUE, self._desk).read(frame)
+        assert shown is not None, label
+        return shown
 
 
 def _row(label: str, files: Files, style: str, desk: _Desk) -> Row:

@@ -18,7 +18,7 @@ from gencomp_protocol.errors import BadKnob, BadName, BadPicture, MissingFrame, 
 from gencomp_protocol.frames import Format, FrameRange, spell_frames
 from gencomp_protocol.request import SEQUENCE, STILL, STILLS, InputHeader
 from gencomp_server.contract import spell_input
-from gencomp_server.exr.header import choose_data, find_channel, parse_exr
+from gencomp_server.exr.header import NO_LIMITS, choose_data, find_channel, parse_exr
 from gencomp_server.exr.heads import bit_depth, picture_size
 
 COLOURSPACES = ("scene_linear", "srgb")
@@ -382,7 +382,7 @@ def _source(one: _Found, span: FrameRange, asked: str | None, notes: list[str]) 
     if one.spec["kind"] == "data" and kind == EXR:
         frame, path = next(iter(paths.items()))
         label = f"Input '{one.name}' frame {frame}"
-        choose_data(parse_exr(path, label), one.channel, label)
+        choose_data(parse_exr(path, label, NO_LIMITS), one.channel, label, NO_LIMITS)
     space = _colourspace(one, kind, paths, asked, notes)
     if one.spec["kind"] == "matte" and one.channel is None and _is_plain_rgb(one.name, kind, paths):
         notes.append(f"Input '{one.name}' has no alpha; its first channel R is read.")
@@ -401,7 +401,7 @@ def _is_plain_rgb(name: str, kind: str, paths: Mapping[int, Path]) -> bool:
     """Tell whether an input's first picture has R, G and B and surely no alpha, by its header."""
     frame, path = next(iter(paths.items()))
     if kind == EXR:
-        parts = parse_exr(path, f"Input '{name}' frame {frame}")
+        parts = parse_exr(path, f"Input '{name}' frame {frame}", NO_LIMITS)
         names = {channel.name for part in parts for channel in part.channels}
         return names >= {"R", "G", "B"} and find_channel(sorted(names), "A") is None
     with path.open("rb") as file:
@@ -416,7 +416,7 @@ def _format(name: str, kind: str, paths: Mapping[int, Path]) -> Format | None:
     if kind != EXR:
         size = picture_size(path)
         return None if size is None else Format(*size)
-    part = parse_exr(path, f"Input '{name}' frame {frame}")[0]
+    part = parse_exr(path, f"Input '{name}' frame {frame}", NO_LIMITS)[0]
     return Format(part.display_window.width, part.display_window.height, part.pixel_aspect)
 
 

@@ -117,13 +117,21 @@ class Shelf:
         lock_file: The ``weights.lock`` to use.
         extra: Further declarations besides the package's and ``<folder>/weights.toml``; a later
             one replaces a set of the same name.
+        models: Backbones that may be used; empty for all.
 
     Raises:
         BadKnob: A declaration is not what it should be.
     """
 
-    def __init__(self, folder: Path, lock_file: Path, extra: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        lock_file: Path,
+        extra: Sequence[Path] = (),
+        models: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
+        self.models = tuple(models)
         self.lock = LockFile(lock_file)
         own = folder / DECLARATIONS
         declared = dict(_packaged())
@@ -319,6 +327,14 @@ class Shelf:
         if damage is not None:  # One set's; the others are none the worse for it.
             return Refusal(damage.message, damage.hint)
         of_class, lacking = self.licence_class(spec.weights), self.missing(spec.weights)
+        if not self.allows(spec.name):
+            return Refusal(
+                f"{spec.title} is not among the models that this server allows "
+                f"({', '.join(self.models)}).",
+                f"{self._alternative(spec, allowed)} The setting is allowed_models; "
+                "gencomp config explain allowed_models says whose it is.",
+                by_licence=not lacking,
+            )
         is_allowed = of_class in allowed
         if not lacking and is_allowed:
             return None
@@ -341,6 +357,10 @@ class Shelf:
             f"{self.needs(spec.weights)}; {lacking[0]} is missing.",
             cure,
         )
+
+    def allows(self, name: str) -> bool:
+        """Tell whether a backbone is one that may be used; the untrained one always is."""
+        return not self.models or name in self.models
 
     def needs(self, name: str) -> str:
         """Return the sets that loading one takes, in words: itself, and what of its base."""
@@ -368,9 +388,9 @@ class Shelf:
             ):
                 continue
             of_class = self.licence_class(other.weights)
-            if of_class in allowed:
+            if of_class in allowed and self.allows(other.name):
                 return f"Use {other.name}, which is of the licence class '{of_class}'."
-        return "No other video model is of a licence class that this server allows."
+        return "No other video model is one that this server allows."
 
     # --- inside ----------------------------------------------------------------------------------
 
@@ -522,6 +542,20 @@ def check_classes(classes: Sequence[str]) -> None:
             near = difflib.get_close_matches(one, CLASSES, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Classes are: {', '.join(CLASSES)}."
             raise BadKnob(f"There is no licence class '{one}'.", hint=hint)
+
+
+def check_models(names: Sequence[str]) -> None:
+    """Refuse a backbone that there is not.
+
+    Raises:
+        BadKnob: Names it and the nearest.
+    """
+    known = [spec.name for spec in SPECS if not spec.is_tiny]
+    for one in names:
+        if one not in known:
+            near = difflib.get_close_matches(one, known, n=1)
+            hint = f"Did you mean '{near[0]}'?" if near else f"Backbones: {', '.join(known)}."
+            raise BadKnob(f"Setting 'allowed_models' names '{one}', which there is not.", hint=hint)
 
 
 def read_declarations(place: Path) -> dict[str, WeightSet]:

@@ -73,8 +73,8 @@ def _shelf() -> tuple[Shelf, tuple[str, ...]]:
     """Return the shelf that is configured, and the licence classes that are allowed."""
     from gencomp_server.config import load_config
 
-    config = load_config().config
-    return Shelf(config.weights, config.weights_lock), tuple(config.allowed_licences)
+    place = load_config().config.weights_place()
+    return place.shelf(), place.allowed
 
 
 # --- list ----------------------------------------------------------------------------------------
@@ -173,7 +173,14 @@ def _state(shelf: Shelf, name: str, allowed: Sequence[str]) -> str:
         return "damaged"
     if shelf.missing(name):
         return "missing"
-    return "installed" if shelf.licence_class(name) in allowed else "refused"
+    is_allowed = shelf.licence_class(name) in allowed and _allows(shelf, name)
+    return "installed" if is_allowed else "refused"
+
+
+def _allows(shelf: Shelf, name: str) -> bool:
+    """Tell whether some backbone that a set serves may be used; a base serves whom it serves."""
+    of_set = [spec.name for spec in SPECS if spec.weights == name]
+    return not of_set or any(map(shelf.allows, of_set))
 
 
 def describe(shelf: Shelf, name: str, allowed: Sequence[str]) -> list[str]:
@@ -184,6 +191,8 @@ def describe(shelf: Shelf, name: str, allowed: Sequence[str]) -> list[str]:
         facts.append(("takes", f"{shelf.needs(name)}."))
     if shelf.licence_class(name) not in allowed:
         facts.append(("refused", "Its licence class is not in the setting allowed_licences."))
+    if not _allows(shelf, name):
+        facts.append(("refused", "It is not in the setting allowed_models."))
     damage = shelf.damage(name)
     if damage is not None:
         facts.append(("damaged", str(damage)))

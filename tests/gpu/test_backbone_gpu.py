@@ -97,6 +97,10 @@ def _start_clean():
     speed.release(GPU)
 
 
+def test_the_same_numbers_on_the_same_device_give_the_same_bits(exact):
+    assert torch.equal(run(make_transformer()), exact)
+
+
 def test_cudnn_attention_computes_what_the_default_does(exact):
     transformer = make_transformer()
     said = speed.apply(transformer, LoadSettings(attention="cudnn"), GPU)

@@ -96,6 +96,10 @@ CASES = {
 }
 
 
+@pytest.mark.fault("F01")
+@pytest.mark.fault("F07")
+@pytest.mark.fault("F09")
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_by_input_frame_and_cure(shot, gencomp, case):
     spoil, words = CASES[case]

@@ -3,9 +3,11 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import zipfile
 
 import numpy as np
 import psutil
@@ -75,11 +77,25 @@ def test_a_shot_goes_in_and_its_layers_come_out(shot, gencomp, read):
     assert done["layers"]["ball"] == f"{shot.out}/ball/ball.%04d.exr"
 
 
+@pytest.mark.fault("F40")
+@pytest.mark.parametrize(("gain", "flag"), [("1", False), ("1.5", True)])
+def test_a_result_is_checked_and_what_differs_from_the_plate_is_said(shot, gencomp, gain, flag):
+    ended = gencomp(*shot.words, "--json", "--set", f"gain={gain}")
+    assert ended.code == 0
+    found = json.loads((shot.out / "manifest.json").read_text())["inspection"]
+    assert found["flag"] is flag
+    assert found["frames"] == list(FRAMES)
+    said = [entry["sentence"] for entry in ended.named("note")]
+    assert any("are not the plate" in sentence for sentence in said) is flag
+    assert "layers against the plate" in ended.named("done")[0]["checked"]
+
+
 def test_plain_lines_tell_where_everything_lies(shot, gencomp):
     ended = gencomp(*shot.words)
     assert ended.code == 0
     assert f"manifest  {shot.out}/manifest.json" in ended.out
     assert "delivered 6/6" in ended.out
+    assert "checked  alpha 0 to 1; layers against the plate" in ended.out
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -91,12 +107,14 @@ def test_shots_of_one_and_two_frames_work(shot, gencomp, count):
     assert (shot.out / "contact_sheet.png").exists()
 
 
+@pytest.mark.fault("F09")
 def test_one_still_plate_is_a_shot_of_one_frame(shot, gencomp):
     words = ["run", "cutout", "--out", str(shot.out), "--input", f"plate={shot.plate(1002)}"]
     assert gencomp(*words, "--input", f"matte.ball={shot.matte(1001)}").code == 0
     assert [path.name for path in (shot.out / "ball").iterdir()] == ["ball.1002.exr"]
 
 
+@pytest.mark.fault("F08")
 def test_nan_in_a_plate_is_warned_of_and_delivered_as_it_came(shot, gencomp, read):
     plate = plate_of(1002)
     plate[0, 0, 0], plate[0, 1, 1] = np.nan, np.inf
@@ -110,6 +128,7 @@ def test_nan_in_a_plate_is_warned_of_and_delivered_as_it_came(shot, gencomp, rea
     assert np.array_equal(background, plate, equal_nan=True)
 
 
+@pytest.mark.fault("F41")
 def test_the_same_command_again_delivers_the_same_pixels(shot, gencomp, read):
     taken = []
     for _ in range(2):
@@ -180,6 +199,7 @@ def test_when_the_command_is_killed_its_server_and_workers_go_too(shot):
     assert alive == []
 
 
+@pytest.mark.fault("F31")
 def test_a_killed_run_resumes_where_it_was(shot, gencomp):
     process = start(*shot.words, "--json", "--set", "wait_s=1")
     first_event(process, "layer")
@@ -199,6 +219,13 @@ def test_a_fault_of_ours_is_a_sentence_with_4_and_the_server_goes(shot, gencomp)
     assert "Traceback" not in ended.err
     assert len(ended.err.splitlines()) == 1
     assert not (shot.out / "manifest.json").exists()
+    told = re.search(r"gencomp report (\w+) --spool (.+)", ended.out)
+    assert ended.err.rstrip().endswith(f"(report {told[1]})")
+    report = gencomp("report", told[1], "--spool", told[2], "--out", str(shot.folder / "r.zip"))
+    assert (report.code, report.err) == (0, "")
+    with zipfile.ZipFile(shot.folder / "r.zip") as packed:
+        log = packed.read(f"gencomp-report-{told[1]}/log.txt").decode()
+    assert "ZeroDivisionError: broken on purpose" in log
 
 
 @pytest.fixture
@@ -221,6 +248,7 @@ def test_a_named_server_does_the_job_and_lists_it(shot, gencomp, server):
     assert gencomp("doctor").out.count(f"answers at {server}") == 1
 
 
+@pytest.mark.fault("F31")
 def test_when_the_named_server_is_started_again_the_command_goes_on(shot, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -56,6 +56,8 @@ def manifest(shot, out):
     return json.loads((shot.folder / out / "manifest.json").read_text())
 
 
+@pytest.mark.fault("F32")
+@pytest.mark.fault("F41")
 @pytest.mark.slow
 def test_when_the_worker_is_killed_while_sampling_then_the_job_goes_on_and_the_bits_are_the_same(
     small, tmp_path
@@ -80,7 +82,7 @@ def test_when_the_worker_is_killed_while_sampling_then_the_job_goes_on_and_the_b
         server.terminate()
         finish(server)
     said = [entry["sentence"] for entry in rest.named("warning")]
-    assert any("ended by SIGKILL" in one and "attempt 2 of 3" in one for one in said)
+    assert any("ended by SIGKILL" in one and "attempt 2 of 2" in one for one in said)
 
     whole = finish(start(*words(small, "whole")))
     assert (whole.code, whole.err) == (0, "")

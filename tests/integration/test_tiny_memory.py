@@ -51,6 +51,7 @@ def server(start, tmp_path):
     assert process.returncode == 0
 
 
+@pytest.mark.fault("F33")
 @pytest.mark.slow
 def test_when_memory_runs_out_then_it_is_said_and_the_server_does_the_job_once_there_is_some(
     small, start, server, place

@@ -65,6 +65,9 @@ def home(tmp_path, monkeypatch):
         "GENCOMP_BACKGROUND_NUKE",
         "GENCOMP_LOCK_SILENCE_S",
         "GENCOMP_STUDIO_KNOBS",
+        "GENCOMP_CONFIG",
+        "GENCOMP_KEY_FILE",
+        "GENCOMP_SERVER_KEY",
         "NUKE_PATH",
     ):
         monkeypatch.delenv(name, raising=False)

@@ -21,6 +21,7 @@ def test_generate_blocks_until_the_node_plays_its_result(terminal, server, comp)
     assert gizmo.sample("rgba.red", 16, 48 - 16, frame=1002) == 0.25
 
 
+@pytest.mark.fault("F44")
 def test_the_button_does_the_same_in_a_terminal_session(terminal, server, comp):
     gizmo = comp(terminal)
     gizmo["gc_generate"].execute()
@@ -35,6 +36,7 @@ def test_a_refusal_is_raised_for_the_script_and_said_on_the_node(terminal, serve
     assert gizmo["gc_status"].value() == "Matte 'a' is empty. Paint something."
 
 
+@pytest.mark.fault("F44")
 def test_a_missing_plate_is_raised_before_any_server_is_looked_for(terminal, comp):
     gizmo = comp(terminal)
     gizmo.setInput(0, None)
@@ -42,6 +44,7 @@ def test_a_missing_plate_is_raised_before_any_server_is_looked_for(terminal, com
         batch.generate(gizmo)
 
 
+@pytest.mark.fault("F44")
 def test_a_rendering_that_is_stopped_ends_the_job(terminal, server, comp):
     gizmo = comp(terminal)
     gizmo["gc_files"].setValue(False)
@@ -51,6 +54,7 @@ def test_a_rendering_that_is_stopped_ends_the_job(terminal, server, comp):
     assert server.jobs == {}
 
 
+@pytest.mark.fault("F44")
 def test_nothing_waits_for_an_event_loop_that_a_terminal_does_not_have(
     terminal, server, comp, monkeypatch
 ):

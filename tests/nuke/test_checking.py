@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Check set-up: what every check says, and that the interface waits for none of them."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -61,12 +62,47 @@ def test_every_setting_is_told_with_where_it_comes_from(app, home, monkeypatch):
     monkeypatch.setenv("GENCOMP_UNSAVED_FOLDER", "/shows/unsaved")
     sources = prefs.origins()
     assert sources["server_command"] == "default"
-    assert sources["idle_exit_s"] == str(home / "nuke.json")
+    assert sources["idle_exit_s"] == f"{home / 'nuke.json'}:1"
     assert sources["unsaved_folder"] == "GENCOMP_UNSAVED_FOLDER"
     sentence = checking.check_settings(os.environ).sentence
     assert "unsaved_folder = '/shows/unsaved' (GENCOMP_UNSAVED_FOLDER)" in sentence
     assert sentence.index("; by default: ") < sentence.index("server_command = 'gencomp serve'")
-    assert f"idle_exit_s = 60 ({home / 'nuke.json'})" in sentence
+    assert f"idle_exit_s = 60 ({home / 'nuke.json'}:1)" in sentence
+
+
+def test_a_facilitys_settings_are_told_with_line_lock_and_what_they_stand_over(
+    app, home, tmp_path, monkeypatch
+):
+    site, show = tmp_path / "site.toml", tmp_path / "show.toml"
+    site.write_text(
+        'locked = ["client"]\n[nuke]\nfarm_roots = "/a"\n[client]\nserver = "tcp://r:1"\n'
+    )
+    show.write_text('[nuke]\nfarm_roots = "/b"\n[knobs.dynvfx]\nsteps = 10\n')
+    monkeypatch.setenv("GENCOMP_CONFIG", os.pathsep.join(map(str, (site, show))))
+    found = checking.check_settings(os.environ)
+    assert found.is_good
+    assert f"farm_roots = '/b' ({show}:2, over '/a' of {site}:3)" in found.sentence
+    assert f"client.server = 'tcp://r:1' ({site}:5, locked by {site}:1)" in found.sentence
+    assert f"knobs.dynvfx.steps = 10 ({show}:4)" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[knobs.dynvfx]\nstepz = 10\n", "Did you mean 'steps'"),
+        ("[knobs.dynvfxx]\nsteps = 10\n", "Did you mean 'dynvfx'"),
+        ("[nuke]\nfarm_root = 1\n", "Did you mean 'nuke.farm_roots'"),
+        ('[client]\nservr = "x"\n', "Did you mean 'client.server'"),
+    ],
+)
+def test_what_a_facilitys_file_cannot_say_is_wrong(app, home, tmp_path, monkeypatch, text, said):
+    site = tmp_path / "site.toml"
+    site.write_text(text)
+    monkeypatch.setenv("GENCOMP_CONFIG", str(site))
+    found = checking.check_settings(os.environ)
+    assert not found.is_good
+    assert said in found.sentence
+    assert f"{site}:" in found.sentence
 
 
 @pytest.mark.parametrize(("free", "good"), [(4_999_999_999, False), (5_000_000_000, True)])
@@ -210,3 +246,11 @@ def test_without_an_interface_every_line_is_printed(terminal, home, doctor):
     assert [line.split(":")[0] for line in lines] == ["ok"] * 6 + ["ok", "WRONG"]
     assert lines[0].startswith("ok: gencomp 0.1.0 in Nuke 15.1v5, Python 3.")
     assert lines[-1] == "WRONG: Omnimatte1 has no plate. Connect the plate to its pipe Plate."
+
+
+def test_on_windows_a_place_that_it_cannot_have_is_said(tmp_path):
+    facts = dataclasses.replace(FACTS, cache=tmp_path / "aux" / "gencomp")
+    assert "is no path for Windows: its part 'aux' is a device there" in (
+        checking.check_cache(facts, windows=True).sentence
+    )
+    assert checking.check_cache(facts, windows=False).is_good

@@ -337,9 +337,9 @@ def test_a_failure_is_red_in_words_and_in_the_label_and_the_result_before_plays_
 ):
     gizmo, _ = lay(name)
     press(app, gizmo)
-    server.fails = WorkerLost("The worker went away.", hint="Press Generate again.")
+    server.fails = WorkerLost("The worker went away.", hint="Press Generate again.", report="3f9a")
     press(app, gizmo)
-    assert status(gizmo) == "The worker went away. Press Generate again."
+    assert status(gizmo) == "The worker went away. Press Generate again. (report 3f9a)"
     assert node.state_of(gizmo) == node.FAILED
     assert gizmo["label"].evaluate().splitlines()[1].strip() == "failed"
     assert gizmo["gc_folder"].evaluate().endswith("/v001")

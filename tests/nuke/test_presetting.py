@@ -268,6 +268,39 @@ def test_a_studios_file_that_is_not_there_is_said(monkeypatch, home):
         knobfiles.defaults("DynVFX", prefs.load())
 
 
+# --- a facility's settings files -----------------------------------------------------------------
+
+
+@pytest.fixture
+def site(tmp_path, monkeypatch):
+    """Return a function that writes the facility's settings, which the environment names."""
+
+    def write(text):
+        path = tmp_path / "site.toml"
+        path.write_text(text, encoding="utf-8")
+        monkeypatch.setenv("GENCOMP_CONFIG", str(path))
+        return path
+
+    return write
+
+
+def test_a_facilitys_knobs_are_a_new_nodes_and_later_files_stand_over_them(app, studio, site, home):
+    site('[knobs."*"]\nseed = 3\nsteps = 20\nguidance = 9.0\n[knobs.overplusplus]\nsteps = 30\n')
+    studio(defaults={"OverPlusPlus": {"guidance": 4.0}})
+    gizmo = made("OverPlusPlus")
+    assert [gizmo[name].value() for name in ("seed", "steps", "guidance")] == [3, 30, 4.0]
+    assert made("Omnimatte")["seed"].value() == 3  # It has no knob guidance.
+
+
+def test_a_locked_knob_is_no_ones_default(app, studio, site):
+    site('locked = ["knobs.*.seed"]\n[knobs."*"]\nseed = 3\n')
+    path = studio(defaults={"OverPlusPlus": {"seed": 4}})
+    gizmo = made("OverPlusPlus")
+    status = " ".join(gizmo["gc_status"].value().split())
+    assert f"Setting 'knobs.overplusplus.seed' is 4 in {path}" in status
+    assert gizmo["seed"].value() == 0
+
+
 # --- reset ---------------------------------------------------------------------------------------
 
 

@@ -515,6 +515,8 @@ def test_one_generate_is_one_undo_step(app, server, comp):
     assert app.undo_steps == ["Omnimatte1 result"]
 
 
+@pytest.mark.fault("F26")
+@pytest.mark.fault("F44")
 def test_pressing_generate_twice_makes_one_job(app, server, comp):
     gizmo = comp(app)
     server.goes_on.clear()
@@ -543,6 +545,7 @@ def test_two_nodes_take_turns_and_both_get_their_result(app, server, comp):
     assert first["gc_folder"].evaluate() != second["gc_folder"].evaluate()
 
 
+@pytest.mark.fault("F43")
 def test_a_copied_node_plays_the_result_and_gets_a_folder_of_its_own(app, server, comp):
     first = comp(app)
     press(app, first)
@@ -551,6 +554,7 @@ def test_a_copied_node_plays_the_result_and_gets_a_folder_of_its_own(app, server
     assert second["gc_folder"].evaluate() == first["gc_folder"].evaluate()
 
 
+@pytest.mark.fault("F43")
 def test_a_node_that_is_deleted_meanwhile_leaves_its_result_on_disk(app, server, comp, tmp_path):
     import nuke
     from gencomp_nuke import callbacks
@@ -564,6 +568,44 @@ def test_a_node_that_is_deleted_meanwhile_leaves_its_result_on_disk(app, server,
     server.goes_on.set()
     wait_for(app, lambda: callbacks._session().run_of(identity) is None)
     assert len(list(tmp_path.glob("gencomp/comp/*/v001/background/*.exr"))) == 4
+
+
+@pytest.mark.fault("F43")
+def test_a_node_that_is_renamed_meanwhile_gets_its_result_and_the_next_of_its_name_does_not(
+    app, server, comp
+):
+    import nuke
+
+    gizmo = comp(app)
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, server.is_running_job.is_set)
+    name = gizmo.name()
+    gizmo["name"].setValue("Renamed")
+    other = nuke.createNode("Omnimatte")
+    other["name"].setValue(name)
+    server.goes_on.set()
+    wait_for(app, lambda: status(gizmo).startswith("Plays"))
+    assert nuke.toNode(name) is not None
+    assert not status(other).startswith("Plays")
+    assert other["gc_folder"].evaluate() != gizmo["gc_folder"].evaluate()
+
+
+@pytest.mark.fault("F43")
+def test_a_copy_made_while_the_job_runs_is_a_node_without_it(app, server, comp, tmp_path):
+    gizmo = comp(app)
+    server.goes_on.clear()
+    gizmo["gc_generate"].execute()
+    wait_for(app, server.is_running_job.is_set)
+    copy = app.paste(app.copy([gizmo]))[0]
+    server.goes_on.set()
+    wait_for(app, lambda: status(gizmo).startswith("Plays"))
+    assert copy["gc_id"].value() not in ("", gizmo["gc_id"].value())
+    assert not status(copy).startswith("Plays")
+    assert not (copy["gc_folder"].evaluate() or "").strip()
+    assert list(server.jobs) == ["job1"]
+    # One result in one place, and nothing half-made beside it.
+    assert [path.name for path in tmp_path.glob("gencomp/comp/*/*")] == ["v001"]
 
 
 @pytest.mark.parametrize(
@@ -599,6 +641,7 @@ def test_what_cannot_be_asked_is_said_on_the_node(app, comp, change, sentence):
     assert app.undo_steps == []
 
 
+@pytest.mark.fault("F44")
 def test_when_no_server_can_be_had_the_node_says_how_to_get_one(app, comp, monkeypatch):
     monkeypatch.setenv("GENCOMP_SERVER_COMMAND", "there-is-no-such-command")
     gizmo = comp(app)
@@ -684,6 +727,7 @@ def test_a_server_named_on_the_node_is_used_through_a_tunnel_and_not_the_one_her
     assert not [name for name in (str(tmp_path), str(shot)) if name in repr(elsewhere.requests)]
 
 
+@pytest.mark.fault("F44")
 def test_nothing_of_ours_touches_nuke_from_another_thread(app):
     failures = []
 

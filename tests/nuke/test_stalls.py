@@ -130,6 +130,7 @@ def drive(app, gizmo, done):
     done("followed")
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="one Python shows what is waited for")
 @pytest.mark.parametrize("name", GIZMOS)
 def test_no_button_lets_the_main_thread_wait(app, server, made, monkeypatch, name):
@@ -146,6 +147,7 @@ def test_no_button_lets_the_main_thread_wait(app, server, made, monkeypatch, nam
     assert len(server.jobs) >= 2
 
 
+@pytest.mark.fault("F44")
 def test_what_waits_on_the_main_thread_is_found_out(app, made, monkeypatch):
     gizmo = made("DynVFX")
     gizmo["gc_estimate"].setCommand("import time; time.sleep(0.001)")
@@ -193,6 +195,7 @@ def stalls(found):
     return {what: round(s * 1000) for what, s in found.items() if s > MOST_S}
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GIZMOS)
 def test_no_call_holds_the_main_thread_for_50_ms(app, far, made, name):
@@ -201,6 +204,7 @@ def test_no_call_holds_the_main_thread_for_50_ms(app, far, made, name):
     assert stalls(longest(app, lambda: drive(app, gizmo, lambda what: None))) == {}
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.slow
 def test_a_script_of_ten_nodes_and_fifty_versions_holds_nothing_up(app, far, made, tmp_path):
     import nuke
@@ -227,6 +231,7 @@ def test_a_script_of_ten_nodes_and_fifty_versions_holds_nothing_up(app, far, mad
     assert len(nuke.toNode(name)["gc_version_pick"].values()) >= 50
 
 
+@pytest.mark.fault("F44")
 @pytest.mark.slow
 def test_a_plate_of_three_hundred_frames_holds_nothing_up(app, far, made, shot, tmp_path):
     gizmo = made("DynVFX")

@@ -28,6 +28,8 @@ from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.locate import ServerFile
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_protocol.sockets import server_socket
+from gencomp_protocol.version import PROTOCOL_VERSION
+from gencomp_protocol.whose import account_here
 
 JOB = "3f9a6c01d2e4b587"
 LAYER = b"\x76\x2f\x31\x01" * 500
@@ -138,6 +140,7 @@ def test_something_that_is_no_server_is_told_apart():
         stranger.close()
 
 
+@pytest.mark.fault("F25")
 @pytest.mark.parametrize(
     "error",
     [
@@ -158,7 +161,7 @@ def test_the_welcome_tells_limits_and_version(script):
         welcome = made.connect()
     assert (welcome.server_version, welcome.protocol) == ("0.1.0", (1, 0))
     assert welcome.limits == LIMITS
-    assert script.of(m.Hello)[0] == m.Hello(1, (1, 1), "s", "test 1")
+    assert script.of(m.Hello)[0] == m.Hello(1, PROTOCOL_VERSION, "s", "test 1", account_here())
 
 
 def test_an_answer_that_does_not_come_is_a_timeout(script):
@@ -366,6 +369,7 @@ def test_events_of_other_jobs_are_not_ours(script, client):
     assert client.follow(JOB).state == "done"
 
 
+@pytest.mark.fault("F21")
 def test_a_link_that_drops_is_made_again_and_the_layer_goes_on_where_it_was(
     script, monkeypatch, tmp_path
 ):
@@ -385,6 +389,27 @@ def test_a_link_that_drops_is_made_again_and_the_layer_goes_on_where_it_was(
     assert outcome.state == "done"
     assert [want.offset for want in second.of(m.Want)] == [1024]
     assert second.of(m.Hello)[0].secret == "t"
+    assert (tmp_path / "a" / "a.0001.exr").read_bytes() == LAYER
+
+
+@pytest.mark.fault("F23")
+def test_a_chunk_that_was_lost_is_wanted_again_once_the_server_answers_a_ping(
+    script, client, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(link_module, "_QUIET_S", 0.1)
+    lost = []
+
+    def lose_the_last(want):
+        if want.offset == 1024 and not lost:
+            lost.append(want)
+            return []
+        return give(LAYER)(want)
+
+    script.answers[m.Follow] = announce(layer(), m.DoneEvent(JOB, {}))
+    script.answers[m.Want] = lose_the_last
+    assert client.follow(JOB, folder=tmp_path).state == "done"
+    assert [want.offset for want in script.of(m.Want)] == [0, 1024, 1024]
+    assert len(script.of(m.Hello)) == 1
     assert (tmp_path / "a" / "a.0001.exr").read_bytes() == LAYER
 
 
@@ -437,6 +462,7 @@ def test_a_submit_names_every_picture_with_size_digest_and_kind(script, client, 
     assert script.of(m.Submit)[0].inputs == (m.InputPictures("plate", (entry,), "image"),)
 
 
+@pytest.mark.fault("F25")
 def test_a_config_is_not_sent_to_a_server_that_would_leave_it_unread(script):
     asked = replace(REQUEST, ocio="/show/config.ocio")
     with Client(script.address, "s") as made, pytest.raises(VersionMismatch, match="OCIO"):

@@ -2,7 +2,9 @@
 """Messages to bytes and back: golden bytes, every class, every way to be malformed."""
 
 import contextlib
+import random
 import re
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,8 +54,16 @@ OTHERS = [
     m.Jobs(8),
     m.JobQuery(9, "3f9a"),
     m.JobList(9, ({"job": "3f9a", "error": None},)),
+    m.Graph(14, "3f9a"),
+    m.JobGraph(14, "3f9a", "running", ({"name": "scene", "needs": [], "seconds": 1.5},)),
+    m.Report(15, "3f9a", True),
+    m.Reported(15, "3f9a", {"log.txt": ["done"], "job.json": {"state": "done"}}),
     m.Acknowledged(10),
     m.Pong(11),
+    m.Health(12),
+    m.HealthReport(12, {"front": "ready", "workers": [], "counts": {}}),
+    m.Sheet(13, "3f9a"),
+    m.SheetPicture(13, "3f9a", b"\x89PNG"),
     m.StateEvent("3f9a", "queued", 1),
     m.WarningEvent("3f9a", "The plate has 3 samples that are NaN."),
     m.DoneEvent("3f9a", {"layers": {"a": {"frames": {"1001": {"bytes": 7}}}}}),
@@ -287,3 +297,67 @@ def test_an_unknown_error_code_still_carries_its_sentence():
     error = error_from_wire({"code": "from-the-future", "message": "Something new."})
     assert type(error) is GencompError
     assert str(error) == "Something new."
+
+
+@pytest.mark.fault("F15")
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (b"\x91" * 8_000_000, "nested deeper"),
+        (b"\xdd\x00\x03\x0d\x40" * 100_000, "nested deeper"),
+        (b"\x91" * 15_000, "nested deeper"),
+        (b"\xdd\x00\x00\x3a\x98" * 3_000, "nested deeper"),
+        (b"\xdd\x00\x03\x0d\x40" + (b"\x9f" + b"\x80" * 15) * 200_000, "more values"),
+        (b"\xdc\x00\x0a" + (b"\xdd\x00\x06\x1a\x80" + b"\x80" * 400_000) * 10, "more values"),
+        (b"\xdd\xff\xff\xff\xff" + b"\xc0" * 100_000, "more values"),
+        (b"\x81\xa4type\xc6\xff\xff\xff\xff" + b"x" * 100_000, "cannot be read"),
+    ],
+    ids=range(8),
+)
+def test_bombs_are_refused_before_they_take_room(header, words, monkeypatch):
+    monkeypatch.setattr(codec.msgpack, "unpackb", None)  # It would give lists their room at once.
+    with pytest.raises(MalformedMessage, match=words):
+        codec.decode([header])
+
+
+@pytest.mark.fault("F15")
+def test_a_small_header_takes_no_more_than_it_could_be_worth():
+    tracemalloc.start()
+    try:
+        for header in (b"\xdc\x07\xff" * 682, b"\xdd\x00\x03\x0d\x40" * 400, b"\xdf" * 2048):
+            with pytest.raises(MalformedMessage):
+                codec.decode([header])
+        assert tracemalloc.get_traced_memory()[1] < 32 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def anything(rng, depth=0):
+    """Return some plain value."""
+    kind = rng.randrange(8 if depth < 9 else 6)
+    if kind == 0:
+        return rng.choice([None, True, False])
+    if kind == 1:
+        return rng.randrange(-(2**63), 2**64)
+    if kind == 2:
+        return rng.choice([rng.random(), rng.randrange(-40, 300), rng.randrange(70_000)])
+    if kind in (3, 4):
+        return "x" * rng.choice([0, 1, 31, 32, 255, 256, 70_000])
+    if kind == 5:
+        return b"y" * rng.choice([0, 1, 255, 256, 70_000])
+    many = range(rng.choice([0, 1, 3, 15, 16]))
+    if kind == 6:
+        return [anything(rng, depth + 1) for _ in many]
+    return {str(at): anything(rng, depth + 1) for at in many}
+
+
+def test_what_is_measured_is_what_msgpack_reads():
+    rng, whole = random.Random(7), 0
+    for _ in range(60):
+        packed = msgpack.packb(anything(rng))
+        if len(packed) < 2_000_000:
+            codec._measure(packed)
+            whole += 1
+            with pytest.raises(ValueError, match="too early"):
+                codec._measure(packed[:-1] if packed[:-1] else b"")
+    assert whole > 30

@@ -39,7 +39,7 @@ def test_the_table_has_the_fields_of_the_class_in_order(name):
 @pytest.mark.parametrize("name", sorted(CLASSES))
 def test_the_example_is_a_message_of_that_name(name):
     (example,) = re.findall(r"```json\n(.*?)```", SECTIONS[name], re.S)
-    body = [b"\x76\x2f\x31\x01"] if name == "chunk" else []
+    body = [b"\x76\x2f\x31\x01"] if name in ("chunk", "sheet_picture") else []
     message = codec.decode([msgpack.packb(json.loads(example)), *body])
     assert type(message) is CLASSES[name]
 

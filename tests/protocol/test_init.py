@@ -38,4 +38,4 @@ def test_importing_it_brings_no_numpy_and_no_torch():
 
 
 def test_the_protocol_has_a_version_of_its_own():
-    assert gencomp_protocol.PROTOCOL_VERSION == (1, 1)
+    assert gencomp_protocol.PROTOCOL_VERSION == (1, 2)

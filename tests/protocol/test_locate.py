@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from gencomp_protocol.errors import BadKnob, ServerUnreachable, Unauthorised, UnwritableOutput
+from gencomp_protocol.keys import ClientKeys
 from gencomp_protocol.locate import (
     ServerFile,
     find_server,
@@ -44,7 +45,7 @@ def test_a_server_file_is_read_as_it_was_written(home):
     assert read_server_file(home / "server.json") == LOCAL
     assert stat.S_IMODE((home / "server.json").stat().st_mode) == 0o600
     assert stat.S_IMODE(home.stat().st_mode) == 0o700
-    assert json.loads((home / "server.json").read_text())["protocol"] == [1, 1]
+    assert json.loads((home / "server.json").read_text())["protocol"] == [1, 2]
     assert [path.name for path in home.iterdir()] == ["server.json"]
 
 
@@ -102,6 +103,68 @@ def test_a_named_server_whose_secret_is_not_known_is_an_error(home, environ):
     environ["GENCOMP_SERVER"] = "tcp://127.0.0.1:4002"
     with pytest.raises(Unauthorised, match="GENCOMP_SECRET_FILE"):
         find_server(environ)
+
+
+PAIR = {"name": "ada", "public_key": "ab" * 32, "secret_key": "cd" * 32}
+REMOTE = "tcp://gpu1:5570"
+KEYS = ClientKeys("ef" * 32, "ab" * 32, "cd" * 32, "ada")
+
+
+def test_one_file_says_where_a_server_is_and_holds_the_keys(home, environ):
+    private(home / "client.json", json.dumps({**PAIR, "server": REMOTE, "server_key": "ef" * 32}))
+    assert find_server(environ) == ServerFile(REMOTE, "", keys=KEYS)
+    assert "cd" * 32 not in repr(find_server(environ))
+    assert "cd" * 32 not in repr(KEYS)
+
+
+def test_a_key_file_is_named_by_the_environment(environ, tmp_path):
+    path = private(tmp_path / "ada.key", json.dumps(PAIR))
+    environ.update(GENCOMP_KEY_FILE=str(path), GENCOMP_SERVER_KEY="ef" * 32)
+    assert find_server(environ) is None  # Nothing says where.
+    environ["GENCOMP_SERVER"] = REMOTE
+    assert find_server(environ).keys == KEYS
+    del environ["GENCOMP_SERVER"], environ["GENCOMP_SERVER_KEY"]
+    path.write_text(json.dumps({**PAIR, "server": REMOTE, "server_key": "ef" * 32}))
+    assert find_server(environ) == ServerFile(REMOTE, "", keys=KEYS)
+
+
+def test_the_users_file_knows_the_keys_of_several_servers(home, environ, tmp_path):
+    path = private(tmp_path / "ada.key", json.dumps(PAIR))
+    known = {"server": REMOTE, "key_file": str(path), "server_keys": {REMOTE: "ef" * 32}}
+    private(home / "client.json", json.dumps(known))
+    assert find_server(environ).keys == KEYS
+    environ["GENCOMP_SERVER"] = "tcp://gpu2:5570"
+    with pytest.raises(Unauthorised, match="public key is not known"):
+        find_server(environ)
+
+
+@pytest.mark.fault("F13")
+def test_a_secret_is_never_sent_to_another_machine(environ, tmp_path):
+    secret = private(tmp_path / "secret", "env-secret")
+    environ.update(GENCOMP_SERVER=REMOTE, GENCOMP_SECRET_FILE=str(secret))
+    with pytest.raises(Unauthorised, match="another machine's") as raised:
+        find_server(environ)
+    assert "gencomp keys new" in raised.value.hint
+
+
+def test_this_machines_own_server_needs_no_key_whatever_else_is_known(home, environ, tmp_path):
+    write_server_file(home / "server.json", LOCAL)
+    private(home / "client.json", json.dumps({**PAIR, "server": REMOTE, "server_key": "ef" * 32}))
+    environ.update(GENCOMP_SERVER=LOCAL.address, GENCOMP_SERVER_KEY="ef" * 32)
+    assert find_server(environ) == LOCAL
+
+
+def test_a_server_whose_key_is_known_wants_one_of_ours(environ):
+    environ.update(GENCOMP_SERVER=REMOTE, GENCOMP_SERVER_KEY="ef" * 32)
+    with pytest.raises(Unauthorised, match="no key of yours"):
+        find_server(environ)
+
+
+def test_where_a_server_takes_clients_with_keys_stands_in_its_file(home):
+    here = ServerFile(LOCAL.address, "s", 1, "0.1.0", public=REMOTE, public_key="ef" * 32)
+    write_server_file(home / "server.json", here)
+    found = read_server_file(home / "server.json")
+    assert (found.public, found.public_key) == (REMOTE, "ef" * 32)
 
 
 @pytest.mark.parametrize("address", ["localhost:4000", "tcp://127.0.0.1", "http://a:1", "tcp://:1"])

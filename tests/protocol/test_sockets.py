@@ -89,3 +89,38 @@ def test_what_is_no_address_is_refused(text):
 def test_knocking_tells_who_listens(pair):
     router, _ = pair
     sockets.knock(router.getsockopt_string(zmq.LAST_ENDPOINT), 1.0)
+
+
+def test_an_address_of_ip_version_6_works_like_any_other(context):
+    try:
+        router, address = sockets.server_socket(context, "::1", 0)
+    except ServerUnreachable:
+        pytest.skip("this machine has no IPv6")
+    client = sockets.client_socket(context, address)
+    sockets.knock(address, 1.0)
+    client.send(b"six")
+    assert router.poll(5000)
+    assert router.recv_multipart()[1] == b"six"
+    router.close(linger=0)
+    client.close(linger=0)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_one"),
+    [("127.0.0.1", True), ("::", True), ("0.0.0.0", True), ("gpu1", False), ("*", False)],
+)
+def test_an_address_to_listen_on_is_one_of_ip(host, is_one):
+    assert sockets.is_address(host) is is_one
+
+
+def test_what_a_server_demands_is_told_by_its_greeting(context):
+    public, secret = sockets.new_pair()
+    made = sockets.router_socket(context)
+    plain = sockets.listen(made, "127.0.0.1", 0)
+    sockets.demand_keys(made, secret, "test")
+    keyed = sockets.listen(made, "127.0.0.1", 0)
+    assert sockets.mechanism_of(plain, 2.0) == sockets.PLAIN
+    assert sockets.mechanism_of(keyed, 2.0) == sockets.CURVE
+    made.close(linger=0)
+    assert sockets.mechanism_of("tcp://127.0.0.1:9", 0.5) == ""
+    assert len(public) == 64

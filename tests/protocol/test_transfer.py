@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures in chunks: credit, resume, digests, and never half a picture."""
 
+import errno
+import os
+import stat
 from hashlib import blake2b
 
 import pytest
 
-from gencomp_protocol import transfer
+from gencomp_protocol import disk, transfer
 from gencomp_protocol.errors import (
     BadPicture,
     DiskFull,
@@ -67,6 +70,7 @@ def test_a_picture_arrives_whole_under_its_name(tmp_path):
     assert not one.part.exists()
 
 
+@pytest.mark.fault("F39")
 def test_until_it_is_whole_nothing_stands_under_its_name(tmp_path):
     receiver = Receiver(8_192, 8_192)
     one = expected(tmp_path)
@@ -79,6 +83,7 @@ def test_until_it_is_whole_nothing_stands_under_its_name(tmp_path):
     assert receiver.outcomes() == []
 
 
+@pytest.mark.fault("F22")
 def test_no_more_is_in_flight_than_the_credit_allows(tmp_path):
     receiver = Receiver(20_000, 8_192)
     for frame in range(3):
@@ -124,6 +129,7 @@ def test_claiming_to_have_received_what_was_never_wanted_buys_nothing():
         owed.take(Want("j", "layer", "a", 1, 0, 8_192, 8_193))
 
 
+@pytest.mark.fault("F19")
 def test_a_part_from_an_earlier_attempt_goes_on_at_its_offset(tmp_path):
     one = expected(tmp_path)
     one.part.write_bytes(CONTENT[:40_000])
@@ -156,6 +162,7 @@ def test_a_part_of_something_else_is_fetched_anew(tmp_path, left):
     assert one.path.read_bytes() == CONTENT
 
 
+@pytest.mark.fault("F03")
 def test_a_flipped_bit_is_fetched_once_more(tmp_path):
     receiver = Receiver(64_000)
     one = expected(tmp_path)
@@ -169,10 +176,13 @@ def test_a_flipped_bit_is_fetched_once_more(tmp_path):
                 flipped = bytes([chunk.body[0] ^ 1]) + chunk.body[1:]
                 chunk = Chunk("j", "input", "plate", 1, chunk.offset, flipped)
             receiver.take(chunk)
+    assert receiver.asked_again() == [one]
+    assert receiver.asked_again() == []
     assert receiver.outcomes() == [Arrived(one)]
     assert one.path.read_bytes() == CONTENT
 
 
+@pytest.mark.fault("F03")
 def test_a_picture_that_is_wrong_twice_is_given_up(tmp_path):
     receiver = Receiver(64_000)
     one = expected(tmp_path)
@@ -202,6 +212,75 @@ def test_a_chunk_that_nobody_wanted_is_refused(tmp_path):
     receiver = Receiver(64_000)
     with pytest.raises(MalformedMessage, match="was not wanted"):
         receiver.take(Chunk("j", "input", "plate", 1, 0, b"surprise"))
+
+
+@pytest.mark.fault("F23")
+def test_a_chunk_that_was_lost_before_a_later_one_is_wanted_again(tmp_path):
+    receiver = Receiver(64_000, 16_000)
+    receiver.expect(expected(tmp_path))
+    wants = receiver.wants()
+    for want in (wants[0], wants[2], wants[3]):  # The second is lost.
+        receiver.take(answer(want))
+    assert receiver.in_flight == 0
+    again = receiver.wants()
+    assert [want.offset for want in again] == [16_000, 64_000, 80_000, 96_000]
+    for want in again:
+        receiver.take(answer(want))
+    outcomes, _ = deliver(receiver)
+    assert isinstance(outcomes[0], Arrived)
+    assert (tmp_path / "plate.1").read_bytes() == CONTENT
+
+
+@pytest.mark.fault("F23")
+def test_what_was_wanted_before_its_owner_spoke_of_later_things_is_wanted_again(tmp_path):
+    receiver = Receiver(32_000, 16_000)
+    receiver.expect(expected(tmp_path))
+    first = receiver.wants()
+    assert (len(first), receiver.asked) == (2, 2)
+    receiver.give_up(1)
+    assert receiver.in_flight == 16_000
+    (again,) = receiver.wants()
+    assert (again.offset, again.length) == (0, 16_000)
+    # Both answers come after all: the first counts for what is wanted again, the other for nothing.
+    receiver.take(answer(first[0]))
+    receiver.take(answer(first[1]))
+    receiver.take(answer(again))
+    assert receiver.in_flight == 0
+    outcomes, asked = deliver(receiver)
+    assert isinstance(outcomes[0], Arrived)
+    assert [want.offset for want in asked] == [32_000, 48_000, 64_000, 80_000, 96_000]
+
+
+@pytest.mark.fault("F23")
+def test_wants_of_what_was_lost_stay_within_the_owners_count(tmp_path):
+    receiver, owner = Receiver(32_000, 8_000), Credit(32_000)
+    receiver.expect(expected(tmp_path))
+    answers = 0
+    while not receiver.is_idle:
+        wants = receiver.wants()
+        for want in wants:
+            owner.take(want)
+        for want in wants:
+            answers += 1
+            if answers % 3:  # Every third is lost.
+                receiver.take(answer(want))
+        if not wants:
+            receiver.give_up(receiver.asked)
+        receiver.outcomes()
+    assert answers > 18
+    assert (tmp_path / "plate.1").read_bytes() == CONTENT
+
+
+@pytest.mark.fault("F23")
+def test_an_answer_that_was_given_up_is_passed_over_once(tmp_path):
+    receiver = Receiver(8_192, 8_192)
+    receiver.expect(expected(tmp_path))
+    (want,) = receiver.wants()
+    receiver.give_up(1)
+    receiver.forget("j")
+    receiver.take(answer(want))
+    with pytest.raises(MalformedMessage, match="was not wanted"):
+        receiver.take(answer(want))
 
 
 def test_after_forgetting_a_job_its_late_chunks_free_the_credit_and_write_nothing(tmp_path):
@@ -250,6 +329,67 @@ def test_a_layer_that_no_longer_fits_on_the_artists_disk_is_named_with_the_cure(
     assert isinstance(lost.error, DiskFull)
     assert "'background' frame 1002 cannot be written: the disk is full." in str(lost.error)
     assert "run it again" in lost.error.hint
+
+
+@pytest.mark.fault("F36")
+def test_a_picture_that_could_not_be_written_for_a_moment_arrives(tmp_path):
+    left = [2]
+
+    def away(doing, path):
+        if doing == "write" and left[0]:
+            left[0] -= 1
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+    receiver = Receiver(64_000)
+    receiver.expect(expected(tmp_path))
+    with disk.faults(away):
+        (arrived,), _ = deliver(receiver)
+    assert arrived.picture.path.read_bytes() == CONTENT
+    assert left == [0]
+
+
+@pytest.mark.fault("F35")
+def test_what_did_not_fit_goes_on_where_it_stopped_once_there_is_room(tmp_path):
+    def full(doing, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    receiver = Receiver(40_000, 40_000)
+    one = expected(tmp_path)
+    receiver.expect(one)
+    (want,) = receiver.wants()
+    receiver.take(answer(want))
+    (want,) = receiver.wants()
+    with disk.faults(full):
+        receiver.take(answer(want))
+    (lost,) = receiver.outcomes()
+    assert lost.error.details["errno"] == "ENOSPC"
+    assert not one.path.exists()
+    receiver.expect(one)
+    outcomes, asked = deliver(receiver)
+    assert asked[0].offset == want.offset
+    assert [type(outcome) for outcome in outcomes] == [Arrived]
+
+
+@pytest.mark.fault("F31")
+def test_a_picture_is_on_the_disk_before_it_counts(tmp_path, monkeypatch):
+    order = []
+    real_sync, real_replace = os.fsync, os.replace
+
+    def sync(handle):
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        real_sync(handle)
+
+    def replace(part, path):
+        order.append("name")
+        real_replace(part, path)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", replace)
+    receiver = Receiver(200_000)
+    receiver.expect(expected(tmp_path))
+    ((arrived,), _) = deliver(receiver)
+    assert isinstance(arrived, Arrived)
+    assert order == ["file", "name", "folder"]
 
 
 def test_a_picture_is_announced_with_size_and_digest(tmp_path):

@@ -94,6 +94,8 @@ def test_when_a_knob_is_wrong_then_the_sentence_names_it(name, value, words):
     assert name in str(caught.value)
 
 
+@pytest.mark.fault("F09")
+@pytest.mark.fault("F10")
 @pytest.mark.parametrize(
     ("request_", "error", "words"),
     [

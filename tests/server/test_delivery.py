@@ -29,9 +29,9 @@ class Script:
         self.asked.append("check")
         return {"layers": [{"name": "background"}, {"name": "a"}]}
 
-    def submit(self, request, pictures, key, kinds):
+    def submit(self, request, pictures, key, kinds, **whose):
         self.asked.append("submit")
-        self.key = key
+        self.key, self.whose = key, whose
         return "7"
 
     def follow(self, job, *, pictures, folder, on_event, cancelled):
@@ -140,6 +140,7 @@ def test_a_finished_job_gives_its_layers_in_the_plan_s_order_and_is_released(tmp
         ("a", LAYERS["a"]),
     ]
     assert client.asked == ["check", "submit", "release"]
+    assert client.whose == {"show": None, "shot": None, "priority": 0}
     assert told == [(1, 2)]
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``gencomp doctor``: what is wrong is said with its cure."""
 
+import importlib.metadata
 import json
 import shutil
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ import pytest
 
 from gencomp_protocol import Client, ServerFile
 from gencomp_protocol.locate import write_server_file
+from gencomp_server import doctor
 from gencomp_server.cli import main
 from gencomp_server.doctor import (
     check_config,
@@ -90,9 +92,20 @@ def test_a_setting_that_was_given_is_told_with_where_it_comes_from(tmp_path):
     (tmp_path / "gencomp.toml").write_text('device = "cuda:0"\n')
     environ = {"GENCOMP_HOME": str(tmp_path), "GENCOMP_PORT": "5570"}
     assert check_config(environ).sentence == (
-        f"config: port = 5570 (GENCOMP_PORT), device = cuda:0 ({tmp_path / 'gencomp.toml'}); "
+        f"config: port = 5570 (GENCOMP_PORT), device = cuda:0 ({tmp_path / 'gencomp.toml'}:1); "
         "all else is default."
     )
+
+
+@pytest.mark.parametrize(("mode", "good"), [(0o644, True), (0o664, True), (0o666, False)])
+def test_a_facilitys_file_that_everybody_can_write_is_wrong(tmp_path, mode, good):
+    site = tmp_path / "site.toml"
+    site.write_text('locked = ["device"]\n')
+    site.chmod(mode)
+    found = check_config({"GENCOMP_HOME": str(tmp_path), "GENCOMP_CONFIG": str(site)})
+    assert found.is_good is good
+    words = f"device = cpu (default, locked by {site}:1)" if good else f"{site} can be written"
+    assert words in found.sentence
 
 
 def test_a_setting_that_there_is_not_is_wrong(tmp_path):
@@ -181,7 +194,7 @@ def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 12
     assert [line.split()[0] for line in lines].count("WRONG") == 1
 
 
@@ -191,3 +204,28 @@ def test_the_doctor_says_the_same_to_a_machine(capsys, monkeypatch, tmp_path):
     found = json.loads(capsys.readouterr().out)
     assert [one["is_good"] for one in found].count(False) == 1
     assert found[0]["sentence"].startswith("python 3.")
+
+
+def test_picture_libraries_with_known_holes_are_named_with_their_cure(monkeypatch):
+    assert doctor.check_picture_libraries().is_good
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: {"OpenEXR": "3.4.9"}.get(name, "3.2.2.0")
+    )
+    monkeypatch.setattr(doctor, "_bundled_openexr", lambda: "3.3.1")
+    found = doctor.check_picture_libraries()
+    assert not found.is_good
+    assert found.sentence == (
+        "pictures: known holes are open in OpenEXR 3.4.9 (fixed in 3.4.14), the OpenEXR 3.3.1 "
+        "inside OpenImageIO (fixed in 3.4.14); install the versions of constraints.txt."
+    )
+
+
+def test_the_openexr_inside_openimageio_is_known():
+    assert doctor._bundled_openexr()[0] == "3"
+
+
+def test_a_kernel_without_a_filter_is_told_and_is_no_fault(monkeypatch):
+    monkeypatch.setattr(doctor.fence, "has_filter", lambda: False)
+    found = doctor.check_fence()
+    assert found.is_good
+    assert "this kernel filters no calls" in found.sentence

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -93,3 +94,19 @@ def test_stop_is_called_once_the_other_end_of_the_input_is_closed(monkeypatch):
     thread.join(30.0)
     assert stopped.is_set()
     sys.stdin.close()
+
+
+def test_a_run_has_a_server_of_its_own_whatever_the_facility_says_of_servers(tmp_path, monkeypatch):
+    site = tmp_path / "site.toml"
+    site.write_text(
+        'locked = ["host", "port", "spool", "state_file"]\nhost = "0.0.0.0"\nport = 7700\n'
+        f'spool = "{tmp_path / "shared"}"\nstate_file = "{tmp_path / "shared.json"}"\n'
+    )
+    rooms = [str(Path(__file__).parents[2] / room) for room in ("protocol", "server")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(rooms))
+    monkeypatch.setenv("GENCOMP_CONFIG", str(site))
+    monkeypatch.setenv("GENCOMP_HOME", str(tmp_path / "home"))
+    with EmbeddedServer(tmp_path / "spool") as found:
+        assert found.address.startswith("tcp://127.0.0.1:")
+        assert not found.address.endswith(":7700")
+    assert not (tmp_path / "shared").exists()

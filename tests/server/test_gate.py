@@ -5,9 +5,17 @@ from dataclasses import replace
 
 import pytest
 
-from gencomp_protocol.errors import BadKnob, OutOfMemory, WeightsMissing, WeightsRefused
+from gencomp_protocol.errors import (
+    BadKnob,
+    MalformedMessage,
+    MissingFrame,
+    OutOfMemory,
+    WeightsMissing,
+    WeightsRefused,
+)
 from gencomp_protocol.frames import Format, FrameRange
-from gencomp_protocol.request import Request
+from gencomp_protocol.messages import InputPictures, PictureEntry
+from gencomp_protocol.request import InputHeader, Request
 from gencomp_server.backbones import ModelParams, choose, model_size, passed_over
 from gencomp_server.contract import (
     MAY_USE_BACKBONE,
@@ -19,7 +27,7 @@ from gencomp_server.contract import (
     parse_params,
 )
 from gencomp_server.cost import estimate
-from gencomp_server.gate import plan_on
+from gencomp_server.gate import check_pictures, plan_on
 
 GB = 10**9
 BARRED = Refusal(
@@ -136,3 +144,24 @@ def test_a_plan_names_the_knobs_that_do_nothing_on_its_device(knobs, sentence):
     notes = plan_on(NEEDS, asked(**size), Machine()).notes
     assert [note for note in notes if "no effect" in note] == ([sentence] if sentence else [])
     assert not any("no effect" in note for note in plan_on(NEEDS, asked(**size), card(140)).notes)
+
+
+@pytest.mark.fault("F09")
+def test_a_frame_that_is_named_twice_is_refused_by_its_number():
+    wanted = Request("toy", FrameRange(1001, 1002), (InputHeader("plate", (1001, 1001, 1002)),))
+    entries = tuple(PictureEntry(n, 1, "a" * 64) for n in (1001, 1002))
+    with pytest.raises(MissingFrame) as caught:
+        check_pictures(wanted, (InputPictures("plate", entries),))
+    assert str(caught.value) == (
+        "Input 'plate' names frame 1001 more than once. Give every frame one picture."
+    )
+    with pytest.raises(MalformedMessage, match="got 'plate frame 1002 twice'"):
+        InputPictures("plate", (*entries, entries[1]))
+
+
+@pytest.mark.fault("F09")
+def test_pictures_of_other_frames_than_were_said_are_refused_by_their_numbers():
+    wanted = Request("toy", FrameRange(1001, 1003), (InputHeader("plate", (1001, 1002, 1003)),))
+    entries = tuple(PictureEntry(n, 1, "a" * 64) for n in (1001, 1004))
+    with pytest.raises(MissingFrame, match="at frame 1002-1004"):
+        check_pictures(wanted, (InputPictures("plate", entries),))

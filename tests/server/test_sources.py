@@ -114,6 +114,7 @@ def test_a_number_in_the_folder_is_refused():
         find_sequence("plate", "v%03d/shot.exr")
 
 
+@pytest.mark.fault("F09")
 def test_when_no_file_matches_the_input_and_the_pattern_are_named(tmp_path):
     with pytest.raises(MissingFrame, match=r"'plate' has no frames.*s.%04d.exr"):
         find_sequence("plate", f"{tmp_path}/s.%04d.exr")
@@ -131,6 +132,7 @@ def test_an_even_step_on_disk_is_the_range_s_step(tmp_path):
     assert collect(f"plate={tmp_path}/p.%d.jpg").frames == FrameRange(1, 5, 2)
 
 
+@pytest.mark.fault("F09")
 def test_a_hole_in_the_plate_is_named_with_its_cure(tmp_path):
     touch(tmp_path, "p.1.jpg", "p.2.jpg", "p.4.jpg")
     with pytest.raises(
@@ -140,12 +142,14 @@ def test_a_hole_in_the_plate_is_named_with_its_cure(tmp_path):
     assert caught.value.details["frame"] == 3
 
 
+@pytest.mark.fault("F09")
 def test_two_frames_three_apart_are_a_hole_and_not_a_step(tmp_path):
     touch(tmp_path, "p.1.jpg", "p.4.jpg")
     with pytest.raises(MissingFrame, match="no frames 2-3"):
         collect(f"plate={tmp_path}/p.%d.jpg")
 
 
+@pytest.mark.fault("F09")
 def test_a_single_file_is_a_shot_of_one_frame_numbered_by_its_name(tmp_path):
     touch(tmp_path, "shot_v003.1007.jpg")
     found = collect(f"plate={tmp_path}/shot_v003.1007.jpg")
@@ -248,6 +252,7 @@ def test_eight_bits_are_read_as_srgb_and_said_so_once_per_input(tmp_path):
     assert len(found.notes) == 1
 
 
+@pytest.mark.fault("F10")
 def test_a_matte_is_never_converted(tmp_path):
     touch(tmp_path, "p.1.jpg", "m.1.png", data=png(8))
     touch(tmp_path, "p.1.jpg")
@@ -324,6 +329,7 @@ def test_the_size_of_an_anamorphic_exr_carries_its_pixel_aspect(tmp_path):
     assert [one.header.format for one in found.sources] == [Format(4, 2, 2.0)]
 
 
+@pytest.mark.fault("F07")
 def test_a_png_named_exr_is_refused_by_its_first_bytes(tmp_path):
     touch(tmp_path, "p.7.exr", data=png(8))
     with pytest.raises(BadPicture, match=r"'plate' frame 7 is no EXR.*a PNG"):

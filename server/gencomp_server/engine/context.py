@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run may use besides its inputs; implements ``contract.Context`` for one job.
 
-Randomness, progress, warnings, the figures of the manifest, and the stage table: which stage ran
-under which key, how long, and whether it was on disk already.
+Randomness, progress, warnings, the figures of the manifest, and the job's graph: which stage ran
+under which key, what it needed, how long it took, and whether it was on disk already.
 """
 
 import hashlib
@@ -10,8 +10,9 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,24 +20,25 @@ from numpy.typing import NDArray
 
 import gencomp_protocol
 from gencomp_protocol.errors import Cancelled
+from gencomp_server.engine.executor import Executor, LocalExecutor, StageCall
+from gencomp_server.engine.graph import (
+    DELIVERY,
+    DONE,
+    FAILED,
+    RUNNING,
+    STOPPED,
+    StageRow,
+    sinks,
+    to_plain,
+)
 from gencomp_server.engine.shot import SpoolShot
-from gencomp_server.engine.stages import StageStore
+from gencomp_server.engine.stages import Provenance, StageStore
 from gencomp_server.segmenting import Segmenter
 
 T = TypeVar("T")
 Say = Callable[[Mapping[str, Any]], None]
 # A panel that redraws ten times a second is smooth; more would only fill the pipe.
 _QUIET_S = 0.1
-
-
-@dataclass(frozen=True)
-class StageRow:
-    """One row of the stage table: name, key in hex, seconds it took, True where it was on disk."""
-
-    name: str
-    key: str
-    seconds: float
-    reused: bool
 
 
 class JobContext:
@@ -51,8 +53,12 @@ class JobContext:
         say: Sends a message to the front.
         is_cancelled: Tells whether the artist has cancelled.
         clock: Monotonic seconds.
+        executor: Computes stages; None: this process.
 
     Attributes:
+        job: The job.
+        system: Name of its system.
+        device: The device plan.
         backbone: A ``LazyBackbone``, or None; set before the run.
         segmenter: What draws mattes of what words name, or None; set before the run.
     """
@@ -68,6 +74,7 @@ class JobContext:
         is_cancelled: Callable[[], bool],
         *,
         clock: Callable[[], float] = time.monotonic,
+        executor: Executor | None = None,
     ) -> None:
         self.backbone: Any = None
         self.segmenter: Segmenter | None = None
@@ -77,7 +84,9 @@ class JobContext:
         self.figures: dict[str, Any] = {}
         self.plan_notes: tuple[str, ...] = ()
         self.rows: list[StageRow] = []
-        self._job, self._system, self._device = job, system, device
+        self.job, self.system, self.device = job, system, device
+        self._executor = executor or LocalExecutor(store)
+        self._provenance = Provenance()
         self._store, self._say, self._is_cancelled = store, say, is_cancelled
         self._clock = clock
         self._open: list[str] = []
@@ -109,7 +118,7 @@ class JobContext:
             if stage == last_stage and step < total and now - last_s < _QUIET_S:
                 return
             self._said = (stage, now)
-        said = {"is": "progress", "job": self._job, "stage": stage}
+        said = {"is": "progress", "job": self.job, "stage": stage}
         self._say({**said, "step": int(step), "total": int(total)})
 
     def check_cancelled(self) -> None:
@@ -124,7 +133,7 @@ class JobContext:
                 return
             self.warnings.append(sentence)
         self.log.warning("%s", sentence)
-        self._say({"is": "warning", "job": self._job, "sentence": sentence})
+        self._say({"is": "warning", "job": self.job, "sentence": sentence})
 
     def report(self, key: str, value: Any) -> None:
         """Put a figure into the manifest.
@@ -157,18 +166,49 @@ class JobContext:
         release = gencomp_protocol.__version__
         seed = self.seed if seeded else None
         key = self._store.key(
-            release, self._system, name, version, seed, self._device, settings, given
+            release, self.system, name, version, seed, self.device, settings, given
         )
-        if not seeded:
-            self._unseeded.add(key)
+        call = StageCall(key, name, fn, given, settings, seeded)
         started = self._clock()
         found = self._store.load(key)
-        made: T = found[0] if found else self._run_stage(key, fn, given, settings)
-        row = StageRow(name, key, round(self._clock() - started, 3), found is not None)
+        row = self._begun(call, found is not None)
+        made: T = found[0] if found else self._computed(call, row)
+        self._provenance.note(frozenset((key,)), made)
         if key not in {one.key for one in self.rows}:  # asked for again within the run
+            row = self._ended(row, DONE, started)
             self.rows.append(row)
         self.log.info("stage %s %s %.3f s", name, "found" if row.reused else "made", row.seconds)
         return made
+
+    def made_of(self, value: T, *sources: Any) -> T:
+        """Return a value that was computed outside of a stage, after noting what it was made of."""
+        self._provenance.note(self._provenance.of(sources), value)
+        return value
+
+    @contextmanager
+    def inside(self, call: StageCall) -> Iterator[None]:
+        """Hold the place of a stage that is computed in this process: whose checkpoints these are.
+
+        For an executor; see ``engine/executor.py``.
+        """
+        if not call.seeded:
+            self._unseeded.add(call.key)
+        self._open.append(call.key)
+        try:
+            yield
+        finally:
+            self._open.pop()
+
+    def delivered(self, seconds: float, size: int) -> None:
+        """Tell the row of the delivery: what was made of the stages that no other needed.
+
+        Args:
+            seconds: How long the whole run took.
+            size: Bytes of all that was delivered.
+        """
+        spent = sum(row.seconds for row in self.rows)
+        row = StageRow(DELIVERY, DELIVERY, round(max(0.0, seconds - spent), 3), bytes=size)
+        self._tell(replace(row, needs=sinks(self.rows)))
 
     def checkpoint(
         self, name: str, tensors: Mapping[str, NDArray[Any]] | None = None
@@ -185,14 +225,38 @@ class JobContext:
         self._store.save_checkpoint(self._open[-1], name, tensors)
         return None
 
-    def _run_stage(
-        self, key: str, fn: Callable[..., T], given: tuple[Any, ...], settings: dict[str, Any]
-    ) -> Any:
-        self._open.append(key)
+    def _begun(self, call: StageCall, is_found: bool) -> StageRow:
+        """Return the row of a stage at its begin; one that is computed is told."""
+        needs = self._provenance.of([call.given, call.settings]) - {call.key}
+        shots = [one for one in call.given if isinstance(one, SpoolShot)]
+        reads = tuple(dict.fromkeys(name for shot in shots for name in shot.names))
+        needed = tuple(one.key for one in self.rows if one.key in needs)
+        row = StageRow(call.name, call.key, 0.0, is_found, RUNNING, 0, needed, reads)
+        if not is_found:
+            self._tell(row)
+        return row
+
+    def _computed(self, call: StageCall, row: StageRow) -> Any:
+        """Have a stage computed; how that ended is told where it did not go well."""
+        started = self._clock()
         try:
-            return self._store.save(key, fn(self, *given, **settings))
-        finally:
-            self._open.pop()
+            return self._executor.run(call, self)
+        except Cancelled:
+            self._ended(row, STOPPED, started)
+            raise
+        except BaseException:
+            self._ended(row, FAILED, started)
+            raise
+
+    def _ended(self, row: StageRow, state: str, started_s: float) -> StageRow:
+        """Return the row of a stage at its end, and tell it."""
+        seconds, size = round(self._clock() - started_s, 3), self._store.size(row.key)
+        row = replace(row, state=state, seconds=seconds, bytes=size)
+        self._tell(row)
+        return row
+
+    def _tell(self, row: StageRow) -> None:
+        self._say({"is": "stage", "job": self.job, "stage": to_plain(row)})
 
 
 def as_plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ from gencomp_server.contract import LayerFrame
 from gencomp_server.engine.spool import Spool, make_folder
 from gencomp_server.exr.read import MappedRest
 from gencomp_server.exr.write import write_layer
+from gencomp_server.provenance import FULL, carried
 
 # A thread encodes about 100 MB/s of grainy half RGBA and leaves the interpreter to others meanwhile
 # (docs/decisions/0017-openexr-writes.md).
@@ -49,6 +50,7 @@ class Encoder:
         metadata: Attributes that every file carries over those of its layer.
         whole: Names of the layers that are pictures and fill their window.
         compression: How the files are packed, as ``exr.write.write_layer`` has it.
+        level: How much of the plate's metadata they carry; see ``provenance.py``.
         waiting_bytes: How many bytes of pixels, with what goes along, may wait or be encoded at a
             time.
     """
@@ -62,11 +64,12 @@ class Encoder:
         metadata: Mapping[str, Any] | None = None,
         whole: Collection[str] = (),
         compression: str = "zip",
+        level: str = FULL,
         waiting_bytes: int = WAITING_BYTES,
     ) -> None:
         self._spool, self._job, self._written = spool, job, written
         self._metadata, self._whole = dict(metadata or {}), frozenset(whole)
-        self._compression = compression
+        self._compression, self._level = compression, level
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
         self._waiting_bytes = waiting_bytes
         self._held = 0
@@ -110,6 +113,8 @@ class Encoder:
             make_folder(path.parent)
             if rest is None and picture.layer not in self._whole:
                 picture = cropped(picture)
+            picture = replace(picture, metadata=carried(picture.metadata, self._level))
+            rest = None if rest is None else _less_told(rest, self._level)
             about = {**self._metadata, "gencomp:layer": picture.layer}
             write_layer(path, picture, about, rest, self._compression)
             bytes_written, digest = path.stat().st_size, digest_of_file(path)
@@ -124,6 +129,12 @@ class Encoder:
         self._futures -= done
         for future in done:
             future.result()
+
+
+def _less_told(along: MappedRest, level: str) -> MappedRest:
+    """Return what goes along, its metadata cut to what the setting lets a file say."""
+    parts = (replace(part, metadata=carried(part.metadata, level)) for part in along.rest.parts)
+    return replace(along, rest=replace(along.rest, parts=tuple(parts)))
 
 
 # --- sparse layers -------------------------------------------------------------------------------

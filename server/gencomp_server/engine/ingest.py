@@ -6,7 +6,8 @@ front process may import it. The first gate, over the request alone, is ``contra
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
 
 from gencomp_protocol.errors import BadMatte, BadPicture, FormatMismatch, GencompError
 from gencomp_protocol.frames import Format, spell_frames
@@ -21,6 +22,9 @@ DATA = "data"
 REST = "rest"
 # Coverage a little over 1 or under 0 is what a resized or blurred matte has; more is another thing.
 MATTE_SLACK = 0.01
+# A matte that covers more of every frame may be the wrong way round.
+ALMOST_ALL = 0.9
+_RATES = ("framesPerSecond", "FramesPerSecond")
 
 
 def input_kind(system: System, name: str) -> str:
@@ -51,6 +55,7 @@ def decode_task(
         colourspace=entry.colourspace,
         name=entry.name,
         frame=frame,
+        digest=digest,
     )
 
 
@@ -166,7 +171,30 @@ def check_ingest(
             check_picture(kind, entry, frame, decoded)
         alone = entry.name == lead or entry.name in free
         warnings.extend(check_input(kind, entry, own, None if alone else reference))
-    return tuple(warnings)
+    return (*warnings, *_other_rates(lead, pictures))
+
+
+def _other_rates(lead: str, pictures: Mapping[str, Mapping[int, Decoded]]) -> Iterator[str]:
+    """Return a warning for each input whose files tell another frame rate than the lead's."""
+    rates = {name: _rate(own[min(own)].header) for name, own in pictures.items()}
+    wanted = rates[lead]
+    for name, rate in rates.items():
+        if rate is not None and wanted is not None and rate != wanted:
+            yield (
+                f"Input '{name}' says {float(rate):g} frames a second, '{lead}' "
+                f"{float(wanted):g}; frames are taken by their numbers."
+            )
+
+
+def _rate(header: PictureHeader) -> Fraction | None:
+    """Return the frame rate that a file tells, or None."""
+    for name in _RATES:
+        value = header.metadata.get(name)
+        if isinstance(value, (int, float)) and value > 0:
+            return Fraction(value).limit_denominator(1001)
+        if isinstance(value, tuple) and len(value) == 2 and all(v > 0 for v in value):
+            return Fraction(int(value[0]), int(value[1]))
+    return None
 
 
 def named_by_knob(
@@ -247,6 +275,18 @@ def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tupl
             f"Input '{entry.name}' leaves the range 0 to 1 at {spell_frames(odd)} (from "
             f"{min(lows.values()):g} to {max(peaks.values()):g}); it is clamped."
         )
+    found = pictures[min(pictures)]
+    if found.no_alpha:
+        said.append(
+            f"Input '{entry.name}' has no alpha; its channel {found.header.channels[0]} is taken "
+            "as coverage."
+        )
+    shares = [_share(decoded) for decoded in pictures.values()]
+    if min(lows.values()) < 1.0 and min(shares) >= ALMOST_ALL:
+        said.append(
+            f"Input '{entry.name}' covers {min(shares):.0%} of the picture or more on every frame; "
+            "if it is the wrong way round, invert it."
+        )
     if min(lows.values()) >= 1.0:
         said.append(
             f"Input '{entry.name}' covers the whole picture on every frame; if its coverage is "
@@ -254,6 +294,12 @@ def _check_coverage(entry: InputHeader, pictures: Mapping[int, Decoded]) -> tupl
             "holds it."
         )
     return tuple(said)
+
+
+def _share(decoded: Decoded) -> float:
+    """Return how much of its frame a matte covers, however little. 0 to 1."""
+    window = decoded.header.display_window
+    return min(1.0, decoded.stats.nonzero / (window.width * window.height))
 
 
 def _check_size(

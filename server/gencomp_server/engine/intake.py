@@ -9,18 +9,21 @@ No sockets here; who sends what is the service's business.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from gencomp_protocol.errors import GencompError, InternalError
+from gencomp_protocol import disk
+from gencomp_protocol.errors import GencompError, InternalError, ServerBusy
+from gencomp_protocol.frames import Format
 from gencomp_protocol.messages import INPUT
+from gencomp_protocol.request import Request
 from gencomp_protocol.transfer import Expected
 from gencomp_server.contract import System
 from gencomp_server.engine import ingest
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.spool import Spool
-from gencomp_server.exr.decode import Decoded, DecodePool
+from gencomp_server.exr.decode import SPOILT, Decoded, DecodePool
 
 _PRIVATE = 0o600
 _Place = tuple[str, int]
@@ -28,15 +31,24 @@ _Place = tuple[str, int]
 
 @dataclass(frozen=True)
 class Passed:
-    """Every picture of a job is here and in order."""
+    """Every picture of a job is here and in order; its request says their sizes now."""
 
     job: Job
     warnings: tuple[str, ...]
+    request: Request
 
 
 @dataclass(frozen=True)
 class Rejected:
     """A picture of a job is not in order; why."""
+
+    job: Job
+    error: GencompError
+
+
+@dataclass(frozen=True)
+class Spoilt:
+    """A picture that had arrived changed on disk since; it is lacking again. Why."""
 
     job: Job
     error: GencompError
@@ -51,6 +63,7 @@ class _Reception:
     lacking: dict[str, list[_Place]] = field(default_factory=dict)
     decoding: dict[_Place, Future[Decoded]] = field(default_factory=dict)
     decoded: dict[str, dict[int, Decoded]] = field(default_factory=dict)
+    spoilt: set[str] = field(default_factory=set)
 
 
 class Intake:
@@ -131,25 +144,31 @@ class Intake:
             reception.decoding[(name, frame)] = future
             future.add_done_callback(lambda _: self._wake())
 
-    def outcomes(self) -> list[Passed | Rejected]:
-        """Return the jobs that passed or were rejected since the last call."""
-        found: list[Passed | Rejected] = []
+    def outcomes(self) -> list[Passed | Rejected | Spoilt]:
+        """Return what became of jobs, and which pictures are lacking again, since the last call."""
+        found: list[Passed | Rejected | Spoilt] = []
         for job, reception in list(self._receptions.items()):
             try:
-                self._collect(reception)
+                found.extend(self._collect(reception))
                 if reception.lacking or reception.decoding:
                     continue
                 warnings = ingest.check_ingest(
                     reception.system, reception.job.request, reception.decoded
                 )
-                found.append(Passed(reception.job, warnings))
+                known = with_formats(reception.job.request, reception.decoded)
+                found.append(Passed(reception.job, warnings, known))
             except GencompError as error:
                 found.append(Rejected(reception.job, error))
             self.drop(job)
         return found
 
-    def _collect(self, reception: _Reception) -> None:
-        """Take in what was decoded; raise the first refusal, by frame."""
+    def _collect(self, reception: _Reception) -> list[Spoilt]:
+        """Take in what was decoded; raise the first refusal, by frame.
+
+        Returns:
+            The pictures that have to come once more.
+        """
+        again: list[Spoilt] = []
         ready = sorted(place for place, future in reception.decoding.items() if future.done())
         for name, frame in ready:
             future = reception.decoding.pop((name, frame))
@@ -159,12 +178,49 @@ class Intake:
             try:
                 decoded = _result(future)
             except GencompError as error:
+                digest = reception.job.pictures()[name][frame]
+                if SPOILT in error.details and digest not in reception.spoilt:
+                    self._forget(digest)
+                    again.append(Spoilt(reception.job, error))
+                    break
                 raise ingest.named_by_knob(
                     reception.system, request, entry, frame, error
                 ) from error
             kind = ingest.input_kind(reception.system, name)
             ingest.check_picture(kind, entry, frame, decoded)
             reception.decoded.setdefault(name, {})[frame] = decoded
+        return again
+
+    def _forget(self, digest: str) -> None:
+        """Remove a picture whose file is not what it was; every job that needs it lacks it again.
+
+        It is fetched once more and no more often: what spoils it twice is the disk.
+        """
+        self._spool.picture(digest).unlink(missing_ok=True)
+        for reception in self._receptions.values():
+            own = reception.job.pictures()
+            places = [(name, n) for name in own for n, its in own[name].items() if its == digest]
+            if not places:
+                continue
+            for name, n in places:
+                future = reception.decoding.pop((name, n), None)
+                if future is not None:
+                    future.cancel()
+                reception.decoded.get(name, {}).pop(n, None)
+            reception.lacking[digest] = places
+            reception.spoilt.add(digest)
+
+
+def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:
+    """Return a request that says the size of every input, now that pictures were read."""
+    known = []
+    for entry in request.inputs:
+        own = pictures[entry.name]
+        header = own[min(own)].header
+        window = header.display_window
+        size = Format(window.width, window.height, header.pixel_aspect)
+        known.append(replace(entry, format=size))
+    return replace(request, inputs=tuple(known))
 
 
 def _result(future: Future[Decoded]) -> Decoded:
@@ -178,6 +234,12 @@ def _result(future: Future[Decoded]) -> Decoded:
         return future.result()
     if isinstance(error, GencompError):
         raise error
+    if isinstance(error, OSError) and error.errno in disk.NO_HANDLES:
+        raise ServerBusy(
+            "The server has no file descriptor left to decode a picture.",
+            hint="Try again in a minute.",
+            **disk.facts(error, "decoder"),
+        ) from error
     raise InternalError(
         f"A picture could not be decoded ({type(error).__name__}).",
         hint="The server's log says more.",

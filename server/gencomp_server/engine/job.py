@@ -53,6 +53,11 @@ class Job:
         ended_s: Of the end, or None.
         error: Why it failed or was refused, as on the wire, or None.
         released: True once a client has every layer and the server may drop them.
+        account: Who asked for it: a key's name, or user@host.
+        show: Production it belongs to; may be empty.
+        shot: Shot it belongs to; may be empty.
+        priority: -100 to 100; among the waiting jobs of one account the highest runs first.
+        tries: How often it was started.
     """
 
     id: str
@@ -65,6 +70,11 @@ class Job:
     ended_s: float | None = None
     error: Mapping[str, Any] | None = None
     released: bool = False
+    account: str = ""
+    show: str = ""
+    shot: str = ""
+    priority: int = 0
+    tries: int = 0
 
     @property
     def has_ended(self) -> bool:

@@ -10,6 +10,7 @@ lies a file that is given up for the room it takes, and made again when there is
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -20,7 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencomp_protocol import disk
 from gencomp_protocol.codec import inputs_from_plain, request_from_plain, to_plain
+from gencomp_protocol.errors import GencompError
 from gencomp_protocol.messages import (
     DONE,
     FINAL_STATES,
@@ -30,14 +33,33 @@ from gencomp_protocol.messages import (
     InputPictures,
 )
 from gencomp_protocol.request import Request
+from gencomp_server.engine.graph import StageRow
+from gencomp_server.engine.graph import from_plain as stage_from_plain
+from gencomp_server.engine.graph import to_plain as stage_to_plain
 from gencomp_server.engine.job import Job, may_move, new_job_id
+from gencomp_server.engine.spool import disk_error
 
 log = logging.getLogger(__name__)
 
 _RESERVE_BYTES = 1 << 20
 _NO_ROOM = ("disk is full", "disk I/O error")
-_SCHEMA_VERSION = 2
+_NUMBERS = {"disk is full": errno.ENOSPC, "readonly": errno.EROFS, "unable to open": errno.EACCES}
+_SCHEMA_VERSION = 3
 _SINCE_1 = "ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;"  # Of its worker.
+_SINCE_2 = """
+ALTER TABLE jobs ADD COLUMN account TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN show TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN shot TEXT NOT NULL DEFAULT '';
+ALTER TABLE jobs ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN tries INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE jobs ADD COLUMN outages INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE stages (
+    job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
+    key TEXT NOT NULL, row TEXT NOT NULL, PRIMARY KEY (job, key));
+CREATE TABLE nonces (
+    nonce TEXT PRIMARY KEY, job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE);
+CREATE INDEX nonces_by_job ON nonces (job);
+"""  # tries: how often it was started; outages: servers that died while it ran.
 _SCHEMA = """
 CREATE TABLE jobs (
     turn INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -55,8 +77,12 @@ CREATE TABLE warnings (
     job TEXT NOT NULL REFERENCES jobs (id) ON DELETE CASCADE,
     sentence TEXT NOT NULL, UNIQUE (job, sentence));
 """
-_COLUMNS = "id, key, state, created_s, started_s, ended_s, error, released"
-_KEPT_ORDERS = 64
+_COLUMNS = (
+    "id, key, state, created_s, started_s, ended_s, error, released, "
+    "account, show, shot, priority, tries"
+)
+_KEPT_ORDERS, _KEPT_HEADLINES = 64, 4096
+_KEPT_NONCES = 64  # Of one job; a client that asks again has another one each time.
 
 
 @dataclass(frozen=True)
@@ -67,6 +93,16 @@ class LayerRow:
     frame: int
     bytes: int
     digest: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A job that waits to be run, as far as its turn depends on it; see :class:`Job`."""
+
+    job: str
+    account: str = ""
+    show: str = ""
+    priority: int = 0
 
 
 class JobTable:
@@ -80,10 +116,11 @@ class JobTable:
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._orders: dict[str, tuple[Request, tuple[InputPictures, ...]]] = {}
+        self._headlines: dict[str, Request] = {}
+        self._path = path
         self._reserve = path.with_name(f"{path.name}.reserve")
         self._db = sqlite3.connect(path, isolation_level=None)
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.execute("PRAGMA foreign_keys = ON")
         self._bring_up_to_date()
         self._keep_reserve()
@@ -93,7 +130,7 @@ class JobTable:
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
         if version == _SCHEMA_VERSION:
             return
-        steps = _SINCE_1 if version == 1 else _SCHEMA + _SINCE_1
+        steps = "".join((_SCHEMA, _SINCE_1, _SINCE_2)[version:])
         done = f"PRAGMA user_version = {_SCHEMA_VERSION};"
         self._db.executescript(f"BEGIN; {steps} {done} COMMIT;")
 
@@ -111,33 +148,77 @@ class JobTable:
             self._reserve.unlink(missing_ok=True)
             log.warning("no room is kept back for the job table (%s)", error.strerror)
 
-    def _write(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
-        """Write to the table, into the room that was kept back where there is no other."""
+    def _write(self, sql: str, values: Sequence[Any], *, lasts: bool = False) -> sqlite3.Cursor:
+        """Write to the table, into the room that was kept back where there is no other.
+
+        Args:
+            sql: The statement.
+            values: Its values.
+            lasts: Return only once this, and all before it, would outlive a power cut as well as a
+                kill: an accepted job, and how one ended. The rest is said again by a job that
+                runs again, and not waited for.
+
+        Raises:
+            DiskFull: There is no room at all.
+            UnwritableOutput: The table cannot be written.
+        """
+        try:
+            disk.about_to("write", self._path)
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if lasts else 'NORMAL'}")
+            return self._db.execute(sql, values)
+        except OSError as error:
+            raise disk_error(error, self._path.parent) from error
+        except sqlite3.OperationalError as error:
+            if not any(words in str(error) for words in _NO_ROOM) or not self._reserve.exists():
+                raise self._failed(error) from error
+        log.warning("the disk is full: the job table takes the room that was kept back")
+        self._reserve.unlink()
         try:
             return self._db.execute(sql, values)
         except sqlite3.OperationalError as error:
-            if not any(words in str(error) for words in _NO_ROOM) or not self._reserve.exists():
-                raise
-            log.warning("the disk is full: the job table takes the room that was kept back")
-            self._reserve.unlink()
-            return self._db.execute(sql, values)
+            raise self._failed(error) from error
+
+    def _failed(self, error: sqlite3.OperationalError) -> GencompError:
+        """Return what an artist reads of a write that failed."""
+        number = next((n for words, n in _NUMBERS.items() if words in str(error)), errno.EIO)
+        return disk_error(OSError(number, str(error)), self._path.parent)
 
     # --- jobs ------------------------------------------------------------------------------------
 
-    def add(self, key: str, request: Request, inputs: tuple[InputPictures, ...]) -> Job:
-        """Enter a job in the state ``receiving``."""
-        job = Job(new_job_id(), key, RECEIVING, request, inputs, self._clock())
+    def add(
+        self,
+        key: str,
+        request: Request,
+        inputs: tuple[InputPictures, ...],
+        *,
+        account: str = "",
+        show: str = "",
+        shot: str = "",
+        priority: int = 0,
+    ) -> Job:
+        """Enter a job in the state ``receiving``; what it is asked by is told in :class:`Job`."""
+        whose: dict[str, Any] = {
+            "account": account,
+            "show": show,
+            "shot": shot,
+            "priority": priority,
+        }
+        job = Job(new_job_id(), key, RECEIVING, request, inputs, self._clock(), **whose)
         self._keep_reserve()
+        values = {
+            "id": job.id,
+            "key": key,
+            "state": job.state,
+            "request": json.dumps(to_plain(request)),
+            "inputs": json.dumps(to_plain(inputs)),
+            "created_s": job.created_s,
+            **whose,
+        }
+        marks = ",".join("?" * len(values))
         self._write(
-            "INSERT INTO jobs (id, key, state, request, inputs, created_s) VALUES (?,?,?,?,?,?)",
-            (
-                job.id,
-                key,
-                job.state,
-                json.dumps(to_plain(request)),
-                json.dumps(to_plain(inputs)),
-                job.created_s,
-            ),
+            f"INSERT INTO jobs ({', '.join(values)}) VALUES ({marks})",
+            tuple(values.values()),
+            lasts=True,
         )
         return job
 
@@ -160,23 +241,58 @@ class JobTable:
         """Return every job, newest first."""
         return self._many("ORDER BY turn DESC")
 
+    def listed(self, most: int = 0) -> list[Job]:
+        """Return jobs as they are listed, newest first; quickly, however many pictures they have.
+
+        Their requests hold system, frames and client, and neither inputs nor knobs.
+
+        Args:
+            most: How many of all; those that have not ended are there besides. 0 for every job.
+        """
+        sql = f"SELECT {_COLUMNS} FROM jobs"
+        alive = (RECEIVING, QUEUED, RUNNING)
+        if most:
+            sql += " WHERE state IN (?, ?, ?) OR turn IN"
+            sql += " (SELECT turn FROM jobs ORDER BY turn DESC LIMIT ?)"
+        values = (*alive, most) if most else ()
+        rows = self._db.execute(f"{sql} ORDER BY turn DESC", values).fetchall()
+        return [self._job(row, self._headline(row[0]), ()) for row in rows]
+
+    def count_by_state(self) -> dict[str, int]:
+        """Return how many jobs are in each state that any is in."""
+        sql = "SELECT state, COUNT(*) FROM jobs GROUP BY state"
+        return {str(state): int(many) for state, many in self._db.execute(sql)}
+
+    def of_nonce(self, nonce: str) -> Job | None:
+        """Return the job that a submit with this nonce made or found, if it is still known."""
+        return self._one("WHERE id = (SELECT job FROM nonces WHERE nonce = ?)", nonce)
+
+    def note_nonce(self, nonce: str, job: str) -> None:
+        """Keep which job a submit made or found."""
+        self._write("INSERT OR IGNORE INTO nonces (nonce, job) VALUES (?,?)", (nonce, job))
+        newest = "SELECT rowid FROM nonces WHERE job = ? ORDER BY rowid DESC LIMIT ?"
+        sql = f"DELETE FROM nonces WHERE job = ? AND rowid NOT IN ({newest})"
+        self._write(sql, (job, job, _KEPT_NONCES))
+
     def in_state(self, state: str) -> list[Job]:
         """Return the jobs in a state, oldest first."""
         return self._many("WHERE state = ? ORDER BY turn", state)
 
-    def next_queued(self) -> Job | None:
-        """Return the job whose turn it is."""
-        return self._one("WHERE state = ? ORDER BY turn", QUEUED)
+    def waiting(self) -> list[Turn]:
+        """Return the queued jobs, oldest first."""
+        sql = "SELECT id, account, show, priority FROM jobs WHERE state = ? ORDER BY turn"
+        return [Turn(*row) for row in self._db.execute(sql, (QUEUED,))]
 
-    def position(self, job: Job) -> int:
-        """Return a queued job's place in the queue, from 1; 0 for any other."""
-        if job.state != QUEUED:
-            return 0
-        sql = (
-            "SELECT COUNT(*) FROM jobs WHERE state = ? "
-            "AND turn <= (SELECT turn FROM jobs WHERE id = ?)"
-        )
-        return int(self._db.execute(sql, (QUEUED, job.id)).fetchone()[0])
+    def has_queued(self) -> bool:
+        """Tell whether a job waits to be run."""
+        sql = "SELECT 1 FROM jobs WHERE state = ? LIMIT 1"
+        return self._db.execute(sql, (QUEUED,)).fetchone() is not None
+
+    def count_before_run(self, *, account: str | None = None, show: str | None = None) -> int:
+        """Count the jobs of an account, or of a show, that are received or wait to be run."""
+        column, value = ("show", show) if account is None else ("account", account)
+        sql = f"SELECT COUNT(*) FROM jobs WHERE state IN (?, ?) AND {column} = ?"
+        return int(self._db.execute(sql, (RECEIVING, QUEUED, value)).fetchone()[0])
 
     def move(self, job: str, state: str, error: Mapping[str, Any] | None = None) -> bool:
         """Bring a job into another state.
@@ -192,8 +308,10 @@ class JobTable:
         ended = now if state in FINAL_STATES else None
         spelt = None if error is None else json.dumps(to_plain(error))
         self._write(
-            "UPDATE jobs SET state = ?, started_s = ?, ended_s = ?, error = ? WHERE id = ?",
-            (state, started, ended, spelt, job),
+            "UPDATE jobs SET state = ?, started_s = ?, ended_s = ?, error = ?, tries = ? "
+            "WHERE id = ?",
+            (state, started, ended, spelt, found.tries + (state == RUNNING), job),
+            lasts=state in FINAL_STATES,
         )
         return True
 
@@ -203,14 +321,14 @@ class JobTable:
         What they had delivered is forgotten, since running them again delivers it again.
 
         Args:
-            died: True where the server did not leave but died: then that is a death of each of
+            died: True where the server did not leave but died: then that is an outage of each of
                 them, since one may be what kills it. A server that leaves has put them back itself.
         """
         found = [job.id for job in self.in_state(RUNNING)]
         for job in found:
             if died:
-                self.count_death(job)
-            self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
+                self._write("UPDATE jobs SET outages = outages + 1 WHERE id = ?", (job,))
+            self._write("DELETE FROM layers WHERE job = ?", (job,))
             self.move(job, QUEUED)
         return found
 
@@ -220,20 +338,26 @@ class JobTable:
         return self.deaths(job)
 
     def deaths(self, job: str) -> int:
-        """Return how often a worker, or a server, died while it ran a job."""
-        found = self._db.execute("SELECT deaths FROM jobs WHERE id = ?", (job,)).fetchone()
+        """Return how often a worker died while it ran a job."""
+        return self._number("deaths", job)
+
+    def outages(self, job: str) -> int:
+        """Return how often the whole server died while it ran a job."""
+        return self._number("outages", job)
+
+    def _number(self, column: str, job: str) -> int:
+        found = self._db.execute(f"SELECT {column} FROM jobs WHERE id = ?", (job,)).fetchone()
         return 0 if found is None else int(found[0])
 
     def release(self, job: str) -> None:
         """Note that a client has every layer; they are no longer offered."""
-        with self._db:
-            self._db.execute("UPDATE jobs SET released = 1 WHERE id = ?", (job,))
-            self._db.execute("DELETE FROM layers WHERE job = ?", (job,))
+        self._write("UPDATE jobs SET released = 1 WHERE id = ?", (job,))
+        self._write("DELETE FROM layers WHERE job = ?", (job,))
 
     def forget_before(self, moment_s: float) -> list[str]:
         """Remove every job that ended before a wall-clock moment; return their ids."""
         rows = self._db.execute("SELECT id FROM jobs WHERE ended_s < ?", (moment_s,)).fetchall()
-        self._db.execute("DELETE FROM jobs WHERE ended_s < ?", (moment_s,))
+        self._write("DELETE FROM jobs WHERE ended_s < ?", (moment_s,))
         return [row[0] for row in rows]
 
     # --- what jobs made --------------------------------------------------------------------------
@@ -269,18 +393,32 @@ class JobTable:
         sql = "SELECT sentence FROM warnings WHERE job = ? ORDER BY rowid"
         return [row[0] for row in self._db.execute(sql, (job,))]
 
+    def note_stage(self, job: str, row: StageRow) -> None:
+        """Note how a stage of a job stands; the last of each key is kept. None of no job's."""
+        self._write(
+            "INSERT INTO stages SELECT ?,?,? WHERE EXISTS (SELECT 1 FROM jobs WHERE id = ?) "
+            "ON CONFLICT (job, key) DO UPDATE SET row = excluded.row",
+            (job, row.key, json.dumps(stage_to_plain(row)), job),
+        )
+
+    def stages(self, job: str) -> list[StageRow]:
+        """Return the stages of a job, in the order in which they began."""
+        sql = "SELECT row FROM stages WHERE job = ? ORDER BY rowid"
+        return [stage_from_plain(json.loads(row[0])) for row in self._db.execute(sql, (job,))]
+
     # --- rows ------------------------------------------------------------------------------------
 
     def _one(self, where: str, *values: Any) -> Job | None:
         row = self._db.execute(f"SELECT {_COLUMNS} FROM jobs {where} LIMIT 1", values).fetchone()
-        return None if row is None else self._job(row)
+        return None if row is None else self._job(row, *self._order(row[0]))
 
     def _many(self, where: str, *values: Any) -> list[Job]:
         rows = self._db.execute(f"SELECT {_COLUMNS} FROM jobs {where}", values).fetchall()
-        return [self._job(row) for row in rows]
+        return [self._job(row, *self._order(row[0])) for row in rows]
 
-    def _job(self, row: tuple[Any, ...]) -> Job:
-        request, inputs = self._order(row[0])
+    def _job(
+        self, row: tuple[Any, ...], request: Request, inputs: tuple[InputPictures, ...]
+    ) -> Job:
         return Job(
             id=row[0],
             key=row[1],
@@ -292,7 +430,23 @@ class JobTable:
             ended_s=row[5],
             error=None if row[6] is None else json.loads(row[6]),
             released=bool(row[7]),
+            account=row[8],
+            show=row[9],
+            shot=row[10],
+            priority=row[11],
+            tries=row[12],
         )
+
+    def _headline(self, job: str) -> Request:
+        """Return a job's request without what makes it large."""
+        if job not in self._headlines:
+            sql = "SELECT request FROM jobs WHERE id = ?"
+            plain = json.loads(self._db.execute(sql, (job,)).fetchone()[0])
+            bare = {**plain, "inputs": [], "knobs": {}}
+            while len(self._headlines) >= _KEPT_HEADLINES:
+                del self._headlines[next(iter(self._headlines))]
+            self._headlines[job] = request_from_plain(bare)
+        return self._headlines[job]
 
     def _order(self, job: str) -> tuple[Request, tuple[InputPictures, ...]]:
         """Return request and pictures of a job; they never change and can be megabytes of text."""

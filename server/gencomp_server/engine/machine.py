@@ -44,11 +44,13 @@ class WeightsPlace:
         folder: The folder of sets; need not exist.
         lock_file: Where their digests are recorded.
         allowed: Licence classes that may be used.
+        models: Backbones that may be used; empty for all.
     """
 
     folder: Path
     lock_file: Path
     allowed: tuple[str, ...]
+    models: tuple[str, ...] = ()
 
     def shelf(self) -> Shelf:
         """Return the shelf there.
@@ -56,7 +58,7 @@ class WeightsPlace:
         Raises:
             BadKnob: A declaration of weights there is not what it should be.
         """
-        return Shelf(self.folder, self.lock_file)
+        return Shelf(self.folder, self.lock_file, models=self.models)
 
 
 def probe(device: str, shelf: Shelf | None = None, allowed: Sequence[str] = ()) -> Machine:

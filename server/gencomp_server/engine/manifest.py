@@ -6,7 +6,6 @@ Plain data, keyed by text throughout, and without a path or a person in it.
 
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,9 @@ from gencomp_server.colour.spaces import resolve
 from gencomp_server.contract import System, knob_fields
 from gencomp_server.engine.context import JobContext, as_plain
 from gencomp_server.engine.encode import Written
+from gencomp_server.engine.graph import to_plain
 from gencomp_server.exr.decode import Decoded
+from gencomp_server.provenance import HASHES, told
 
 
 def provenance(
@@ -25,14 +26,19 @@ def provenance(
     request: Request,
     params: Any,
     backbone: Mapping[str, Any] | None = None,
+    *,
+    pictures: Mapping[str, Mapping[int, str]] | None = None,
+    level: str = HASHES,
 ) -> dict[str, Any]:
-    """Return the attributes that say where a layer comes from; no path and no person in them.
+    """Return the attributes that say where a layer comes from; how much, is the server's setting.
 
     Args:
         system: The job's system.
         request: What was asked.
         params: Its knobs.
         backbone: What the manifest says of the backbone, or None.
+        pictures: Digest of every picture, by input and frame.
+        level: ``full``, ``hashes`` or ``minimal``; see ``provenance.py``.
     """
     found = {
         "gencomp:system": system.name,
@@ -51,7 +57,8 @@ def provenance(
             found["gencomp:surrogate"] = f"{backbone['name']} was not trained for {system.name}"
         if getattr(params, "quality", "final") != "final":
             found["gencomp:quality"] = params.quality
-    return found
+    knobs = {field.name: getattr(params, field.name) for field in knob_fields(type(params))}
+    return told(found, as_plain(knobs), pictures or {}, request.client, level)
 
 
 def _licence(backbone: Mapping[str, Any]) -> str:
@@ -129,6 +136,11 @@ def describe_layers(
     }
 
 
+def delivered_bytes(layers: Mapping[str, Any]) -> int:
+    """Return the bytes of all files in a manifest's table of layers."""
+    return sum(file["bytes"] for one in layers.values() for file in one["frames"].values())
+
+
 def _file_facts(one: Written) -> dict[str, Any]:
     return {"digest": one.digest, "bytes": one.bytes}
 
@@ -140,7 +152,7 @@ def describe_run(ctx: JobContext, seconds: float) -> dict[str, Any]:
     none of a system that takes none.
     """
     return {
-        "stages": [asdict(row) for row in ctx.rows],
+        "stages": [to_plain(row) for row in ctx.rows],
         "warnings": list(ctx.warnings),
         "plan_notes": list(ctx.plan_notes),
         "report": dict(ctx.figures),

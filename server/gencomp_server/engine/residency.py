@@ -18,14 +18,14 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gencomp_protocol.errors import OutOfMemory, WeightsRefused
-from gencomp_server import weights_progress
+from gencomp_server import pulse, weights_progress
 from gencomp_server.backbones import BackboneSpec, cached_steps_of
 from gencomp_server.footprint import CPU, Placement
 
@@ -218,6 +218,13 @@ class Residency:
         """Tell whether nothing is loaded."""
         return self._held is None
 
+    @property
+    def holds(self) -> str:
+        """What is loaded, as a text that is another for another model or plan; empty for none."""
+        if self._held is None:
+            return ""
+        return hashlib.blake2b(repr(self._held[0]).encode(), digest_size=8).hexdigest()
+
 
 def _loaded_as(want: Wanted, weights: str) -> tuple[Wanted, str]:
     """Return what a loaded backbone is known by; how many elements it is given is not part."""
@@ -261,6 +268,16 @@ class LazyBackbone:
         self._tell = tell
 
     @property
+    def weights(self) -> str:
+        """Digest of its weights; empty for one that is made and not loaded."""
+        return self._weights
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """Its files by role; none of one that is made."""
+        return self._files or {}
+
+    @property
     def tiles(self) -> bool:
         """Tell whether this job decodes in tiles."""
         return self.want.placement.tiling
@@ -291,6 +308,35 @@ class LazyBackbone:
             return False
         self.want = replace(self.want, placement=turned)
         return True
+
+    def turn_cheaper(self, failure: OutOfMemory) -> str:
+        """Have the rest of this job take less memory, where that may cure a failure.
+
+        What the VAE lacks is found by tiles. On a GPU what a step or the weights lack is found by
+        keeping in main memory what is not used at the moment, a few blocks of the transformer being
+        on the device at a time, and by one element to a forward. The next job starts as planned.
+
+        Returns:
+            What is done about it, for the artist; empty where nothing is left to do.
+        """
+        if self.turn_to_tiles(failure):
+            return (
+                f"There was not enough memory for {self.spec.title}'s VAE: for this job it works "
+                "in tiles, which changes tone a little from tile to tile."
+            )
+        placement, stage = self.want.placement, failure.details.get("stage")
+        leanest = replace(placement, offload="group", batch=1)
+        is_gpu = self.want.device != CPU
+        if not is_gpu or stage not in ("load", "text", "sample") or leanest == placement:
+            return ""
+        self.want = replace(self.want, placement=leanest)
+        self.batch = leanest.batch
+        self.identity = identity_of(self.want, self._weights)
+        return (
+            f"There was not enough GPU memory while {_WORDS[stage].format(title=self.spec.title)}: "
+            "for this job its weights stay in main memory and go to the GPU a few blocks at a "
+            "time, which takes longer."
+        )
 
     @property
     def device(self) -> device:
@@ -410,7 +456,8 @@ class LazyBackbone:
             with weights_progress.telling(self._tell):
                 loaded = self._residency.get(self.want, self._weights, self._files)
                 self.said, doing = loaded.said, stage
-                return work(loaded)
+                with beating(self.want.device):
+                    return work(loaded)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -470,6 +517,23 @@ def load_by_family(want: Wanted, files: Mapping[str, Path] | None, cache: Path) 
         )
 
 
+@contextmanager
+def beating(device: str) -> Iterator[None]:
+    """Have every module that has computed be a sign of life, where a forward may take an hour.
+
+    A GPU computes after its modules were called, and never for so long.
+    """
+    torch = sys.modules.get("torch")
+    if device != CPU or torch is None:
+        yield
+        return
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *_: pulse.beat())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether an error means that a device, or the process, has no memory left."""
     if isinstance(error, MemoryError):
@@ -482,6 +546,14 @@ def is_out_of_memory(error: BaseException) -> bool:
         or "CUDA error: out of memory" in words
         or "can't allocate memory" in words
     )
+
+
+def device_bytes(device: str) -> int:
+    """Return how much of a device's memory this process's tensors take; 0 of a processor's."""
+    torch = sys.modules.get("torch")
+    if device == CPU or torch is None or not torch.cuda.is_available():
+        return 0
+    return int(torch.cuda.memory_allocated(device))
 
 
 def give_memory_back() -> None:
@@ -505,6 +577,8 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
         "licence_class": licence.get("class", "none"),
         "proven": "no" if spec.is_tiny else spec.proven,
         "identity": lent.identity,
+        "weights": spec.weights,
+        "weights_digest": lent.weights,
         "untrained": spec.is_tiny,
         "surrogate": system not in spec.trained_for,
         "precision": want.placement.precision,

@@ -13,18 +13,21 @@ import queue
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NoReturn
 
+import psutil
+
+from gencomp_protocol import disk
 from gencomp_protocol.codec import request_from_plain
 from gencomp_protocol.errors import Cancelled, GencompError, InternalError, OutOfMemory
-from gencomp_protocol.frames import Format
-from gencomp_protocol.request import Request
+from gencomp_protocol.request import STILL, Request
+from gencomp_server import pulse
 from gencomp_server.backbones import BackboneSpec, idle_knobs, spec_named, steps_of
-from gencomp_server.colour.spaces import check_space
+from gencomp_server.colour.spaces import check_space, resolve
 from gencomp_server.contract import (
     NO_BACKBONE,
     LayerFrame,
@@ -37,11 +40,15 @@ from gencomp_server.cost import place
 from gencomp_server.engine import machine as machines
 from gencomp_server.engine import residency
 from gencomp_server.engine.carried import carried_inputs, check_carried
+from gencomp_server.engine.contactsheet import ContactSheet
 from gencomp_server.engine.context import JobContext
 from gencomp_server.engine.encode import Encoder, Written
+from gencomp_server.engine.executor import Executor, LocalExecutor
 from gencomp_server.engine.ingest import check_ingest
+from gencomp_server.engine.intake import with_formats
 from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.manifest import (
+    delivered_bytes,
     describe_inputs,
     describe_job,
     describe_layers,
@@ -50,13 +57,15 @@ from gencomp_server.engine.manifest import (
 )
 from gencomp_server.engine.residency import LazyBackbone, Residency
 from gencomp_server.engine.shot import PictureShelf, SpoolShot
-from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget
+from gencomp_server.engine.spool import DEFAULT_BUDGET, Spool, SpoolBudget, disk_error, write_atomic
 from gencomp_server.engine.stages import StageStore
 from gencomp_server.exr.decode import Decoded, DecodePool
+from gencomp_server.exr.header import NO_LIMITS
 from gencomp_server.exr.pixels import limit_library
 from gencomp_server.footprint import Placement
 from gencomp_server.gate import load_registry, plan_on
-from gencomp_server.logs import configure, job_named
+from gencomp_server.logs import LogSettings, configure, job_named
+from gencomp_server.provenance import HASHES, texts_of
 from gencomp_server.segmenting import Segmenter
 
 log = logging.getLogger(__name__)
@@ -69,10 +78,11 @@ def serve(
     registry: str,
     device: str,
     spool: Path,
-    log_level: str,
+    log_settings: LogSettings,
     budget: SpoolBudget = DEFAULT_BUDGET,
     weights: WeightsPlace | None = None,
     segmenter: Segmenter | None = None,
+    metadata: str = HASHES,
 ) -> None:
     """Run the jobs that arrive over ``connection`` until told to stop.
 
@@ -81,14 +91,15 @@ def serve(
         registry: Where the systems are, as ``"module:attribute"``.
         device: What to run on.
         spool: The server's spool folder.
-        log_level: ``debug``, ``info``, ``warning`` or ``error``.
+        log_settings: What its log is.
         budget: How much the spool may keep of what can be made again.
         weights: Where weights lie; None for none.
         segmenter: What draws mattes of what words name; None for none.
+        metadata: How much delivered files say: ``full``, ``hashes`` or ``minimal``.
     """
     # A signal to the front's group is the front's to answer: it may let the job finish.
     os.setsid()
-    configure(log_level)
+    configure(log_settings)
     limit_library()
     mailbox = Mailbox(connection)
     try:
@@ -103,10 +114,11 @@ def serve(
         mailbox,
         weights=weights,
         segmenter=segmenter,
+        metadata=metadata,
     )
     mailbox.say({"is": "ready", "machine": machines.to_plain(machine)})
     while (message := mailbox.next()) is not None:
-        with job_named(message["job"]):
+        with job_named(message["job"], texts_of(message["request"].get("knobs", {}))):
             runner.run(message)
     runner.close()
 
@@ -177,6 +189,8 @@ class Runner:
         weights: Where weights lie; None for none.
         held: Keeps the backbone; None makes one.
         segmenter: What draws mattes of what words name; None for none.
+        metadata: How much delivered files say: ``full``, ``hashes`` or ``minimal``.
+        executor: Makes what computes stages, given where they are kept.
     """
 
     def __init__(
@@ -189,31 +203,45 @@ class Runner:
         weights: WeightsPlace | None = None,
         held: Residency | None = None,
         segmenter: Segmenter | None = None,
+        metadata: str = HASHES,
+        executor: Callable[[StageStore], Executor] = LocalExecutor,
     ) -> None:
         self._registry = tuple(registry)
         self._machine = replace(machine, segmenter=segmenter is not None)
         self._spool, self._mailbox, self._weights = spool, mailbox, weights
-        self._segmenter = segmenter
+        self._segmenter, self._metadata = segmenter, metadata
         self._residency = held or Residency(spool.root / _KEPT)
         self._store = StageStore(spool.stages)
-        self._pool = DecodePool(1)
+        self._executor = executor(self._store)
+        # What comes here was within the limits when it was received.
+        self._pool = DecodePool(1, limits=NO_LIMITS)
 
     def run(self, message: Mapping[str, Any]) -> None:
         """Run a job to its end and say how it ended: done, failed or cancelled."""
         job, failure = message["job"], None
         try:
             self._mailbox.say({"is": "started", "job": job})
-            manifest = self._run(job, message)
-            self._mailbox.say({"is": "done", "job": job, "manifest": manifest})
+            with pulse.felt_by(lambda: self._mailbox.say({"is": "alive", "job": job})):
+                manifest = self._run(job, message)
+            end: dict[str, Any] = {"is": "done", "job": job, "manifest": manifest}
         except Cancelled:
             log.info("cancelled")
-            self._mailbox.say({"is": "cancelled", "job": job})
+            end = {"is": "cancelled", "job": job}
         except Exception as error:
             failure = as_failure(error).to_wire()
-            self._mailbox.say({"is": "failed", "job": job, "error": failure})
+            end = {"is": "failed", "job": job, "error": failure}
         if failure is not None and failure["code"] == OutOfMemory.code:
             # Here nobody holds the error any more, nor the frames that it went through.
             self._residency.evict()
+        self._mailbox.say({**end, "holds": self._holds()})
+
+    def _holds(self) -> dict[str, Any]:
+        """Return what the process holds between two jobs: which model, how much memory."""
+        return {
+            "model": self._residency.holds,
+            "memory_bytes": int(psutil.Process().memory_info().rss),
+            "device_bytes": residency.device_bytes(self._machine.device),
+        }
 
     def close(self) -> None:
         """End the decoder process."""
@@ -224,6 +252,7 @@ class Runner:
         request = request_from_plain(message["request"])
         system = find_system(self._registry, request.system)
         params = check_request(system, request)
+        log.debug("knobs %s", dict(request.knobs))
         check_space(request)
         shelf = PictureShelf(self._spool, system, request, message["pictures"], self._pool)
         ctx = JobContext(
@@ -234,6 +263,7 @@ class Runner:
             self._store,
             self._mailbox.say,
             lambda: self._mailbox.is_cancelled(job),
+            executor=self._executor,
         )
         ctx.segmenter = self._segmenter
         try:
@@ -243,7 +273,9 @@ class Runner:
             carried = carried_inputs(system, request, params)
             check_carried(SpoolShot(request, shelf), carried, ctx)
             ctx.backbone = self._lend(system, with_formats(request, pictures), params, ctx)
+            begun = time.monotonic()
             layers = self._deliver(job, system, request, params, ctx, shelf)
+            ctx.delivered(time.monotonic() - begun, delivered_bytes(layers))
             manifest = {
                 **describe_job(system, request, params, self._machine.device),
                 "backbone": self._describe_backbone(system, ctx.backbone, params),
@@ -341,14 +373,24 @@ class Runner:
             self._mailbox.say({"is": "layer", "job": job, **facts, **sizes})
 
         about = self._describe_backbone(system, ctx.backbone, params)
-        metadata = provenance(system, request, params, about)
+        level = self._metadata
+        metadata = provenance(system, request, params, about, pictures=shelf.pictures, level=level)
         whole = {spec.name for spec in specs.values() if spec.whole}
         packed = getattr(params, "compression", "zip")  # A system of a test may lack the knob.
         encoder = Encoder(
-            self._spool, job, written, metadata=metadata, whole=whole, compression=packed
+            self._spool,
+            job,
+            written,
+            metadata=metadata,
+            whole=whole,
+            compression=packed,
+            level=level,
         )
         carried = carried_inputs(system, request, params)
         shot = SpoolShot(request, shelf)
+        to_rec709 = resolve(request.working_space, request.ocio).describe().get("to_rec709")
+        sheet = ContactSheet(request.frames, to_rec709)
+        _add_lead(sheet, shot)
         try:
             for picture in pictures_of(system, shot, params, ctx):
                 ctx.check_cancelled()
@@ -361,6 +403,8 @@ class Runner:
                 owed.remove(place)
                 source = carried.get(picture.layer)
                 encoder.put(picture, shot.rest(source, picture.frame) if source else None)
+                seen = (picture.channels, picture.display_window, picture.data_window)
+                sheet.add(picture.layer, picture.frame, picture.pixels, *seen)
                 ctx.progress("layers", total - len(owed), total)
             encoder.finish()
         finally:
@@ -368,26 +412,44 @@ class Runner:
         if owed:
             name, n = min(owed)
             raise InternalError(f"{system.title} did not make layer '{name}' frame {n}.")
+        drawn = sheet.png()
+        if drawn is not None:
+            write_atomic(self._spool.sheet(job), drawn)
         return describe_layers(system, request, made)
+
+
+def _add_lead(sheet: ContactSheet, shot: SpoolShot) -> None:
+    """Put the job's first picture input on its contact sheet."""
+    lead = next((one for one in shot.names if not one.startswith("matte.")), None)
+    entry = None if lead is None else shot.request.input(lead)
+    if lead is None or entry is None:
+        return
+    for n in sheet.frames:
+        if entry.cover == STILL or n in shot.frames_of(lead):
+            header = shot.header(lead, n)
+            facts = (header.channels, header.display_window, header.data_window)
+            sheet.add(lead, n, shot.frame(lead, n), *facts)
 
 
 def pictures_of(
     system: System, shot: SpoolShot, params: Any, ctx: JobContext
 ) -> Iterator[LayerFrame]:
-    """Run a system; once more, its VAE in tiles, where that ran out of memory.
+    """Run a system; once more, in less memory, where that ran out.
 
     It happens once, and only before anything was yielded. The whole run is asked for again: what is
-    finished and the same in tiles is found on disk, and all that is decoded is decoded alike, so
-    that what the VAE does to a picture is still the same in each. The next job starts as planned.
+    finished and the same in the cheaper plan is found on disk, and all that is decoded is decoded
+    alike, so that what the VAE does to a picture is still the same in each. The next job starts as
+    planned.
 
     Raises:
-        OutOfMemory: The device has not enough in tiles either, or the VAE is not what lacks it.
+        OutOfMemory: The cheaper plan does not fit either, or there is none.
     """
     try:
         pictures = iter(system.run(shot, params, ctx))
         first = next(pictures, None)
     except OutOfMemory as error:
-        if ctx.backbone is None or not ctx.backbone.turn_to_tiles(error):
+        sentence = "" if ctx.backbone is None else ctx.backbone.turn_cheaper(error)
+        if not sentence:
             raise
         first = None
     else:
@@ -396,23 +458,8 @@ def pictures_of(
             yield from pictures
         return
     # Outside of the handler: there the error would keep what was computed in memory.
-    ctx.warn(
-        f"There was not enough memory for {ctx.backbone.spec.title}'s VAE: for this job it works "
-        "in tiles, which changes tone a little from tile to tile."
-    )
+    ctx.warn(sentence)
     yield from system.run(shot, params, ctx)
-
-
-def with_formats(request: Request, pictures: Mapping[str, Mapping[int, Decoded]]) -> Request:
-    """Return a request that says the size of every input, now that pictures were read."""
-    known = []
-    for entry in request.inputs:
-        own = pictures[entry.name]
-        header = own[min(own)].header
-        window = header.display_window
-        size = Format(window.width, window.height, header.pixel_aspect)
-        known.append(replace(entry, format=size))
-    return replace(request, inputs=tuple(known))
 
 
 def _usual_placement(spec: BackboneSpec, machine: Machine) -> Placement:
@@ -437,6 +484,10 @@ def as_failure(error: Exception) -> GencompError:
         return OutOfMemory(
             "The job ran out of memory.", hint="Choose a smaller model size, or fewer frames."
         )
+    if isinstance(error, OSError) and error.errno in disk.FULL | disk.NO_HANDLES | disk.PASSING:
+        log.error("the disk, or what it is opened with, failed", exc_info=error)
+        place = error.filename if isinstance(error.filename, str) else "worker/files"
+        return disk_error(error, Path(place).parent)
     mark = secrets.token_hex(4)
     log.error("internal error %s", mark, exc_info=error)
     words = error.message if isinstance(error, InternalError) else "The server made a mistake."

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from gencomp_protocol.errors import InternalError, MissingFrame, MissingInput
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import STILL, InputHeader, Request
+from gencomp_server import pulse
 from gencomp_server.contract import PictureHeader, System
 from gencomp_server.engine.ingest import REST, decode_task, input_kind
 from gencomp_server.engine.spool import Spool, remove_decoded
@@ -29,7 +30,7 @@ from gencomp_server.exr.decode import (
     picture_label,
     read_decoded,
 )
-from gencomp_server.exr.header import EXR_MAGIC
+from gencomp_server.exr.layout import EXR_MAGIC
 from gencomp_server.exr.read import MappedPicture, MappedRest, map_picture, map_rest
 
 # Of 4096x2160 RGBA half a picture maps 71 MB: three of them, or all inputs of a 2K frame.
@@ -77,6 +78,7 @@ class PictureShelf:
         if place not in self._decoded:
             task = self._task(name, n)
             self._decoded[place] = read_decoded(task.target) or self._pool.submit(task).result()
+            pulse.beat()
         return self._decoded[place]
 
     def picture(self, name: str, n: int) -> MappedPicture:
@@ -224,6 +226,10 @@ class SpoolShot:
     def digest(self, name: str, n: int) -> str:
         """Return the BLAKE2b digest of the picture's file, in hex."""
         return self._shelf.pictures[name][self._own_frame(name, n)]
+
+    def pictures(self) -> dict[str, dict[int, str]]:
+        """Return the digest of every picture of its inputs, by input and frame."""
+        return {name: dict(self._shelf.pictures[name]) for name in self._names}
 
     def only(self, *names: str) -> "SpoolShot":
         """Return the same shot with these inputs alone: what a stage depends on."""

@@ -8,6 +8,7 @@
     spool/decoded/<digest>-<variant>.raw     its pixels, decoded once; .json beside it
     spool/stages/<key>/                      what a stage made (engine/stages.py)
     spool/jobs/<id>/layers/<layer>/<layer>.<frame:04d>.exr
+    spool/jobs/<id>/sheet.png                its contact sheet; stays when the layers go
     spool/jobs/<id>/manifest.json            written last
     spool/gencomp.db                         the job table (engine/jobtable.py), and files of it
 
@@ -16,8 +17,8 @@ and renamed. Folders are 0700 and files 0600. Names that come from a client (dig
 layers) are checked here, before they become a path.
 """
 
-import errno
 import json
+import logging
 import os
 import re
 import shutil
@@ -27,7 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gencomp_protocol import disk
 from gencomp_protocol.errors import DiskFull, MalformedMessage, UnwritableOutput
+
+log = logging.getLogger(__name__)
 
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _VARIANT = re.compile(r"[a-z0-9_-]{1,64}\Z")
@@ -44,14 +48,20 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises:
         DiskFull: There is no room for it.
+        UnwritableOutput: It cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+
+    def write() -> None:
+        disk.about_to("write", path)
         with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+
+    try:
+        disk.patiently(write)
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -59,15 +69,22 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def disk_error(error: OSError, folder: Path) -> DiskFull | UnwritableOutput:
-    """Return the error an artist can act on for a failed write into ``folder``."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    """Return the error an artist can act on for a failed write into ``folder``.
+
+    It names the folder; where that lies is for the server's log alone.
+    """
+    log.warning("%s: %s", folder, error.strerror or error)
+    facts = disk.facts(error, f"{folder.parent.name}/{folder.name}")
+    if error.errno in disk.FULL:
         return DiskFull(
             "The disk that holds the server's spool is full.",
             hint="Free some space and run the job again; it goes on where it stopped.",
+            **facts,
         )
     return UnwritableOutput(
         f"The server cannot write into its folder '{folder.name}': {error.strerror}.",
         hint="Check who owns the spool folder and whether its disk is mounted read-only.",
+        **facts,
     )
 
 
@@ -156,10 +173,33 @@ class Spool:
         folders = [path for path in self.stages.iterdir() if path.is_dir()]
         _trim((p for p in folders if p.name not in keep), self._budget.stages_bytes, _remove_folder)
 
+    def doom(self, kind: str, name: str) -> Path | None:
+        """Take a name away at once; return what is left to delete, or None.
+
+        Args:
+            kind: ``picture``, ``decoded``, ``stage`` or ``job``.
+            name: As it stands in its folder.
+        """
+        folders = {"picture": self.pictures / name[:2], "decoded": self.decoded}
+        path = folders.get(kind, self.stages if kind == "stage" else self.jobs) / name
+        if kind == "decoded":
+            path.with_suffix(".json").unlink(missing_ok=True)
+        doomed = path.with_name(f".{name}.{os.getpid()}.gone")
+        try:
+            path.rename(doomed)
+        except FileNotFoundError:
+            return None
+        except OSError:  # Not even a name can be written; then it goes under its own.
+            return path
+        return doomed
+
     def sweep(self) -> None:
         """Remove what a killed process left half-done; only while nobody works in the spool."""
+        for path in self.root.glob(".*.part"):
+            path.unlink(missing_ok=True)
         jobs = (self.jobs, *self.jobs.glob("*"), *self.jobs.glob("*/layers/*"))
-        for folder in (self.decoded, self.stages, *self.stages.glob("*.saved"), *jobs):
+        stages = (self.stages, *self.stages.glob("*.saved"))
+        for folder in (*self.pictures.glob("??"), self.decoded, *stages, *jobs):
             for path in folder.glob(".*"):
                 if path.is_dir() and not path.is_symlink():
                     shutil.rmtree(path)
@@ -196,6 +236,21 @@ class Spool:
             return None
         return dict(made)
 
+    def sheet(self, job: str) -> Path:
+        """Return where a job's contact sheet lies, if it has one."""
+        return self.job(job) / "sheet.png"
+
+    def read_sheet(self, job: str) -> bytes | None:
+        """Return a job's contact sheet, a PNG file's bytes; None where there is none."""
+        try:
+            return self.sheet(job).read_bytes()
+        except OSError:
+            return None
+
+    def remove_layers(self, job: str) -> None:
+        """Remove the layers that a job delivered; manifest and contact sheet stay."""
+        _remove_folder(self.job(job) / "layers")
+
     def remove_job(self, job: str) -> None:
         """Remove everything a job delivered."""
         _remove_folder(self.job(job))
@@ -211,6 +266,7 @@ def make_folder(folder: Path) -> None:
     if not folder.parent.exists():
         make_folder(folder.parent)
     try:
+        disk.about_to("mkdir", folder)
         folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise disk_error(error, folder) from error

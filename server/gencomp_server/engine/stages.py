@@ -16,6 +16,7 @@ lists, dicts, str, bytes, numbers, None and numpy arrays. Nothing is pickled.
 
 import base64
 import dataclasses
+import functools
 import hashlib
 import importlib
 import io
@@ -27,12 +28,14 @@ import shutil
 import struct
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gencomp_protocol import disk
 from gencomp_server.colour.spaces import resolve
 from gencomp_server.engine.spool import disk_error, make_folder, write_atomic
 
@@ -40,6 +43,7 @@ log = logging.getLogger(__name__)
 
 KEY_BYTES = 24
 _INDEX = "index.json"
+_MOST_PARTS = 4096
 
 
 class StageStore:
@@ -51,8 +55,13 @@ class StageStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[int, tuple[weakref.ref[Any], str]] = {}
+        self._known: dict[int, tuple[weakref.ref[Any], str, Path]] = {}
         make_folder(folder)
+
+    @property
+    def folder(self) -> Path:
+        """Where the stages lie."""
+        return self._folder
 
     def key(self, *depends: Any) -> str:
         """Return the key of a stage whose outcome depends on these values alone, in hex.
@@ -106,6 +115,14 @@ class StageStore:
         assert made is not None, key
         return made[0]
 
+    def size(self, key: str) -> int:
+        """Return how many bytes a stage takes on disk; 0 where it is not there."""
+        total = 0
+        for one in (self._folder / key).glob("*"):
+            with suppress(FileNotFoundError):  # another worker made room
+                total += one.stat().st_size
+        return total
+
     def save_checkpoint(self, key: str, name: str, tensors: Mapping[str, NDArray[Any]]) -> None:
         """Keep named arrays of a stage that goes on; they replace those of the same name.
 
@@ -130,9 +147,36 @@ class StageStore:
 
     # --- values to plain data and back -----------------------------------------------------------
 
-    def _to_plain(self, value: Any, folder: Path, files: list[str]) -> Any:
+    def to_reference(self, value: Any, folder: Path, files: list[str]) -> Any:
+        """Return a value as JSON for who sees the same store: an array of a stage is only named.
+
+        Args:
+            value: What a stage is given.
+            folder: Where other arrays are written.
+            files: Those that lie there already; in place.
+
+        Raises:
+            TypeError: A part of it is not plain.
+        """
+        return self._to_plain(value, folder, files, by_name=True)
+
+    def from_reference(self, plain: Any, folder: Path) -> Any:
+        """Return the value that :meth:`to_reference` made ``plain`` of.
+
+        Raises:
+            FileNotFoundError: An array that it names is not in the store any more.
+        """
+        return self._from_plain(plain, folder)
+
+    def _to_plain(
+        self, value: Any, folder: Path, files: list[str], *, by_name: bool = False
+    ) -> Any:
         """Return a value as JSON; scalars stand for themselves, all else is a tagged map."""
         if isinstance(value, np.ndarray):
+            known = self._known.get(id(value)) if by_name else None
+            if known is not None and known[0]() is value:
+                place = known[2].relative_to(self._folder)
+                return {"is": "array", "kept": place.as_posix(), "digest": known[1]}
             return self._write_array(value, folder, files)
         if isinstance(value, np.generic):
             return {"is": "scalar", "dtype": value.dtype.str, "value": value.tobytes().hex()}
@@ -140,14 +184,15 @@ class StageStore:
             return value
         if isinstance(value, bytes):
             return {"is": "bytes", "value": base64.b64encode(value).decode()}
+        own = functools.partial(self._to_plain, folder=folder, files=files, by_name=by_name)
         if isinstance(value, (tuple, list)):
-            made = [self._to_plain(one, folder, files) for one in value]
+            made = [own(one) for one in value]
             return {"is": "tuple" if isinstance(value, tuple) else "list", "value": made}
         if isinstance(value, Mapping):
             pairs = value.items()
-            made = [[self._to_plain(part, folder, files) for part in pair] for pair in pairs]
+            made = [[own(part) for part in pair] for pair in pairs]
             return {"is": "dict", "value": made}
-        fields = {name: self._to_plain(one, folder, files) for name, one in _fields(value).items()}
+        fields = {name: own(one) for name, one in _fields(value).items()}
         return {"is": "dataclass", "type": _type_name(type(value)), "value": fields}
 
     def _write_array(self, array: NDArray[Any], folder: Path, files: list[str]) -> dict[str, Any]:
@@ -156,13 +201,7 @@ class StageStore:
         name = f"{len(files)}.npy"
         files.append(name)
         plain = np.ascontiguousarray(array) if array.ndim else array
-        with open(os.open(folder / name, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
-            # Not write_array: its C writer does not tell a full disk from another failure.
-            header = np.lib.format.header_data_from_array_1_0(plain)
-            np.lib.format.write_array_header_2_0(file, header)
-            file.write(plain.reshape(-1).view(np.uint8).data)
-            file.flush()
-            os.fsync(file.fileno())
+        disk.patiently(lambda: _write_samples(folder / name, plain))
         return {"is": "array", "file": name, "digest": _array_digest(plain)}
 
     def _from_plain(self, data: Any, folder: Path) -> Any:
@@ -171,8 +210,9 @@ class StageStore:
             return data
         kind = data["is"]
         if kind == "array":
-            array = np.load(folder / data["file"], mmap_mode="r", allow_pickle=False)
-            self._remember(array, data["digest"])
+            place = self._folder / data["kept"] if "kept" in data else folder / data["file"]
+            array = np.load(place, mmap_mode="r", allow_pickle=False)
+            self._remember(array, data["digest"], place)
             return array
         if kind == "scalar":
             return np.frombuffer(bytes.fromhex(data["value"]), dtype=data["dtype"])[0]
@@ -222,11 +262,98 @@ class StageStore:
             raise TypeError("an array of Python objects has no digest")
         return _array_digest(array)
 
-    def _remember(self, array: NDArray[Any], digest: str) -> None:
-        """Note the digest of an array that came from disk, for as long as it lives."""
+    def _remember(self, array: NDArray[Any], digest: str, file: Path) -> None:
+        """Note digest and place of an array that came from disk, for as long as it lives."""
         place = id(array)
         gone = weakref.ref(array, lambda _: self._known.pop(place, None))
-        self._known[place] = (gone, digest)
+        self._known[place] = (gone, digest, file)
+
+
+class Provenance:
+    """Which stages of a job went into a value, told by what they made itself.
+
+    Arrays are known for as long as they live, and so is every view of them; plain parts are kept,
+    so that they stay themselves. What is computed from a result outside of a stage is known only
+    where that is said (:meth:`note`).
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[int, tuple[weakref.ref[Any], frozenset[str]]] = {}
+        self._plain: dict[int, tuple[Any, frozenset[str]]] = {}
+
+    def note(self, keys: frozenset[str], made: Any) -> None:
+        """Note that a value and all its parts hold results of the stages of these keys."""
+        self._note(keys, made)
+
+    def of(self, value: Any) -> frozenset[str]:
+        """Return the keys of the stages that a value holds results of."""
+        known = self._plain.get(id(value))
+        if known is not None and known[0] is value:
+            return known[1]
+        if isinstance(value, np.ndarray):
+            return self._of_array(value)
+        found: frozenset[str] = frozenset()
+        return found.union(*(self.of(part) for part in _parts(value)))
+
+    def _of_array(self, array: Any) -> frozenset[str]:
+        """Look an array up, then what it is a view of."""
+        while isinstance(array, np.ndarray):
+            known = self._arrays.get(id(array))
+            if known is not None and known[0]() is array:
+                return known[1]
+            array = array.base
+        return frozenset()
+
+    def _note_array(self, keys: frozenset[str], array: Any) -> None:
+        place = id(array)
+        gone = weakref.ref(array, lambda _: self._arrays.pop(place, None))
+        self._arrays[place] = (gone, keys)
+
+    def _note(self, keys: frozenset[str], value: Any) -> bool:
+        """Note a value and its parts; tell whether there are arrays among them."""
+        if isinstance(value, np.ndarray):
+            self._note_array(keys, value)
+            # What arithmetic made of a memory map is a view of an array that has no other name.
+            whole = value.base
+            is_all_of_it = isinstance(whole, np.ndarray) and whole.nbytes == value.nbytes
+            if is_all_of_it and not self._of_array(whole):
+                self._note_array(keys, whole)
+            return True
+        parts = _parts(value)
+        if len(parts) > _MOST_PARTS:  # Nobody hands on one number out of thousands.
+            parts = [one for one in parts if not isinstance(one, (int, float, np.generic))]
+        has_arrays = [self._note(keys, part) for part in parts]
+        if any(has_arrays):  # Kept, it would keep their files open.
+            return True
+        # An int, an empty tuple or a letter is the same object wherever it comes from.
+        is_own = isinstance(value, (float, np.generic)) or (
+            isinstance(value, (bytes, str, tuple, list)) and len(value) > 1
+        )
+        if has_arrays or is_own:
+            self._plain[id(value)] = (value, keys)
+        return False
+
+
+def _parts(value: Any) -> list[Any]:
+    """Return what a value is made of; nothing for a number or a text."""
+    if isinstance(value, (tuple, list)):
+        return list(value)
+    if isinstance(value, Mapping):
+        return [*value.keys(), *value.values()]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return list(_fields(value).values())
+    return []
+
+
+def _write_samples(path: Path, plain: NDArray[Any]) -> None:
+    disk.about_to("write", path)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+        # Not write_array: its C writer does not tell a full disk from another failure.
+        header = np.lib.format.header_data_from_array_1_0(plain)
+        np.lib.format.write_array_header_2_0(file, header)
+        file.write(plain.reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _shot_facts(shot: Any) -> list[Any]:

@@ -12,17 +12,22 @@ registry of systems, so that nothing heavy is imported on this side; the other s
                      {"is": "unfit", "error": {…}}: it cannot run on its device, and leaves
                      {"is": "started", "job": id}
                      {"is": "progress", "job": id, "stage": name, "step": i, "total": n}
+                     {"is": "alive", "job": id}: it has got on, without a step to tell of
                      {"is": "warning", "job": id, "sentence": text}
+                     {"is": "stage", "job": id, "stage": {…}}: as engine/graph.py has it
                      {"is": "layer", "job": id, "layer": name, "frame": n, "path": file,
                       "bytes": size, "digest": hex}
                      {"is": "done", "job": id, "manifest": {…}}
                      {"is": "failed", "job": id, "error": {code, message, hint, details}}
                      {"is": "cancelled", "job": id}
 
+    The last three also hold {"holds": {"model": text, "memory_bytes": n, "device_bytes": n}}.
+
 When the worker dies its end closes: reading from :attr:`Worker.connection` raises EOFError. When
 the front dies, so does the worker.
 """
 
+import faulthandler
 import logging
 import multiprocessing
 from collections.abc import Mapping
@@ -33,11 +38,17 @@ from typing import Any
 
 from gencomp_server.engine.machine import WeightsPlace
 from gencomp_server.engine.spool import DEFAULT_BUDGET, SpoolBudget
+from gencomp_server.logfile import last_lines
+from gencomp_server.logs import LogSettings
+from gencomp_server.provenance import HASHES
 from gencomp_server.segmenting import Segmenter
 
 REGISTRY = "gencomp_server.systems:REGISTRY"
 # A process whose pipe has closed is not quite gone yet.
 _DYING_S = 0.5
+DEFAULT_LOG = LogSettings()
+TRACES = "workers"  # Folder of the spool: where each worker was when a fault of its own ended it.
+_TAIL_LINES, _TRACE_CHARACTERS = 20, 4000
 
 
 class Worker:
@@ -47,10 +58,12 @@ class Worker:
         registry: Where the systems are, as ``"module:attribute"``.
         device: What it runs on: ``cpu``, ``cuda:0``.
         spool: The server's spool folder.
-        log_level: ``debug``, ``info``, ``warning`` or ``error``; the log goes to standard error.
+        log_settings: What its log is.
         budget: How much the spool may keep of what can be made again.
         weights: Where weights lie; None for none.
         segmenter: What draws mattes of what words name; None for none.
+        metadata: How much delivered files say: ``full``, ``hashes`` or ``minimal``.
+        number: Which of the server's workers it is, from 0.
     """
 
     def __init__(
@@ -59,13 +72,22 @@ class Worker:
         device: str = "cpu",
         spool: Path = Path("spool"),
         *,
-        log_level: str = "info",
+        log_settings: LogSettings = DEFAULT_LOG,
         budget: SpoolBudget = DEFAULT_BUDGET,
         weights: WeightsPlace | None = None,
         segmenter: Segmenter | None = None,
+        metadata: str = HASHES,
+        number: int = 0,
     ) -> None:
-        self._arguments = (registry, device, str(spool), log_level, budget, weights, segmenter)
+        where = (registry, device, str(spool))
+        self._log_file = log_settings.file
+        self._trace = spool / TRACES / f"{number}.txt"
+        self._arguments = (
+            *(*where, log_settings, budget, weights, segmenter, metadata),
+            str(self._trace),
+        )
         self._process: SpawnProcess | None = None
+        self._leaving: list[SpawnProcess] = []  # Ended, and not gone yet.
         self._connection: Connection | None = None
 
     @property
@@ -82,6 +104,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the process; it says ``ready`` when it can take a job."""
+        self._reap()
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(
@@ -98,25 +121,46 @@ class Worker:
         except (BrokenPipeError, ConnectionResetError):
             logging.getLogger(__name__).info("the worker is gone; %s not sent", message.get("do"))
 
+    def tail(self, job: str) -> str:
+        """Return the last lines that the log has of a job, and where its process was if it broke.
+
+        Args:
+            job: The job.
+        """
+        lines = []
+        if self._log_file:
+            for entry in last_lines(Path(self._log_file), _TAIL_LINES, job=job):
+                lines.append(f"{entry.get('level')}: {entry['message']}")
+        try:
+            trace = self._trace.read_text("utf-8", "replace")
+        except OSError:
+            trace = ""
+        return "\n".join([*lines, *trace[:_TRACE_CHARACTERS].splitlines()])
+
     def alive(self) -> bool:
         """Tell whether the process runs."""
         return self._process is not None and self._process.is_alive()
 
     def kill(self) -> None:
-        """End the process at once and forget it; :meth:`start` may be called again."""
+        """End the process at once and forget it; :meth:`start` may be called again.
+
+        Nobody waits for its end: a process that a driver holds may take its time to be gone.
+        """
         if self._process is not None:
             self._process.kill()
         self._forget()
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Ask the process to leave after what it does now; kill it after ``timeout_s``."""
-        if self._process is None:
-            return
-        self.send({"do": "stop"})
-        self._process.join(timeout_s)
-        if self._process.is_alive():
-            self._process.kill()
-        self._forget()
+        if self._process is not None:
+            self.send({"do": "stop"})
+            self._process.join(timeout_s)
+            if self._process.is_alive():
+                self._process.kill()
+            self._forget()
+        for process in self._leaving:
+            process.join(timeout_s)
+        self._reap()
 
     def exit_code(self) -> int | None:
         """Return how the process ended: negative for a signal; None while it runs."""
@@ -127,11 +171,18 @@ class Worker:
 
     def _forget(self) -> None:
         if self._process is not None:
-            self._process.join()
-            self._process.close()
+            self._leaving.append(self._process)
         if self._connection is not None:
             self._connection.close()
         self._process = self._connection = None
+        self._reap()
+
+    def _reap(self) -> None:
+        """Take leave of processes that are gone by now."""
+        gone = [process for process in self._leaving if not process.is_alive()]
+        self._leaving = [process for process in self._leaving if process not in gone]
+        for process in gone:
+            process.close()
 
 
 def _main(
@@ -139,12 +190,17 @@ def _main(
     registry: str,
     device: str,
     spool: str,
-    log_level: str,
+    log_settings: LogSettings,
     budget: SpoolBudget,
     weights: WeightsPlace | None,
     segmenter: Segmenter | None,
+    metadata: str,
+    trace: str,
 ) -> None:
     """Become the worker; runs in the new process only."""
     from gencomp_server.engine.running import serve
 
-    serve(connection, registry, device, Path(spool), log_level, budget, weights, segmenter)
+    Path(trace).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    faulthandler.enable(open(trace, "w", encoding="utf-8"))  # noqa: SIM115 - open to the end
+    where = (registry, device, Path(spool))
+    serve(connection, *where, log_settings, budget, weights, segmenter, metadata)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gencomp_server.exr.header import RENDER_AGAIN, RGB, ExrPart, refuse
+from gencomp_server.exr.header import RENDER_AGAIN, RGB, check_sound, refuse
+from gencomp_server.exr.layout import ExrPart
 from gencomp_server.exr.pixels import (
     LOOKS_LIKE_PATH,
     as_text,
@@ -108,6 +109,7 @@ def _part_of(
     file: Any, part: ExrPart, number: int, label: str, *, leave: tuple[str, ...]
 ) -> tuple[RestPart, list[str]]:
     """Return what to carry of one part, and phrases for what of it cannot be carried."""
+    check_sound(part, label)
     if not file.seek_subimage(number, 0):
         raise damaged(label, file)
     spec = file.spec()

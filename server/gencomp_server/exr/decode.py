@@ -15,28 +15,34 @@ import math
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from gencomp_protocol import disk
 from gencomp_protocol.errors import BadPicture, GencompError, error_from_wire
 from gencomp_protocol.frames import Box
 from gencomp_server.contract import PictureHeader
+from gencomp_server.exr.header import LIMITS, PictureLimits
 from gencomp_server.exr.rest import Rest, metadata_from_plain, rest_from_plain
 
 EXR = "exr"
 IMAGE = "image"
+LOOK = "look"  # The role of a file that is to be described and not kept.
+SPOILT = "spoilt"  # The detail of a refusal: the file is not the one that arrived.
 # One 8K RGBA float picture is 0.53 GB; the decoder holds it twice while it converts, over about
 # 0.7 GB of address space for the libraries themselves.
 MEMORY_BYTES = 3 << 30
 # Importing the libraries takes 0.5 s, and many times that on a machine that is busy elsewhere.
 _START_S = 60
+_PICTURES = 1000  # After so many a process makes room for a fresh one, whatever it has gathered.
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class DecodeTask:
             A matte is coverage and an EXR is scene-linear: for both it changes nothing.
         name: Name of the input, for sentences.
         frame: Frame of the input, for sentences.
+        digest: BLAKE2b-256 of the file in hex, where it is known: bytes that changed since they
+            arrived are refused.
     """
 
     source: Path
@@ -65,11 +73,12 @@ class DecodeTask:
     colourspace: str = "scene_linear"
     name: str = "picture"
     frame: int | None = None
+    digest: str | None = None
 
     @property
     def label(self) -> str:
-        """Return what a sentence calls this picture."""
-        return picture_label(self.name, self.frame)
+        """Return what a sentence calls this picture; a file that is looked at has its name."""
+        return self.name if self.role == LOOK else picture_label(self.name, self.frame)
 
 
 def picture_label(name: str, frame: int | None) -> str:
@@ -105,12 +114,14 @@ class Decoded:
         header: What it is; ``channels`` are the channels kept, in the order of the pixels.
         stats: Figures of its samples; none are taken of a rest.
         rest: What the pixels are where all but R, G and B was asked for.
+        no_alpha: Whether one channel of a colour picture was read, for want of an alpha.
     """
 
     path: Path
     header: PictureHeader
     stats: PictureStats
     rest: Rest | None = None
+    no_alpha: bool = False
 
     @property
     def bytes(self) -> int:
@@ -119,6 +130,45 @@ class Decoded:
             return self.rest.bytes
         window, header = self.header.data_window, self.header
         return window.width * window.height * len(header.channels) * sample_bytes(header)
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What a picture file is.
+
+    Attributes:
+        header: What it is; ``channels`` are those that a job would read as colour, else as matte.
+        stats: Figures of those samples.
+        roles: What it can be in a job: ``rgb``, ``matte``, ``data``.
+        channels: All its channels.
+        parts: Number of its parts.
+        compression: How it is packed; None where it is no EXR.
+        tiled: Whether it is stored in tiles.
+        left_out: What of it a job leaves out, as phrases.
+    """
+
+    header: PictureHeader
+    stats: PictureStats
+    roles: tuple[str, ...]
+    channels: tuple[str, ...]
+    parts: int
+    compression: str | None
+    tiled: bool
+    left_out: tuple[str, ...]
+
+
+def _looked(data: Mapping[str, Any]) -> Looked:
+    facts = data["look"]
+    return Looked(
+        header=header_from_plain(data["header"]),
+        stats=PictureStats(**data["stats"]),
+        roles=tuple(facts["roles"]),
+        channels=tuple(facts["channels"]),
+        parts=facts["parts"],
+        compression=facts["compression"],
+        tiled=facts["tiled"],
+        left_out=tuple(facts["left_out"]),
+    )
 
 
 def sample_bytes(header: PictureHeader) -> int:
@@ -175,28 +225,36 @@ def read_decoded(target: Path) -> Decoded | None:
 
 def _decoded(target: Path, data: Mapping[str, Any]) -> Decoded:
     rest = rest_from_plain(data["rest"]) if "rest" in data else None
-    return Decoded(target, header_from_plain(data["header"]), PictureStats(**data["stats"]), rest)
+    header, stats = header_from_plain(data["header"]), PictureStats(**data["stats"])
+    return Decoded(target, header, stats, rest, bool(data.get("no_alpha")))
 
 
 class DecodePool:
     """Decoder processes and the pictures that wait for them.
 
     Each process is started when it is first needed and kept. One that dies or is late is killed,
-    its picture is refused, and the next picture gets a fresh one.
+    its picture is refused, and the next picture gets a fresh one. One that somebody else ends by
+    SIGKILL, such as a kernel that is short of memory, costs its picture one more try.
 
     Args:
         processes: How many pictures are decoded at a time.
         memory_bytes: Address space of each process.
         timeout_s: How long one picture may take.
+        limits: What a picture may be at most.
     """
 
     def __init__(
-        self, processes: int = 2, *, memory_bytes: int = MEMORY_BYTES, timeout_s: float = 60.0
+        self,
+        processes: int = 2,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        timeout_s: float = 60.0,
+        limits: PictureLimits = LIMITS,
     ) -> None:
-        self._waiting: queue.SimpleQueue[tuple[DecodeTask, Future[Decoded]] | None]
+        self._waiting: queue.SimpleQueue[tuple[DecodeTask, Future[Any]] | None]
         self._waiting = queue.SimpleQueue()
         self._hurry = threading.Event()
-        self._decoders = [_Decoder(memory_bytes, timeout_s) for _ in range(processes)]
+        self._decoders = [_Decoder(memory_bytes, timeout_s, limits) for _ in range(processes)]
         self._threads = [
             threading.Thread(target=self._serve, args=(decoder,), name="decode", daemon=True)
             for decoder in self._decoders
@@ -215,6 +273,19 @@ class DecodePool:
         self._waiting.put((task, future))
         return future
 
+    def look(self, task: DecodeTask) -> "Future[Looked]":
+        """Have a file read and described in the background, without keeping any of it.
+
+        Args:
+            task: The file and its kind; in the folder of its target a name is made and removed.
+
+        Returns:
+            A future of what it is. It fails as that of :meth:`submit` does.
+        """
+        future: Future[Looked] = Future()
+        self._waiting.put((replace(task, role=LOOK), future))
+        return future
+
     def close(self, timeout_s: float | None = None) -> None:
         """Finish what waits, then end every process.
 
@@ -228,6 +299,7 @@ class DecodePool:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
         self._hurry.set()
         for decoder, thread in zip(self._decoders, self._threads, strict=True):
+            decoder.is_leaving = True
             while thread.is_alive():
                 decoder.kill()
                 thread.join(0.1)
@@ -240,7 +312,11 @@ class DecodePool:
             if not future.set_running_or_notify_cancel():
                 continue
             try:
-                future.set_result(read_decoded(task.target) or decoder.decode(task))
+                if task.role == LOOK:
+                    future.set_result(_looked(decoder.ask(task)))
+                else:
+                    found = read_decoded(task.target)
+                    future.set_result(found or _decoded(task.target, decoder.ask(task)))
             except BaseException as error:  # the future carries it to whoever waits
                 future.set_exception(error)
         decoder.stop()
@@ -249,21 +325,40 @@ class DecodePool:
 class _Decoder:
     """One decoder process, started on demand."""
 
-    def __init__(self, memory_bytes: int, timeout_s: float) -> None:
-        self._memory_bytes, self._timeout_s = memory_bytes, timeout_s
+    def __init__(self, memory_bytes: int, timeout_s: float, limits: PictureLimits) -> None:
+        self._memory_bytes, self._timeout_s, self._limits = memory_bytes, timeout_s, limits
         self._process: subprocess.Popen[bytes] | None = None
+        self._seen = 0  # Pictures of this process.
+        self.is_leaving = False  # Its death is our doing from then on.
 
-    def decode(self, task: DecodeTask) -> Decoded:
-        """Have one picture decoded, or say in one sentence why not."""
+    def ask(self, task: DecodeTask) -> dict[str, Any]:
+        """Have one picture read and return the answer, or say in one sentence why not."""
         try:
-            answer = self._ask(task)
+            answer = self._ask_again(task)
         except (OSError, EOFError, TimeoutError) as error:
             self.kill()
             self.stop()
+            if isinstance(error, OSError) and error.errno in disk.NO_HANDLES:
+                raise  # That is not the picture's.
             raise _refusal(task, error, self._timeout_s) from error
         if "error" in answer:
             raise error_from_wire(answer["error"])
-        return _decoded(task.target, answer)
+        return answer
+
+    def _ask_again(self, task: DecodeTask) -> dict[str, Any]:
+        """Ask; once more where the process was killed from outside: that is not the picture's."""
+        try:
+            return self._ask(task)
+        except EOFError:
+            if self.is_leaving or not self._was_killed():
+                raise
+        self.stop()
+        return self._ask(task)
+
+    def _was_killed(self) -> bool:
+        """Tell whether the process that has just closed its pipe ended by SIGKILL."""
+        process = self._process
+        return process is not None and process.wait() == -signal.SIGKILL
 
     def kill(self) -> None:
         """End the process at once; any thread may."""
@@ -290,6 +385,7 @@ class _Decoder:
             [
                 *(sys.executable, "-m", "gencomp_server.exr.decoder"),
                 *(str(self._memory_bytes), str(math.ceil(self._timeout_s) + _START_S)),
+                json.dumps(vars(self._limits)),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -299,9 +395,13 @@ class _Decoder:
             start_new_session=True,
         )
         _read_line(self._process, _START_S)
+        self._seen = 0
         return self._process
 
     def _ask(self, task: DecodeTask) -> dict[str, Any]:
+        if self._seen >= _PICTURES:
+            self.stop()
+        self._seen += 1
         process = self._process or self._start()
         try:
             _write_line(process, _task_to_plain(task))
@@ -353,6 +453,7 @@ def _task_to_plain(task: DecodeTask) -> dict[str, Any]:
         "colourspace": task.colourspace,
         "name": task.name,
         "frame": task.frame,
+        "digest": task.digest,
     }
 
 

@@ -8,7 +8,7 @@ made out is None, never an error: the decoder sees to the file itself.
 import struct
 from pathlib import Path
 
-from gencomp_server.exr.header import MAX_SIDE
+from gencomp_server.exr.header import NO_LIMITS
 
 _HEAD_BYTES = 1024
 # Width, height, bits and sample format of a TIFF; 3 is a field of two bytes, 4 of four.
@@ -55,7 +55,7 @@ def picture_size(path: Path) -> tuple[int, int] | None:
             file.seek(0)
             data = file.read()
             size = _jpeg_size(data) if head[:1] == b"\xff" else _tiff_size(data)
-    return size if size is not None and all(0 < side <= MAX_SIDE for side in size) else None
+    return size if size is not None and all(0 < side <= NO_LIMITS.side for side in size) else None
 
 
 def _jpeg_size(data: bytes) -> tuple[int, int] | None:

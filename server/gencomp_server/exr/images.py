@@ -18,20 +18,23 @@ from numpy.typing import NDArray
 
 from gencomp_protocol.frames import Box
 from gencomp_server.exr.header import (
-    EXR_MAGIC,
-    MAX_PICTURE_BYTES,
+    LIMITS,
     RENDER_AGAIN,
     RGB,
+    PictureLimits,
     check_is_data,
     find_channel,
     first_channel,
     no_channel,
     refuse,
     sniff,
+    too_large,
 )
+from gencomp_server.exr.layout import EXR_MAGIC
 from gencomp_server.exr.pixels import (
     Samples,
     carried_metadata,
+    is_of_colour,
     open_input,
     pixel_aspect,
     read_channels,
@@ -40,7 +43,8 @@ from gencomp_server.exr.pixels import (
 _SUFFIXES = {"a PNG": "png", "a JPEG": "jpg", "a TIFF": "tif", "a DPX": "dpx"}
 _CARRIED = ("smpte:TimeCode", "smpte:KeyCode", "FramesPerSecond")
 _HALF_BITS = 10
-ONE_CHANNEL = ("matte", "data")
+MATTE = "matte"
+ONE_CHANNEL = (MATTE, "data")
 _STRIP_ROWS = 128  # Converting a picture whole would hold it six times in float32.
 
 
@@ -93,7 +97,14 @@ def _jpeg_is_whole(data: bytes) -> bool:
     return False
 
 
-def read_image(path: Path, role: str, channel: str | None, srgb: bool, label: str) -> Samples:
+def read_image(
+    path: Path,
+    role: str,
+    channel: str | None,
+    srgb: bool,
+    label: str,
+    limits: PictureLimits = LIMITS,
+) -> Samples:
     """Read a DPX, PNG, TIFF or JPEG as scene-linear colour or as coverage.
 
     Its frame and its pixels are the whole picture from (0, 0). Colour with an alpha comes
@@ -106,27 +117,27 @@ def read_image(path: Path, role: str, channel: str | None, srgb: bool, label: st
             first.
         srgb: True where colour is sRGB codes; a matte or data is never converted.
         label: What a sentence calls the picture.
+        limits: What it may be at most.
 
     Raises:
-        BadPicture: It cannot be read, has no such channels, or is logarithmic where sRGB was said.
+        BadPicture: It cannot be read, has no such channels, is larger than is taken, or is
+            logarithmic where sRGB was said.
     """
     config = oiio.ImageSpec()
     config.attribute("oiio:UnassociatedAlpha", 1)
     file = open_input(path, config, label)
     try:
         spec = file.spec()
-        if spec.width * spec.height * 16 > MAX_PICTURE_BYTES:
-            claim = f"is {spec.width}x{spec.height} pixels"
-            raise refuse(
-                label, claim, f"At most {MAX_PICTURE_BYTES >> 30} GiB are taken; reformat it."
-            )
+        if spec.width * spec.height * 16 > limits.picture_bytes:
+            raise too_large(spec.width, spec.height, label, limits)
         names = _image_channels(list(spec.channelnames), role, channel, label)
         wanted = [list(spec.channelnames).index(name) for name in names]
         codes = read_channels(file, 0, wanted, str(spec.format), label)
         pixels = _image_pixels(codes, spec, role, srgb, label)
         box = Box(0, 0, spec.width - 1, spec.height - 1)
         kept = {key: v for key, v in carried_metadata(spec).items() if key in _CARRIED}
-        return Samples(pixels, names, box, box, pixel_aspect(spec), kept)
+        no_alpha = channel is None and role == MATTE and is_of_colour(names[0], spec.channelnames)
+        return Samples(pixels, names, box, box, pixel_aspect(spec), kept, no_alpha)
     finally:
         file.close()
 

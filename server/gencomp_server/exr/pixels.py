@@ -5,9 +5,10 @@ Samples come as they are, half as half, bit for bit. What the library is told to
 it says when it fails, and which metadata is worth carrying on, live here as well.
 """
 
+import os
 import re
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,11 @@ import OpenImageIO as oiio  # noqa: N813
 from numpy.typing import NDArray
 
 from gencomp_protocol.frames import Box
-from gencomp_server.exr.header import (
-    MAX_PICTURE_BYTES,
-    MAX_SIDE,
-    RENDER_AGAIN,
-    ExrPart,
-    refuse,
-)
+from gencomp_server.exr.header import LIMITS, RENDER_AGAIN, RGB, PictureLimits, refuse
+from gencomp_server.exr.layout import ExrPart
 
 _ATTRIBUTE_BYTES = 4096
+_ALL_CHANNELS = 16  # So many times as large as what is read of it a picture may be.
 # What belongs to the file rather than to the picture, to one machine, or to channels left behind.
 _NOT_CARRIED = re.compile(
     r"(oiio:|openexr:|exif:|gps:|input/|cryptomatte/|thumbnail_|gencomp:"
@@ -56,6 +53,7 @@ class Samples:
         data_window: The pixels present.
         pixel_aspect: Width over height of one pixel.
         metadata: Attributes worth carrying on: plain str, int, float and tuples of them.
+        no_alpha: Whether one channel of a colour picture is read, for want of an alpha.
     """
 
     pixels: NDArray[Any]
@@ -64,16 +62,18 @@ class Samples:
     data_window: Box
     pixel_aspect: float = 1.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    no_alpha: bool = False
 
 
-def limit_library() -> None:
-    """Tell OpenImageIO to use this thread only and to stay within what we take."""
+def limit_library(limits: PictureLimits = LIMITS) -> None:
+    """Tell OpenImageIO to use this thread only and to stay within what is taken."""
     oiio.attribute("threads", 1)
     oiio.attribute("exr_threads", -1)  # -1 means none; 0 would mean one per core
     oiio.attribute("try_all_readers", 0)
-    oiio.attribute("limits:channels", 1024)
-    oiio.attribute("limits:imagesize_MB", 16 * (MAX_PICTURE_BYTES >> 20))
-    oiio.attribute("limits:resolution", MAX_SIDE)
+    oiio.attribute("limits:channels", limits.channels)
+    # That of a picture with all its channels, of which few are read.
+    oiio.attribute("limits:imagesize_MB", _ALL_CHANNELS * (limits.picture_bytes >> 20))
+    oiio.attribute("limits:resolution", limits.side)
 
 
 def library_error(source: Any) -> str:
@@ -95,6 +95,11 @@ def as_text(words: str) -> str:
 
 
 # --- EXR -----------------------------------------------------------------------------------------
+
+
+def is_of_colour(name: str, held: Collection[str]) -> bool:
+    """Tell whether a matte's channel, that nobody named, is one of a colour without alpha."""
+    return name in RGB and set(RGB) <= set(held)
 
 
 def read_exr(path: Path, part: ExrPart, number: int, names: tuple[str, ...], label: str) -> Samples:
@@ -135,6 +140,24 @@ def read_exr(path: Path, part: ExrPart, number: int, names: tuple[str, ...], lab
         )
     finally:
         file.close()
+
+
+@contextmanager
+def suffixed(source: Path, beside: Path, suffix: str) -> Iterator[Path]:
+    """Give a file a name by which the library picks the right reader and tries no other.
+
+    Args:
+        source: The file.
+        beside: The name is made in the folder of this path, and removed again.
+        suffix: ``exr``, ``png`` …
+    """
+    link = beside.with_name(f".{beside.name}.{os.getpid()}.{suffix}")
+    link.unlink(missing_ok=True)
+    link.symlink_to(source)
+    try:
+        yield link
+    finally:
+        link.unlink()
 
 
 def open_input(path: Path, config: Any, label: str) -> Any:

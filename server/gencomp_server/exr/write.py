@@ -25,6 +25,7 @@ import numpy as np
 import OpenEXR
 from numpy.typing import NDArray
 
+from gencomp_protocol import disk
 from gencomp_protocol.errors import DiskFull, InternalError, UnwritableOutput
 from gencomp_protocol.frames import Box
 from gencomp_server.contract import LayerFrame
@@ -42,7 +43,11 @@ _PACKED = {
     "zips": OpenEXR.ZIPS_COMPRESSION,
     "piz": OpenEXR.PIZ_COMPRESSION,
 }
-_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EDQUOT)))
+# The library tells a full disk from another failure by its words alone.
+_SAID = {
+    number: os.strerror(number)
+    for number in (*sorted(disk.FULL | disk.PASSING | disk.NO_HANDLES), errno.EROFS, errno.EACCES)
+}
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,17 @@ def write_layer(
     own = own_part(picture, {**picture.metadata, **(metadata or {})})
     parts = [own] if rest is None else with_rest(own, rest)
     beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.part")
-    try:
+
+    def write() -> None:
+        disk.about_to("write", path)
         write_parts(beside, parts, picture.display_window, picture.pixel_aspect, compression)
         _sync(beside)
         os.replace(beside, path)
+
+    try:
+        disk.patiently(write)
     except OSError as error:
-        raise _failed(path, error.strerror or str(error)) from error
+        raise _failed(path, error) from error
     finally:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
@@ -119,7 +129,9 @@ def write_parts(
     try:
         OpenEXR.File(made).write(str(path))
     except RuntimeError as error:
-        raise OSError(str(error).replace(str(path), path.name)) from error
+        words = str(error).replace(str(path), path.name)
+        number = next((n for n, said in _SAID.items() if said in words), None)
+        raise (OSError(words) if number is None else OSError(number, words)) from error
     # What is left to write when the library closes a file fails without a word.
     if not path.stat().st_size or not is_whole(path):
         raise OSError(f"The file '{path.name}' ends before its last chunk does.")
@@ -218,15 +230,21 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _failed(path: Path, words: str) -> DiskFull | UnwritableOutput:
-    """Return why a picture was not written; the library tells a full disk by its words alone."""
-    if any(full in words for full in _FULL) or shutil.disk_usage(path.parent).free < 1 << 16:
+def _failed(path: Path, error: OSError) -> DiskFull | UnwritableOutput:
+    """Return why a picture was not written; a file cut short on a full disk has no number."""
+    if error.errno is None and shutil.disk_usage(path.parent).free < 1 << 16:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    facts = disk.facts(error, f"{path.parent.name}/{path.name}")
+    if error.errno in disk.FULL:
         return DiskFull(
             "The disk is full; a layer could not be written.",
             hint="Free some space and run the job again; it goes on where it stopped.",
+            **facts,
         )
+    said = "" if error.errno is None else f": {os.strerror(error.errno)}"
     return UnwritableOutput(
-        f"A layer could not be written into '{path.parent.name}'.",
+        f"A layer could not be written into '{path.parent.name}'{said}.",
         hint="Check that the folder is writable and its disk is not mounted read-only.",
-        library=words,
+        library=error.strerror or str(error),
+        **facts,
     )

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gencomp_protocol.errors import WeightsMissing, WeightsRefused
-from gencomp_server.models.loading import stay_offline
+from gencomp_server.models.loading import read_config, stay_offline
 
 Vector = NDArray[np.float64]
 
@@ -148,6 +148,7 @@ def load_clip(folder: Path, device: str = "cpu") -> Clip:
 def _model_in(folder: Path) -> Any:
     from transformers import CLIPModel
 
+    read_config(folder / "config.json")
     try:
         model, report = CLIPModel.from_pretrained(
             str(folder),

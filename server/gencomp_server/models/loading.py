@@ -403,7 +403,7 @@ def read_config(file: Path) -> dict[str, Any]:
 
     Raises:
         WeightsMissing: There is no such file.
-        WeightsRefused: It is not a JSON object.
+        WeightsRefused: It is not a JSON object, or asks for kernels of a hub.
     """
     try:
         plain = json.loads(file.read_text(encoding="utf-8"))
@@ -413,4 +413,27 @@ def read_config(file: Path) -> dict[str, Any]:
         raise WeightsRefused(f"The configuration {file} cannot be read.", hint=INSTALL) from error
     if not isinstance(plain, dict):
         raise WeightsRefused(f"The configuration {file} is no JSON object.", hint=INSTALL)
+    _refuse_kernels(plain, file)
     return plain
+
+
+def _refuse_kernels(plain: Mapping[str, Any], file: Path) -> None:
+    """Refuse what would have a library fetch compiled code and run it.
+
+    Code that a configuration names (``auto_map``) needs no such care: whoever reads one asks for a
+    class of the library's own.
+
+    Raises:
+        WeightsRefused: The configuration, or a part of it, asks for kernels of a hub.
+    """
+    for key, value in plain.items():
+        if isinstance(value, Mapping):
+            _refuse_kernels(value, file)
+        is_named = "attn_implementation" in key and "/" in str(value)
+        if is_named or (key in ("use_kernels", "kernel_config") and value):
+            raise WeightsRefused(
+                f"The configuration {file} asks for kernels of a hub ({key}: {value}), which are "
+                "somebody else's code.",
+                hint=f"Remove {key} from it; the knob attention chooses kernels installed here.",
+                file=str(file),
+            )

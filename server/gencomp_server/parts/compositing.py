@@ -333,8 +333,10 @@ def paint(
         before, after = _painted_span(ctx, ready, masks, shown, part, text, asking)
         references.append(before)
         made.append(after)
-    reference, sample = np.concatenate(references), np.concatenate(made)
+    reference = ctx.made_of(np.concatenate(references), *references)
+    sample = ctx.made_of(np.concatenate(made), *made)
     classes = np.where(np.asarray(masks), np.uint8(EDIT), np.uint8(KEEP))[..., None]
+    classes = ctx.made_of(classes, masks)
     floor = ctx.stage("noise", denoising.measure_noise, reference, sample, classes)
     return Painted(step, ready.alpha, masks, reference, sample, floor)
 
@@ -356,7 +358,7 @@ def _painted_span(
     """Return a span of the composite through the VAE, and of what the model made of it."""
     model = backbone_of(ctx)
     count = part.stop - part.start
-    composite = np.asarray(ready.composite[part], np.float32)
+    composite = ctx.made_of(np.asarray(ready.composite[part], np.float32), ready.composite)
     before = ctx.stage(
         "reference",
         denoising.there_and_back,

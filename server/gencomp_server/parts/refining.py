@@ -158,7 +158,8 @@ def refine(ctx: Context, start: Start, wish: Wish) -> Refined:
         )
         matte, drawn = _new_content(ctx, start, wish, one, edited)
         marks = _marks(ctx, matte)
-        latents = editing.compose(start.original, edited, marks)
+        parts = (start.original, edited, marks)
+        latents = ctx.made_of(editing.compose(*parts), *parts)
         told.append(_told(one, edit, matte, marks))
     ctx.report("rounds", told)
     if not marks.any():

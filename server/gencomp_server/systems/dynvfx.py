@@ -481,7 +481,9 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     made = decoded(found.latents)
     temporal = backbone.spec.vae_temporal
     cells = found.matte | newcontent.on_pixels(found.marks, count, size, temporal)
-    floor = ctx.stage("noise", denoising.measure_noise, reference, made, newcontent.asked(cells))
+    cells = ctx.made_of(cells, found.matte, found.marks)
+    asked = ctx.made_of(newcontent.asked(cells), cells)
+    floor = ctx.stage("noise", denoising.measure_noise, reference, made, asked)
     _report_floor(floor, ctx)
     reach = ctx.stage(
         "bounds",

@@ -40,6 +40,7 @@ def matte(size=(1920, 1080), **stats):
     return picture(size, ("A",), **stats)
 
 
+@pytest.mark.fault("F08")
 def test_a_matte_with_nan_is_refused_naming_input_frame_and_cure():
     with pytest.raises(BadMatte) as caught:
         check_picture("matte", MATTE, 1002, matte(nan=3, inf=1))
@@ -49,6 +50,7 @@ def test_a_matte_with_nan_is_refused_naming_input_frame_and_cure():
     )
 
 
+@pytest.mark.fault("F08")
 def test_a_plate_with_nan_is_taken_with_a_warning_that_counts():
     assert check_input("rgb", PLATE, {1001: picture(nan=1), 1002: picture()}) == (
         "Input 'plate' frame 1001 has 1 bad sample (NaN or infinite); "
@@ -75,6 +77,7 @@ def test_a_picture_of_another_size_than_the_request_said_is_refused():
         check_picture("rgb", entry, 1001, picture())
 
 
+@pytest.mark.fault("F09")
 def test_two_sizes_in_a_sequence_are_refused_naming_both():
     with pytest.raises(FormatMismatch) as caught:
         check_input("rgb", PLATE, {1001: picture(), 1002: picture((1280, 720))})
@@ -85,18 +88,21 @@ def test_two_sizes_in_a_sequence_are_refused_naming_both():
     assert caught.value.details == {"input": "plate", "frame": 1002}
 
 
+@pytest.mark.fault("F10")
 def test_a_matte_of_another_size_than_the_plate_is_refused():
     reference = ("plate", picture().header)
     with pytest.raises(FormatMismatch, match="frame 1001 is 640x384, but 'plate' is 1920x1080"):
         check_input("matte", MATTE, {1001: matte((640, 384))}, reference)
 
 
+@pytest.mark.fault("F05")
 def test_data_windows_may_differ():
     wide, narrow = picture(), picture()
     inner = PictureHeader(("R", "G", "B"), "half", wide.header.display_window, Box(5, 5, 9, 9))
     assert check_input("rgb", PLATE, {1: wide, 2: Decoded(Path("x"), inner, narrow.stats)}) == ()
 
 
+@pytest.mark.fault("F10")
 def test_a_matte_that_is_empty_on_every_frame_is_refused():
     empty = matte(maximum=0.0, nonzero=0)
     with pytest.raises(BadMatte, match=r"'matte\.a' is empty: .* any of its 2 frames\."):
@@ -147,10 +153,47 @@ def test_a_matte_outside_zero_to_one_warns_and_a_hair_outside_does_not():
     )
 
 
+@pytest.mark.fault("F10")
 def test_a_matte_that_covers_everything_warns_that_it_may_be_the_wrong_channel():
     (said,) = check_input("matte", MATTE, {1001: matte(minimum=1.0), 1002: matte(minimum=1.0)})
     assert "covers the whole picture on every frame" in said
     assert "not in the channel A" in said
+
+
+@pytest.mark.fault("F10")
+@pytest.mark.parametrize("share", [0.9, 0.97])
+def test_a_matte_of_almost_everything_asks_whether_it_is_the_wrong_way_round(share):
+    covering = matte(nonzero=int(1920 * 1080 * share) + 1)
+    (said,) = check_input("matte", MATTE, {1001: covering, 1002: matte(nonzero=1920 * 1080)})
+    assert said == (
+        f"Input 'matte.a' covers {share:.0%} of the picture or more on every frame; "
+        "if it is the wrong way round, invert it."
+    )
+    assert check_input("matte", MATTE, {1001: covering, 1002: matte(nonzero=1000)}) == ()
+
+
+@pytest.mark.fault("F10")
+def test_a_matte_read_of_a_colour_without_alpha_says_so():
+    red = replace(picture(channels=("R",)), no_alpha=True)
+    assert check_input("matte", MATTE, {1001: red, 1002: red}) == (
+        "Input 'matte.a' has no alpha; its channel R is taken as coverage.",
+    )
+
+
+@pytest.mark.fault("F09")
+def test_another_frame_rate_than_the_plates_is_told_and_frames_go_by_their_numbers():
+    def at(rate, one):
+        return replace(one, header=replace(one.header, metadata={"framesPerSecond": rate}))
+
+    plate = {n: at((24000, 1001), picture()) for n in (1001, 1002)}
+    other = {n: at((25, 1), matte()) for n in (1001, 1002)}
+    said = check_ingest(SYSTEM, request(PLATE, MATTE), {"plate": plate, "matte.a": other})
+    assert said == (
+        "Input 'matte.a' says 25 frames a second, 'plate' 23.976; frames are taken by "
+        "their numbers.",
+    )
+    same = {n: at((48000, 2002), matte()) for n in (1001, 1002)}
+    assert check_ingest(SYSTEM, request(PLATE, MATTE), {"plate": plate, "matte.a": same}) == ()
 
 
 def request(*entries):

@@ -5,11 +5,12 @@ import sqlite3
 
 import pytest
 
-from gencomp_protocol.errors import BadMatte
+from gencomp_protocol.errors import BadMatte, DiskFull, UnwritableOutput
 from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.messages import InputPictures, PictureEntry
 from gencomp_protocol.request import InputHeader, Request
-from gencomp_server.engine.jobtable import JobTable, LayerRow
+from gencomp_server.engine import jobtable
+from gencomp_server.engine.jobtable import JobTable, LayerRow, Turn
 
 REQUEST = Request(
     "copy",
@@ -47,9 +48,9 @@ def reopen(table, tmp_path, clock):
     return JobTable(tmp_path / "jobs.db", clock)
 
 
-def queued(table, key="k"):
+def queued(table, key="k", **whose):
     """Enter a job and queue it."""
-    job = table.add(key, REQUEST, INPUTS)
+    job = table.add(key, REQUEST, INPUTS, **whose)
     assert table.move(job.id, "queued")
     return job.id
 
@@ -66,14 +67,25 @@ def test_a_job_is_the_same_after_a_restart(table, tmp_path, clock):
     assert found.kinds() == {"plate": "exr"}
 
 
-def test_the_queue_is_first_come_first_served(table):
-    first, second = queued(table, "1"), queued(table, "2")
-    assert table.next_queued().id == first
-    assert table.position(table.get(second)) == 2
+def test_waiting_jobs_are_told_oldest_first_with_whose_they_are(table):
+    first = queued(table, "1", account="ann@a", show="hero", shot="010", priority=5)
+    second = queued(table, "2")
+    assert table.waiting() == [Turn(first, "ann@a", "hero", 5), Turn(second)]
+    assert table.has_queued()
     table.move(first, "running")
-    assert table.next_queued().id == second
-    assert table.position(table.get(second)) == 1
-    assert table.position(table.get(first)) == 0
+    assert table.waiting() == [Turn(second)]
+    table.move(second, "cancelled")
+    assert not table.has_queued()
+    assert (table.get(first).shot, table.get(first).tries) == ("010", 1)
+
+
+def test_jobs_that_are_not_run_yet_are_counted_by_account_and_show(table):
+    queued(table, "1", account="ann", show="hero")
+    table.add("2", REQUEST, INPUTS, account="ann")
+    table.move(queued(table, "3", account="ann"), "running")
+    assert table.count_before_run(account="ann") == 2
+    assert table.count_before_run(show="hero") == 1
+    assert table.count_before_run(account="bob") == 0
 
 
 def test_an_illegal_move_does_nothing(table):
@@ -191,7 +203,7 @@ def test_deaths_of_a_jobs_worker_are_counted_over_restarts(table, tmp_path, cloc
     again.close()
 
 
-def test_the_death_of_the_whole_server_is_one_of_the_jobs_that_ran_and_a_clean_end_is_none(
+def test_an_outage_of_the_server_is_one_of_the_jobs_that_ran_and_a_clean_end_is_none(
     table, tmp_path, clock
 ):
     ran, waits = queued(table, "1"), queued(table, "2")
@@ -199,11 +211,11 @@ def test_the_death_of_the_whole_server_is_one_of_the_jobs_that_ran_and_a_clean_e
     table.recover()  # As a server that is told to leave does.
     left = reopen(table, tmp_path, clock)
     assert left.recover(died=True) == []
-    assert left.deaths(ran) == 0
+    assert left.outages(ran) == 0
     left.move(ran, "running")  # And this one is killed.
     died = reopen(left, tmp_path, clock)
     assert died.recover(died=True) == [ran]
-    assert (died.deaths(ran), died.deaths(waits)) == (1, 0)
+    assert (died.outages(ran), died.outages(waits), died.deaths(ran)) == (1, 0, 0)
     died.close()
 
 
@@ -211,11 +223,17 @@ def test_the_table_of_an_older_server_is_brought_up_to_date_with_its_jobs(table,
     job = queued(table)
     table.close()
     with sqlite3.connect(tmp_path / "jobs.db") as db:  # As the first release made it.
-        db.execute("ALTER TABLE jobs DROP COLUMN deaths")
+        for column in ("deaths", "account", "show", "shot", "priority", "tries", "outages"):
+            db.execute(f"ALTER TABLE jobs DROP COLUMN {column}")
+        kept = {"jobs", "layers", "warnings"}
+        for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            if name not in kept and not name.startswith("sqlite_"):
+                db.execute(f"DROP TABLE {name}")
         db.execute("PRAGMA user_version = 1")
     db.close()
     again = JobTable(tmp_path / "jobs.db", clock)
     assert again.get(job).state == "queued"
+    assert again.waiting() == [Turn(job)]
     assert again.count_death(job) == 1
     again.close()
 
@@ -235,6 +253,7 @@ class Full:
         self.real.close()
 
 
+@pytest.mark.fault("F35")
 def test_on_a_full_disk_a_job_can_still_be_ended(table, tmp_path):
     job = table.add("key", REQUEST, INPUTS)
     reserve = tmp_path / "jobs.db.reserve"
@@ -246,8 +265,87 @@ def test_on_a_full_disk_a_job_can_still_be_ended(table, tmp_path):
     assert not reserve.exists()
 
 
+@pytest.mark.fault("F35")
 def test_room_is_kept_back_again_for_the_next_job(table, tmp_path):
     reserve = tmp_path / "jobs.db.reserve"
     reserve.unlink()
     table.add("key", REQUEST, INPUTS)
     assert reserve.exists()
+
+
+def test_what_has_to_outlive_a_power_cut_is_waited_for_and_the_rest_is_not(table):
+    said = []
+    real = table._db
+    real.set_trace_callback(lambda sql: said.append(sql.split(" WHERE")[0]))
+
+    def modes():
+        found = [sql.split()[-1] for sql in said if sql.startswith("PRAGMA synchronous")]
+        said.clear()
+        return found
+
+    job = table.add("k", REQUEST, INPUTS).id
+    assert modes() == ["FULL"]
+    table.move(job, "queued")
+    table.move(job, "running")
+    table.add_layer(job, LayerRow("copy", 1001, 1, "a" * 64))
+    assert modes() == ["NORMAL"] * 3
+    table.move(job, "done")
+    assert modes() == ["FULL"]
+    real.set_trace_callback(None)
+
+
+@pytest.mark.fault("F36")
+@pytest.mark.parametrize(
+    ("said", "kind", "number"),
+    [
+        ("database or disk is full", DiskFull, "ENOSPC"),
+        ("attempt to write a readonly database", UnwritableOutput, "EROFS"),
+        ("unable to open database file", UnwritableOutput, "EACCES"),
+        ("disk I/O error", UnwritableOutput, "EIO"),
+    ],
+)
+def test_a_table_that_cannot_be_written_is_said_by_its_place_and_reason(
+    table, tmp_path, said, kind, number
+):
+    class Broken:
+        def __init__(self, real):
+            self.real = real
+
+        def execute(self, sql, values=()):
+            if sql.startswith(("SELECT", "PRAGMA")):
+                return self.real.execute(sql, values)
+            raise sqlite3.OperationalError(said)
+
+        def close(self):
+            self.real.close()
+
+    job = table.add("key", REQUEST, INPUTS)
+    table._db = Broken(table._db)
+    with pytest.raises(kind) as caught:
+        table.move(job.id, "queued")
+    assert caught.value.details["errno"] == number
+    assert caught.value.details["path"].endswith(tmp_path.name)
+    assert table.get(job.id).state == "receiving"
+
+
+def test_jobs_are_listed_without_looking_at_their_pictures(table, monkeypatch):
+    monkeypatch.setattr(jobtable, "inputs_from_plain", None)
+    first, second = (table.add(key, REQUEST, INPUTS, show="moth").id for key in ("a", "b"))
+    found = table.listed()
+    assert [job.id for job in found] == [second, first]
+    assert (found[0].request.system, str(found[0].request.frames)) == ("copy", "1001-1002")
+    assert (found[0].show, found[0].request.inputs, found[0].inputs) == ("moth", (), ())
+
+
+def test_the_newest_are_listed_and_whatever_has_not_ended(table):
+    alive, *ended = (table.add(key, REQUEST, INPUTS).id for key in "abcd")
+    for job in ended:
+        table.move(job, "cancelled")
+    assert [job.id for job in table.listed(2)] == [ended[2], ended[1], alive]
+
+
+def test_jobs_are_counted_by_state(table):
+    assert table.count_by_state() == {}
+    queued(table)
+    table.add("other", REQUEST, INPUTS)
+    assert table.count_by_state() == {"queued": 1, "receiving": 1}

@@ -259,6 +259,7 @@ def test_a_step_with_anchors_counts_the_forwards_that_were_computed_for_it(resid
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("CUDA out of memory."), MemoryError()], ids=["device", "host"]
 )
+@pytest.mark.fault("F33")
 def test_a_device_without_memory_is_told_with_where_and_the_cure(
     residency, loads, stage, words, knob, error
 ):
@@ -277,6 +278,7 @@ def test_a_device_without_memory_is_told_with_where_and_the_cure(
     assert failure.value.__context__ is None
 
 
+@pytest.mark.fault("F33")
 def test_after_it_nothing_is_loaded_and_nothing_is_held(residency, loads):
     lent = residency.lease(WANT, "w")
     lent.text("x")
@@ -288,6 +290,7 @@ def test_after_it_nothing_is_loaded_and_nothing_is_held(residency, loads):
     assert Fake.kept() is None
 
 
+@pytest.mark.fault("F33")
 def test_the_next_use_loads_it_again(residency, loads):
     lent = residency.lease(WANT, "w")
     lent.text("x")
@@ -332,6 +335,54 @@ def test_tiles_cure_neither_another_stage_nor_themselves(residency):
     assert not lent.turn_to_tiles(OutOfMemory("x"))
     assert lent.turn_to_tiles(OutOfMemory("x", stage="decode"))
     assert not lent.turn_to_tiles(OutOfMemory("x", stage="decode"))
+
+
+@pytest.mark.fault("F33")
+@pytest.mark.parametrize("stage", ["text", "sample"])
+def test_a_step_without_memory_goes_on_with_weights_in_main_memory_for_this_job_and_no_other(
+    residency, loads, stage
+):
+    first = residency.lease(WANT, "w")
+    use(first, "decode")
+    loads.fail(stage, torch.OutOfMemoryError("CUDA out of memory."))
+    with pytest.raises(OutOfMemory) as failure:
+        use(first, stage)
+    assert residency.is_empty
+    assert "stay in main memory" in first.turn_cheaper(failure.value)
+    found = first.want.placement
+    assert (found.offload, found.batch, first.batch) == ("group", 1, 1)
+    assert first.identity == identity_of(first.want, "w")
+    assert use(first, stage) == stage
+    assert loads.wants[-1].placement.offload == "group"
+    assert residency.lease(WANT, "w").want == WANT
+
+
+@pytest.mark.fault("F33")
+def test_weights_that_do_not_fit_are_loaded_a_few_blocks_at_a_time(residency, loads):
+    lent = residency.lease(WANT, "w")
+    loads.error = torch.OutOfMemoryError("CUDA out of memory.")
+    with pytest.raises(OutOfMemory) as failure:
+        use(lent, "text")
+    assert "loading" in lent.turn_cheaper(failure.value)
+    loads.error = None
+    assert use(lent, "text") == "text"
+
+
+@pytest.mark.fault("F33")
+def test_the_vae_is_helped_by_tiles_before_anything_else(residency):
+    lent = residency.lease(WANT, "w")
+    assert "in tiles" in lent.turn_cheaper(OutOfMemory("x", stage="decode"))
+    assert lent.want.placement.offload == WANT.placement.offload
+
+
+@pytest.mark.fault("F33")
+def test_what_is_as_cheap_as_can_be_is_not_tried_again(residency):
+    leanest = replace(WANT, placement=Placement("group", tiling=True, encode_tiling=True))
+    for stage in ("load", "text", "sample", "encode", "decode"):
+        assert residency.lease(leanest, "w").turn_cheaper(OutOfMemory("x", stage=stage)) == ""
+    on_a_processor = residency.lease(Wanted(TINY), "")
+    assert on_a_processor.turn_cheaper(OutOfMemory("x", stage="sample")) == ""
+    assert residency.lease(WANT, "w").turn_cheaper(OutOfMemory("x")) == ""
 
 
 def test_another_error_is_nobodys_memory(residency, loads):

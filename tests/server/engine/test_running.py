@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A job's backbone inside the worker: lent by the plan, told of, and survived when it fails."""
 
+import errno
 import gc
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 from gencomp_protocol.codec import request_to_plain
-from gencomp_protocol.errors import BadKnob
+from gencomp_protocol.errors import BadKnob, DiskFull, InternalError, OutOfMemory, UnwritableOutput
 from gencomp_protocol.frames import Format
 from gencomp_protocol.layers import LayerSpec
 from gencomp_server.backbones import choose, model_size
@@ -24,7 +26,8 @@ from gencomp_server.contract import (
 )
 from gencomp_server.cost import estimate
 from gencomp_server.engine.residency import Residency
-from gencomp_server.engine.running import Runner, with_formats
+from gencomp_server.engine.room import waits
+from gencomp_server.engine.running import Runner, as_failure, pictures_of, with_formats
 from gencomp_server.finishing import COMPRESSIONS, FinishParams
 from gencomp_server.segmenting import Segmenter
 
@@ -248,6 +251,7 @@ def of(said, kind):
     return [one for one in said if one["is"] == kind]
 
 
+@pytest.mark.fault("F33")
 def test_the_worker_survives_a_device_without_memory_and_what_is_finished_is_kept(bench):
     bench.fake.fails = torch.OutOfMemoryError("CUDA out of memory.")
     error = bench.run("j1", backbone="tiny")["error"]
@@ -261,6 +265,7 @@ def test_the_worker_survives_a_device_without_memory_and_what_is_finished_is_kep
     assert reused == {"text": True, "decode": False}
 
 
+@pytest.mark.fault("F33")
 def test_a_decoder_without_memory_works_in_tiles_for_that_job_and_the_next_starts_as_planned(bench):
     bench.least = True
     manifest = bench.run("j1", backbone="tiny")["manifest"]
@@ -297,6 +302,36 @@ def test_all_that_a_job_decodes_is_decoded_alike(bench):
     assert made == ["text", "reference", "reference", "decode"]
 
 
+class Turning:
+    """A job's context and backbone that has a cheaper plan, or none."""
+
+    def __init__(self, sentence):
+        self.sentence, self.warned, self.backbone = sentence, [], self
+
+    def turn_cheaper(self, failure):
+        return self.sentence
+
+    def warn(self, sentence):
+        self.warned.append(sentence)
+
+
+@pytest.mark.fault("F33")
+@pytest.mark.parametrize(("sentence", "runs"), [("It takes longer.", 2), ("", 1)])
+def test_a_cheaper_plan_is_tried_once_and_told(sentence, runs):
+    calls, ctx = [], Turning(sentence)
+
+    def greedy(shot, params, ctx):
+        calls.append(1)
+        raise OutOfMemory("x", stage="sample")
+        yield
+
+    with pytest.raises(OutOfMemory):
+        list(pictures_of(replace(SYSTEM, run=greedy), None, None, ctx))
+    assert len(calls) == runs
+    assert ctx.warned == ([sentence] if sentence else [])
+
+
+@pytest.mark.fault("F33")
 def test_once_a_layer_was_made_nothing_starts_again(bench):
     runs = []
 
@@ -354,3 +389,22 @@ def test_files_are_packed_as_the_knob_says_and_the_manifest_names_it(bench, comp
 def test_a_compression_that_loses_bits_is_refused_with_those_that_lose_none(lossy):
     with pytest.raises(BadKnob, match=f"'compression' cannot be '{lossy}'.*zip, zips, piz"):
         parse_params(FinishParams, {"compression": lossy})
+
+
+@pytest.mark.fault("F37")
+@pytest.mark.parametrize(
+    ("number", "kind", "waiting"),
+    [
+        (errno.EMFILE, UnwritableOutput, True),
+        (errno.ENOSPC, DiskFull, True),
+        (errno.EIO, UnwritableOutput, False),
+    ],
+)
+def test_a_temporary_folder_that_is_full_or_cannot_be_opened_is_no_fault_of_ours(
+    number, kind, waiting
+):
+    error = as_failure(OSError(number, os.strerror(number), "/tmp/gencomp-x/frame.png"))
+    assert isinstance(error, kind)
+    assert waits(error) is waiting
+    assert error.details == {"path": "tmp/gencomp-x", "errno": errno.errorcode[number]}
+    assert isinstance(as_failure(OSError(errno.EINVAL, "no")), InternalError)

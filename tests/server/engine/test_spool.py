@@ -132,6 +132,7 @@ def test_sweeping_removes_what_a_killed_process_left(spool):
     assert [path.name for path in spool.stages.iterdir()] == ["key.saved"]
 
 
+@pytest.mark.fault("F35")
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
     path = tmp_path / "manifest.json"
     write_atomic(path, b"old")
@@ -146,6 +147,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypat
     assert names(tmp_path) == ["manifest.json"]
 
 
+@pytest.mark.fault("F36")
 def test_a_folder_that_cannot_be_written_is_named_without_its_path(tmp_path):
     error = disk_error(OSError(errno.EROFS, "Read-only file system"), tmp_path / "stages")
     assert isinstance(error, UnwritableOutput)

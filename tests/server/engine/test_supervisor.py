@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keeping a worker alive, on a worker that is only a pipe."""
 
+import errno
 import multiprocessing
 
 import pytest
@@ -9,7 +10,7 @@ from gencomp_protocol.codec import request_to_plain
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import Request
 from gencomp_server.engine.job import Job
-from gencomp_server.engine.supervisor import Supervisor, spell_exit
+from gencomp_server.engine.supervisor import Supervisor, Wear, spell_exit
 
 JOB = Job("j1", "k", "queued", Request("copy", FrameRange(1, 1), ()), (), 0.0)
 
@@ -142,12 +143,13 @@ def test_cancel_reaches_the_worker_once(ready, worker):
     assert not worker.theirs.poll()
 
 
+@pytest.mark.fault("F27")
 def test_a_worker_that_does_not_listen_is_killed_when_its_grace_is_over(ready, worker, clock):
     ready.run(JOB)
     ready.cancel("j1")
-    clock.now = 4.9
+    clock.now = 4.4
     assert ready.overdue() == []
-    clock.now = 5.0
+    clock.now = 4.5
     assert ready.overdue() == [{"is": "cancelled", "job": "j1"}]
     assert (worker.ended, worker.starts, ready.job) == (["kill"], 2, None)
     assert ready.overdue() == []
@@ -262,3 +264,207 @@ def test_a_device_that_cannot_be_had_is_kept_as_a_fault_until_a_worker_is_ready(
     worker.theirs.send({"is": "ready"})
     supervisor.read()
     assert (supervisor.state, supervisor.fault) == ("ready", None)
+
+
+# --- progress ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched(worker, clock):
+    """A supervisor whose worker has to get on every 10 s, with a job since 0 s."""
+    made = Supervisor(
+        worker,
+        request_to_plain,
+        clock=clock,
+        no_progress_s=10.0,
+        tail=lambda job: f"the last of {job}",
+    )
+    made.start()
+    worker.theirs.send({"is": "ready"})
+    made.read()
+    made.run(JOB)
+    return made
+
+
+@pytest.mark.fault("F29")
+def test_a_worker_that_says_nothing_for_so_long_is_killed_and_its_job_is_lost(
+    watched, worker, clock
+):
+    clock.now = 9.9
+    assert watched.overdue() == []
+    clock.now = 10.0
+    (said,) = watched.overdue()
+    assert (said["is"], said["job"]) == ("lost", "j1")
+    assert "made no progress for 10 s" in said["error"]["message"]
+    assert said["error"]["details"]["log"] == "the last of j1"
+    assert (worker.ended, worker.starts, watched.job) == (["kill"], 2, None)
+
+
+@pytest.mark.fault("F29")
+@pytest.mark.parametrize(
+    ("message", "is_progress"),
+    [
+        ({"is": "progress", "job": "j1", "stage": "s", "step": 2, "total": 9}, True),
+        ({"is": "progress", "job": "j1", "stage": "s", "step": 1, "total": 9}, False),
+        ({"is": "progress", "job": "j1", "stage": "t", "step": 1, "total": 9}, True),
+        ({"is": "alive", "job": "j1"}, True),
+        ({"is": "warning", "job": "j1", "sentence": "Slow."}, True),
+    ],
+)
+def test_what_counts_as_progress(watched, worker, clock, message, is_progress):
+    worker.theirs.send({"is": "progress", "job": "j1", "stage": "s", "step": 1, "total": 9})
+    watched.read()
+    clock.now = 9.0
+    worker.theirs.send(message)
+    watched.read()
+    assert watched.overdue() == []
+    clock.now = 18.0
+    assert (watched.overdue() == []) is is_progress
+
+
+def test_a_worker_without_a_job_need_not_get_on(watched, worker, clock):
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}})
+    watched.read()
+    clock.now = 1000.0
+    assert watched.overdue() == []
+    assert watched.state == "ready"
+
+
+def test_a_worker_that_never_comes_up_is_killed_too(worker, clock):
+    made = Supervisor(worker, request_to_plain, clock=clock, no_progress_s=10.0)
+    made.start()
+    for turn in range(1, 4):
+        for second in range(0, 120, 5):
+            clock.now = 120.0 * (turn - 1) + second
+            assert made.overdue() == []
+        assert (made.state, worker.starts) == ("starting", turn)
+        clock.now = 120.0 * turn
+        assert made.overdue() == []
+    assert (made.state, worker.starts, worker.ended) == ("lost", 3, ["kill"] * 3)
+
+
+# --- wear ----------------------------------------------------------------------------------------
+
+
+def end_job(supervisor, worker, **holds):
+    supervisor.run(JOB)
+    about = {"model": "", "memory_bytes": 0, "device_bytes": 0, **holds}
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}, "holds": about})
+    supervisor.read()
+
+
+@pytest.fixture
+def wearing(worker, clock):
+    made = Supervisor(
+        worker, request_to_plain, clock=clock, wear=Wear(jobs=5, growth_bytes=100 << 20)
+    )
+    made.start()
+    worker.theirs.send({"is": "ready"})
+    made.read()
+    return made
+
+
+@pytest.mark.fault("F34")
+def test_after_so_many_jobs_a_worker_leaves_and_another_comes_at_once(wearing, worker):
+    for _ in range(5):
+        assert wearing.state == "ready"
+        end_job(wearing, worker)
+    assert wearing.state == "resting"
+    worker.die(0)
+    assert wearing.read() == []
+    assert (wearing.state, worker.starts) == ("starting", 2)
+    worker.theirs.send({"is": "ready"})
+    wearing.read()
+    end_job(wearing, worker)
+    assert wearing.state == "ready"  # counted anew
+
+
+@pytest.mark.fault("F34")
+@pytest.mark.parametrize("kind", ["memory_bytes", "device_bytes"])
+def test_a_worker_is_replaced_once_it_has_grown_and_a_model_is_no_growth(wearing, worker, kind):
+    end_job(wearing, worker)
+    end_job(wearing, worker, model="a", **{kind: 10 << 30})  # a model was loaded
+    end_job(wearing, worker, model="a", **{kind: (10 << 30) + (99 << 20)})
+    assert wearing.state == "ready"
+    end_job(wearing, worker, model="a", **{kind: (10 << 30) + (100 << 20)})
+    assert wearing.state == "resting"
+    worker.die(0)
+    wearing.read()
+    assert (wearing.state, worker.starts) == ("starting", 2)
+
+
+def test_one_that_will_not_be_replaced_is_killed(wearing, worker, clock):
+    for _ in range(5):
+        end_job(wearing, worker)
+    clock.now = 5.0
+    wearing.rest_if_idle()
+    assert (worker.ended, wearing.state, worker.starts) == (["kill"], "starting", 2)
+
+
+@pytest.mark.fault("F33")
+@pytest.mark.parametrize(
+    ("details", "starts"), [({"stage": "sample"}, 2), ({"needed_bytes": 1, "stage": "text"}, 1)]
+)
+def test_after_a_job_ran_out_of_memory_another_worker_takes_its_place(
+    ready, worker, details, starts
+):
+    ready.run(JOB)
+    error = {"code": "out-of-memory", "message": "x", "hint": "", "details": details}
+    worker.theirs.send({"is": "failed", "job": "j1", "error": error})
+    ready.read()
+    if starts == 2:
+        assert ready.state == "resting"
+        worker.die(0)
+        ready.read()
+    assert worker.starts == starts
+
+
+@pytest.mark.fault("F42")
+def test_a_front_that_was_stopped_itself_kills_nobody_for_silence(watched, worker, clock):
+    clock.now = 5.0
+    assert watched.overdue() == []
+    clock.now = 5000.0  # Suspended, or a debugger; the worker was too.
+    assert watched.overdue() == []
+    clock.now = 5004.9
+    assert watched.overdue() == []
+    clock.now = 5005.0
+    assert [message["is"] for message in watched.overdue()] == ["lost"]
+
+
+def test_a_device_that_could_not_be_had_is_looked_at_again_after_a_minute(
+    supervisor, worker, clock
+):
+    words = {"code": "bad-knob", "message": "No such device.", "hint": "", "details": {}}
+    worker.theirs.send({"is": "unfit", "error": words})
+    worker.die(0)
+    supervisor.read()
+    clock.now = 59.0
+    assert not supervisor.may_look_again
+    clock.now = 60.0
+    assert supervisor.may_look_again
+
+
+@pytest.mark.fault("F37")
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EAGAIN])
+def test_a_worker_that_no_process_is_left_for_is_started_a_little_later_and_its_job_is_not_lost(
+    ready, worker, clock, monkeypatch, number
+):
+    def none_left():
+        raise OSError(number, "no")
+
+    ready.run(JOB)
+    with monkeypatch.context() as patch:
+        patch.setattr(worker, "start", none_left)
+        worker.die(-9)
+        (said,) = ready.read()
+        assert (said["is"], said["job"]) == ("lost", "j1")
+        assert (ready.state, ready.connection) == ("resting", None)
+        ready.wake()
+        clock.now += 1.0
+        ready.wake()
+        assert ready.state == "resting"
+    ready.wake()
+    assert ready.state == "resting"  # Not at every turn.
+    clock.now += 1.0
+    ready.wake()
+    assert ready.state == "starting"

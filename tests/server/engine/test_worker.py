@@ -15,6 +15,7 @@ import pytest
 from gencomp_protocol.codec import request_to_plain
 from gencomp_protocol.transfer import digest_of_file
 from gencomp_server.engine.worker import Worker
+from gencomp_server.logs import LogSettings
 
 PATIENCE_S = 60.0
 
@@ -24,7 +25,9 @@ class Talk:
 
     def __init__(self, job):
         self.tiny = job
-        self.worker = Worker("stub_registry:REGISTRY", "cpu", job.spool.root, log_level="error")
+        self.worker = Worker(
+            "stub_registry:REGISTRY", "cpu", job.spool.root, log_settings=LogSettings("error")
+        )
 
     def start(self):
         self.worker.start()
@@ -84,7 +87,13 @@ def test_a_job_is_started_reported_and_done(talk):
     assert kinds(said)[-1] == "done"
     assert kinds(said).count("layer") == 2
     assert {"is": "warning", "job": "j1", "sentence": "This is a stub."} in said
-    assert said[1] == {"is": "progress", "job": "j1", "stage": "measure", "step": 1, "total": 1}
+    progress = {"is": "progress", "job": "j1", "stage": "measure", "step": 1, "total": 1}
+    stages = [message["stage"] for message in said if message["is"] == "stage"]
+    told = [(row["name"], row["state"]) for row in stages]
+    assert told == [("measure", "running"), ("measure", "done"), ("layers", "done")]
+    assert stages[2]["needs"] == [stages[0]["key"]]
+    assert stages[2]["bytes"] == sum(one["bytes"] for one in said if one["is"] == "layer")
+    assert progress in said
     assert all(message["job"] == "j1" for message in said)
 
 

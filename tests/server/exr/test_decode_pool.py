@@ -2,16 +2,22 @@
 """The pool of decoder processes: it outlives crashes and hangs, and is light to import."""
 
 import contextlib
+import errno
 import os
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
 
-from gencomp_protocol.errors import BadPicture
+from gencomp_protocol.errors import BadPicture, ServerBusy
+from gencomp_server.engine import intake
+from gencomp_server.engine.room import waits
 from gencomp_server.exr.decode import DecodePool, DecodeTask, read_decoded
 
 
@@ -98,11 +104,39 @@ def test_a_picture_that_kills_the_decoder_is_refused_and_the_next_is_read(pictur
     good = pool.submit(DecodeTask(picture, tmp_path / "again"))
     with held_by_its_reader(pipe):
         for child in decoders():
-            child.kill()
+            child.send_signal(signal.SIGSEGV)
             child.wait()
     with pytest.raises(BadPicture, match="the decoder died on it"):
         deadly.result()
     assert good.result().stats.nan == 3
+    pool.close()
+
+
+def reader_of(pipe, other_than=()):
+    """Wait until a decoder has a pipe open; return it."""
+    while True:
+        for child in decoders():
+            with contextlib.suppress(OSError):
+                held = [os.readlink(one) for one in Path(f"/proc/{child.pid}/fd").iterdir()]
+                if str(pipe) in held and child not in other_than:
+                    return child
+        time.sleep(0.01)
+
+
+@pytest.mark.fault("F31")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+def test_a_decoder_that_is_killed_from_outside_is_asked_once_more(picture, pipe, tmp_path):
+    end = os.open(pipe, os.O_RDWR)  # Whoever reads it waits for ever.
+    pool = DecodePool(1)
+    held = pool.submit(task(pipe, tmp_path, kind="image"))
+    first = reader_of(pipe)
+    first.kill()
+    second = reader_of(pipe, other_than=(first,))
+    assert not held.done()
+    second.kill()
+    with pytest.raises(BadPicture, match="the decoder died on it"):
+        held.result()
+    os.close(end)
     pool.close()
 
 
@@ -168,3 +202,22 @@ def test_the_parent_imports_no_library_of_pictures():
         [sys.executable, "-c", light], env=environment, capture_output=True, check=True, text=True
     )
     assert said.stdout.strip() == "[]"
+
+
+@pytest.mark.fault("F37")
+def test_without_a_descriptor_for_its_process_a_picture_is_not_refused(monkeypatch, tmp_path):
+    def none_left(*_args, **_more):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(subprocess, "Popen", none_left)
+    pool = DecodePool(1)
+    try:
+        error = pool.submit(task(tmp_path / "a.exr", tmp_path)).exception(10)
+    finally:
+        pool.close()
+    assert isinstance(error, OSError)
+    future = Future()
+    future.set_exception(error)
+    with pytest.raises(ServerBusy) as caught:
+        intake._result(future)
+    assert waits(caught.value)

@@ -59,6 +59,7 @@ def test_colour_is_found_by_name_however_the_file_is_ordered(handmade, decode):
     assert pixels.tolist() == [[[3.0, 2.0, 1.0, 0.0]]]
 
 
+@pytest.mark.fault("F05")
 @pytest.mark.parametrize(
     ("origin", "display"),
     [
@@ -98,6 +99,7 @@ def test_the_second_part_is_read_where_the_colour_is(handmade, decode):
     assert header.data_window == Box(0, 0, 0, 2)
 
 
+@pytest.mark.fault("F08")
 def test_samples_that_are_not_finite_are_counted(handmade, decode):
     _, header = decode(handmade.exr(dict.fromkeys("RGB", plane(HALF_BITS, "float16"))))
     assert header.nan_count == 6
@@ -175,6 +177,7 @@ def test_a_refusal_names_input_and_frame_for_machines_too(handmade, decode):
     assert caught.value.details == {"input": "plate", "frame": 1001}
 
 
+@pytest.mark.fault("F01")
 def test_a_file_cut_in_its_pixels_leaves_nothing_behind(handmade, decode, tmp_path):
     data = handmade.exr(dict.fromkeys("RGB", plane(HALF_BITS, "float16")))
     with pytest.raises(BadPicture, match="ends before its picture does"):
@@ -182,6 +185,7 @@ def test_a_file_cut_in_its_pixels_leaves_nothing_behind(handmade, decode, tmp_pa
     assert [path.name for path in tmp_path.iterdir()] == ["picture"]
 
 
+@pytest.mark.fault("F11")
 def test_words_of_the_library_that_are_no_text_do_not_raise():
     class Source:
         def geterror(self):
@@ -190,6 +194,7 @@ def test_words_of_the_library_that_are_no_text_do_not_raise():
     assert library_error(Source()) == "bad name \\xff\\xfe"
 
 
+@pytest.mark.fault("F11")
 def test_a_channel_whose_name_is_no_text_does_no_harm(handmade, decode):
     planes = {n: np.full((1, 1), v, np.float16) for n, v in zip("RGBZ", (1, 2, 3, 9), strict=True)}
     data = handmade.exr(planes).replace(b"Z\0\1\0\0\0", b"\xff\0\1\0\0\0")

@@ -12,6 +12,7 @@ import OpenImageIO as oiio
 import pytest
 
 from exr_by_hand import read_by_hand
+from gencomp_protocol import disk
 from gencomp_protocol.errors import DiskFull, InternalError, UnwritableOutput
 from gencomp_protocol.frames import Box
 from gencomp_protocol.layers import RGBA
@@ -302,6 +303,7 @@ def test_pixels_that_do_not_fit_are_our_mistake_and_leave_no_file(tmp_path, pixe
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("F35")
 def test_a_full_disk_is_said_and_leaves_no_file(tmp_path, monkeypatch):
     def full(_from, _to):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -312,6 +314,7 @@ def test_a_full_disk_is_said_and_leaves_no_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.fault("F35")
 @pytest.mark.parametrize("missing", [1, 9, 200, 60_000])
 @pytest.mark.parametrize("lines", [2, 80])
 def test_a_file_that_lacks_even_its_last_byte_is_no_file(tmp_path, lines, missing):
@@ -321,11 +324,12 @@ def test_a_file_that_lacks_even_its_last_byte_is_no_file(tmp_path, lines, missin
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max(0, whole - missing), hard))
     try:
-        with pytest.raises(UnwritableOutput) as caught:
+        with pytest.raises(DiskFull) as caught:
             written(tmp_path, pixels, data_window=window)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert str(tmp_path) not in caught.value.details["library"]
+    assert caught.value.details["errno"] == "EFBIG"
+    assert str(tmp_path) not in str(caught.value.details)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -340,6 +344,29 @@ def test_a_disk_that_fills_while_the_library_writes_is_said(tmp_path, monkeypatc
     monkeypatch.setattr(OpenEXR, "File", Full)
     with pytest.raises(DiskFull, match="The disk is full"):
         written(tmp_path, np.zeros((2, 4, 4), np.float16))
+
+
+@pytest.mark.fault("F36")
+@pytest.mark.parametrize(
+    ("number", "tries"), [(errno.EIO, 3), (errno.ESTALE, 3), (errno.EROFS, 1), (errno.EACCES, 1)]
+)
+def test_what_may_pass_is_tried_three_times_and_what_stands_is_named(
+    tmp_path, monkeypatch, number, tries
+):
+    asked = []
+
+    def fails(doing, path):
+        asked.append(doing)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk, "PAUSE_S", 0.0)
+    with disk.faults(fails), pytest.raises(UnwritableOutput) as caught:
+        written(tmp_path, np.zeros((2, 4, 4), np.float16))
+    assert len(asked) == tries
+    assert os.strerror(number) in caught.value.message
+    assert caught.value.details["path"] == f"{tmp_path.name}/boy.1001.exr"
+    assert caught.value.details["errno"] == errno.errorcode[number]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path):

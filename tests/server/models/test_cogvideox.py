@@ -188,6 +188,7 @@ def test_a_job_is_told_how_far_model_and_text_encoder_are_read_and_a_later_one_i
     assert later == []
 
 
+@pytest.mark.fault("F27")
 def test_a_job_that_is_cancelled_while_weights_are_read_leaves_nothing_loaded(base, tmp_path):
     held = Residency(tmp_path)
 

@@ -152,6 +152,7 @@ def test_a_folder_without_index_or_metadata_is_refused(tmp_path):
 # --- what is refused
 
 
+@pytest.mark.fault("F17")
 def test_a_pickle_that_would_run_something_is_not_opened(tmp_path):
     torch.save({"a": A, "x": Trap(tmp_path / "sprung")}, tmp_path / "x.pt")
     sentence = refused(tmp_path / "x.pt", tmp_path)
@@ -160,12 +161,14 @@ def test_a_pickle_that_would_run_something_is_not_opened(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.fault("F17")
 def test_a_bare_pickle_is_not_opened(tmp_path):
     (tmp_path / "x.pt").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
     refused(tmp_path / "x.pt", tmp_path)
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.fault("F17")
 def test_the_metadata_of_shards_is_not_opened_as_a_plain_pickle(tmp_path):
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / ".metadata").write_bytes(pickle.dumps(Trap(tmp_path / "sprung")))
@@ -173,6 +176,7 @@ def test_the_metadata_of_shards_is_not_opened_as_a_plain_pickle(tmp_path):
     assert not (tmp_path / "sprung").exists()
 
 
+@pytest.mark.fault("F17")
 def test_values_beside_the_tensors_of_shards_are_never_unpickled(tmp_path):
     save_distributed({"model": {"a": A}, "extra": {"x": Trap(tmp_path / "sprung")}}, tmp_path / "d")
     assert convert(tmp_path / "d", tmp_path / "x.safetensors").left_out == ("extra",)

@@ -281,6 +281,7 @@ def test_the_file_and_the_tensor_that_are_not_finite_are_found(tmp_path, bad):
     assert loading.not_finite_in(tmp_path) == (shard, "places")
 
 
+@pytest.mark.fault("F17")
 @pytest.mark.parametrize("name", ["model.bin", "model.pt"])
 def test_a_pickle_is_known_by_its_bytes_whatever_its_name(tmp_path, name):
     torch.save(weights(), tmp_path / name)
@@ -291,6 +292,7 @@ def test_a_pickle_is_known_by_its_bytes_whatever_its_name(tmp_path, name):
     )
 
 
+@pytest.mark.fault("F17")
 def test_a_pickle_under_the_name_of_its_target_makes_room_for_it(tmp_path):
     file = tmp_path / "model.safetensors"
     torch.save(weights(), file)
@@ -302,6 +304,7 @@ def test_a_pickle_under_the_name_of_its_target_makes_room_for_it(tmp_path):
     assert torch.equal(load(file).places, weights()["places"])
 
 
+@pytest.mark.fault("F17")
 def test_a_bare_pickle_is_known_too(tmp_path):
     (tmp_path / "a.safetensors").write_bytes(pickle.dumps({"a": 1}))
     assert "is a pickle" in refused(tmp_path / "a.safetensors").message
@@ -316,6 +319,7 @@ def test_a_header_whose_length_looks_like_another_kind_of_file_is_read(tmp_path,
     assert loading.read_header(file)["a"].shape == (1,)
 
 
+@pytest.mark.fault("F17")
 def test_a_folder_of_pickles_is_refused_with_the_way_to_convert(tmp_path):
     torch.save(weights(), tmp_path / "pytorch_model.bin")
     assert "gencomp weights convert" in refused(tmp_path).hint

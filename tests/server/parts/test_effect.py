@@ -96,6 +96,7 @@ def test_when_pixels_are_not_named_then_they_are_the_plates_bits():
     assert made.touched == 1
 
 
+@pytest.mark.fault("F08")
 def test_when_a_changed_pixel_is_not_finite_then_it_stays_as_it_is():
     plate = np.full((1, 2, 3), np.nan, np.float16)
     made = solved(plate, np.zeros((1, 2, 3), np.float32))

@@ -111,6 +111,7 @@ def test_where_nothing_covers_the_background_is_the_plates_own_bits():
     assert made.covered_share == 0.0
 
 
+@pytest.mark.fault("F08")
 def test_a_pixel_that_is_not_finite_is_never_covered():
     plate = np.array([[[1.0, np.nan, 1.0], [np.inf, 0.0, -0.0]]], HALF)
     made = recompose_frame(plate, np.ones((1, 2, 3), FLOAT), [np.ones((1, 2), FLOAT)])

@@ -267,6 +267,7 @@ def test_every_step_is_told():
 # --- stopping and going on -----------------------------------------------------------------------
 
 
+@pytest.mark.fault("F27")
 @pytest.mark.parametrize("checks", [0, 1, 4, 9])
 def test_a_cancel_is_heard_before_the_next_forward(checks):
     model, ctx = Toy(), Ctx(cancelled_after=checks)
@@ -300,6 +301,8 @@ def bench(tmp_path):
     return Bench(tmp_path / "stages")
 
 
+@pytest.mark.fault("F32")
+@pytest.mark.fault("F41")
 @pytest.mark.parametrize("dies_at", [0, 15, 16, 40, 79])
 def test_a_job_that_was_killed_goes_on_from_its_last_step_with_the_same_bits(
     bench, tmp_path, dies_at

@@ -222,6 +222,7 @@ def test_when_half_is_held_out_then_both_layers_are_empty_there_and_go_on_beneat
     assert free.under[held & (front[..., 3] == 1)].any()
 
 
+@pytest.mark.fault("F08")
 def test_when_a_pixel_is_not_finite_then_no_layer_touches_it():
     bg = np.full((1, 2, 3), [[np.nan] * 3, [0.5] * 3], HALF)
     fg = np.zeros((1, 2, 4), HALF)

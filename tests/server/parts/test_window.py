@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 import numpy as np
+import pytest
 
 from gencomp_protocol.frames import Box
 from gencomp_server.parts.window import fill_from_display, finite, onto_display
@@ -44,6 +45,7 @@ def test_when_a_picture_is_put_back_then_overscan_keeps_its_own_pixels():
     assert np.array_equal(target, numbered(overscan))
 
 
+@pytest.mark.fault("F08")
 def test_when_samples_are_nan_or_infinite_then_the_mean_of_good_neighbours_stands_in():
     pixels = np.full((5, 5, 3), 2.0, np.float32)
     pixels[2, 2, 0], pixels[0, 0, 1] = np.nan, -np.inf

@@ -129,8 +129,10 @@ class Running:
     def __init__(self, folder, **settings):
         settings.setdefault("spool", folder / "spool")
         settings.setdefault("state_file", folder / "home" / "server.json")
-        self.config = ServerConfig(registry=REGISTRY, **settings)
-        self.service = Service(self.config)
+        settings.setdefault("registry", REGISTRY)
+        clock = settings.pop("clock", time.monotonic)
+        self.config = ServerConfig(**settings)
+        self.service = Service(self.config, clock=clock)
         self.here = None
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -156,6 +158,21 @@ class Running:
         assert not self._thread.is_alive()
 
 
+@pytest.fixture
+def in_thread(tmp_path, monkeypatch):
+    """Make servers in threads of this process, with settings and a clock; ended with the test."""
+    monkeypatch.syspath_prepend(str(HERE))
+    made = []
+
+    def make(**settings):
+        made.append(Running(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A server that the tests of a module share."""
@@ -164,6 +181,46 @@ def server(tmp_path_factory):
         running = Running(tmp_path_factory.mktemp("server"))
         yield running
         running.close()
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    """Make servers in threads of this process, each with its settings; ended with the module."""
+    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+
+        def make(**settings):
+            made.append(Running(tmp_path_factory.mktemp("server"), **settings))
+            return made[-1]
+
+        yield make
+        for one in made:
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def server_of(tmp_path_factory):
+    """Return a function that starts a server of another registry; all end with the session."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(HERE))
+        running = []
+
+        def make(registry, **settings):
+            folder = tmp_path_factory.mktemp("server")
+            settings.setdefault("ledger", folder / "ledger.db")
+            running.append(Running(folder, registry=registry, **settings))
+            return running[-1]
+
+        yield make
+        for one in running:
+            one.close()
+
+
+@pytest.fixture(scope="session")
+def passes(server_of):
+    """A server of the system that works in passes; its log says all that can be said."""
+    return server_of("stub_passes:REGISTRY", log_level="debug")
 
 
 @pytest.fixture

@@ -161,6 +161,7 @@ def unbroken(steps):
     return latents
 
 
+@pytest.mark.fault("F31", "F41")
 def test_a_worker_killed_in_the_middle_goes_on_from_the_last_finished_step_with_the_same_bits(
     client, shot
 ):
@@ -174,7 +175,7 @@ def test_a_worker_killed_in_the_middle_goes_on_from_the_last_finished_step_with_
     said = [event.sentence for event in events if isinstance(event, Warned)]
     assert len(said) == 1
     assert "ended by SIGKILL" in said[0]
-    assert said[0].endswith("goes on from its last finished step (attempt 2 of 3).")
+    assert said[0].endswith("goes on from its last finished step (attempt 2 of 2).")
 
 
 def test_a_worker_killed_from_outside_does_not_lose_the_job_either(process, shot, wait_until):
@@ -195,9 +196,11 @@ def test_a_worker_killed_from_outside_does_not_lose_the_job_either(process, shot
     assert outcome.state == "done"
 
 
-def test_a_job_that_kills_every_worker_fails_after_the_third_and_the_next_one_runs(client, shot):
+@pytest.mark.fault("F28")
+@pytest.mark.fault("F30")
+def test_a_job_that_kills_every_worker_is_put_away_and_the_next_one_runs(client, shot):
     outcome, events = run_steps(client, shot, steps=4, die_at=2, die_always=True)
-    assert (outcome.state, outcome.error.code) == ("failed", "worker-lost")
-    assert "the 3rd time" in outcome.error.message
-    assert len([event for event in events if isinstance(event, Warned)]) == 2
+    assert (outcome.state, outcome.error.code) == ("failed", "quarantined")
+    assert "that happened 2 times, and it is not run again" in outcome.error.message
+    assert len([event for event in events if isinstance(event, Warned)]) == 1
     assert run_steps(client, shot, steps=2)[0].state == "done"

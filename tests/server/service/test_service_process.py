@@ -103,6 +103,7 @@ def test_a_second_server_on_the_same_spool_is_refused(process):
         assert client.jobs() == []
 
 
+@pytest.mark.fault("F45")
 def test_sigterm_lets_the_running_job_end(process, shot, tmp_path, wait_until):
     server = process().start()
     with server.client() as client:
@@ -115,6 +116,7 @@ def test_sigterm_lets_the_running_job_end(process, shot, tmp_path, wait_until):
     assert len(list((tmp_path / "out" / "copy").glob("*.exr"))) == 3
 
 
+@pytest.mark.fault("F45")
 def test_while_draining_new_work_is_turned_away(process, shot, make_shot, wait_until):
     server = process().start()
     with server.client() as client:
@@ -128,6 +130,7 @@ def test_while_draining_new_work_is_turned_away(process, shot, make_shot, wait_u
     assert follower.end().state == "done"
 
 
+@pytest.mark.fault("F45")
 def test_a_job_longer_than_the_notice_is_done_after_the_next_start(process, shot, wait_until):
     server = process(drain_s=0.0).start()
     with server.client() as client:
@@ -142,6 +145,7 @@ def test_a_job_longer_than_the_notice_is_done_after_the_next_start(process, shot
         assert len(client.jobs()) == 1
 
 
+@pytest.mark.fault("F31")
 def test_a_killed_server_goes_on_with_the_running_job(process, shot, tmp_path, wait_until):
     server = process().start()
     with server.client() as client:
@@ -171,16 +175,17 @@ def test_a_job_under_which_the_server_dies_the_third_time_fails(
     server.kill()
     table = next((tmp_path / "spool").glob("*.db"))
     with sqlite3.connect(table) as db:  # As so many deaths before left it.
-        db.execute("UPDATE jobs SET deaths = ?", (before,))
+        db.execute("UPDATE jobs SET outages = ?", (before,))
     db.close()
     server.start()
     outcome = follower.end()
     assert outcome.state == state
     if state == "failed":
-        assert outcome.error.code == "worker-lost"
+        assert outcome.error.code == "quarantined"
         assert "3 attempts" in outcome.error.message
 
 
+@pytest.mark.fault("F31")
 def test_a_finished_job_can_be_fetched_after_a_kill(process, shot, tmp_path):
     server = process().start()
     with server.client() as client:
@@ -265,6 +270,7 @@ def test_a_device_that_the_machine_has_not_is_said_before_any_picture_travels(pr
     server.kill()  # Else it waits for the worker that looks again.
 
 
+@pytest.mark.fault("F19", "F31")
 @pytest.mark.parametrize("after", [1, 5, 9])
 def test_a_server_killed_while_pictures_arrive_goes_on_receiving(process, make_shot, after):
     server = process().start()
@@ -287,6 +293,7 @@ def test_a_server_killed_while_pictures_arrive_goes_on_receiving(process, make_s
     assert set(sent) >= set(range(1001, 1011)) - {1001 + after}
 
 
+@pytest.mark.fault("F31")
 def test_killed_at_any_moment_a_server_loses_and_doubles_nothing(process, make_shot):
     server = process().start()
     shots = [make_shot(f"shot{i}") for i in range(3)]
@@ -330,6 +337,7 @@ def test_when_no_worker_comes_up_jobs_fail_with_a_sentence_and_the_server_stays(
     assert server.process.poll() is None
 
 
+@pytest.mark.fault("F31")
 def test_what_a_killed_server_left_half_written_is_gone_at_the_next_start(tmp_path, process):
     stages = tmp_path / "spool" / "stages"
     (stages / ".key.7.part").mkdir(parents=True)

@@ -3,17 +3,19 @@
 
 import os
 
+import msgpack
 import numpy as np
 import pytest
 import zmq
 
 from gencomp_protocol import messages as m
 from gencomp_protocol.client import Sent, request_key
-from gencomp_protocol.codec import decode, encode
+from gencomp_protocol.codec import decode, encode, to_plain
 from gencomp_protocol.errors import MissingFrame
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.sockets import client_socket
 from gencomp_protocol.transfer import read_stretch
+from gencomp_protocol.version import PROTOCOL_VERSION
 
 
 class Peer:
@@ -89,17 +91,39 @@ def test_before_a_hello_everything_is_unauthorised(peer, message):
     assert refusal.id == getattr(message, "id", 0)
 
 
-def test_a_client_of_another_major_version_is_told_both(peer):
-    peer.send(m.Hello(1, (2, 0), "irrelevant"))
+@pytest.mark.fault("F25")
+@pytest.mark.parametrize(("theirs", "older"), [((0, 9), "client"), ((2, 0), "server")])
+def test_a_client_of_another_major_version_is_told_both(peer, theirs, older):
+    peer.send(m.Hello(1, theirs, "irrelevant"))
     refusal = peer.await_(m.Refusal)
     assert refusal.error.code == "version-mismatch"
-    assert "2.0" in refusal.error.message
-    assert "1.1" in refusal.error.message
+    assert f"{theirs[0]}.{theirs[1]}" in refusal.error.message
+    assert ".".join(map(str, PROTOCOL_VERSION)) in refusal.error.message
+    assert f"Upgrade the {older}" in refusal.error.hint
+    peer.send(m.Jobs(2))
+    assert peer.await_(m.Refusal).error.code == "unauthorised"
 
 
-def test_a_client_of_a_newer_minor_version_is_welcome(peer, server):
-    peer.send(m.Hello(1, (1, 9), server.here.secret))
-    assert peer.await_(m.Welcome).protocol == (1, 1)
+@pytest.mark.fault("F25")
+@pytest.mark.parametrize("minor", [0, 1, PROTOCOL_VERSION[1] + 1, 9])
+def test_a_client_of_a_newer_minor_version_is_welcome(peer, server, minor):
+    peer.send(m.Hello(1, (1, minor), server.here.secret))
+    assert peer.await_(m.Welcome).protocol == PROTOCOL_VERSION
+    peer.send(m.Jobs(2))
+    assert peer.await_(m.JobList).id == 2
+
+
+@pytest.mark.fault("F25")
+def test_fields_that_a_newer_client_adds_are_passed_over(peer, server, shot):
+    newer = {"hue": [1, {"deep": None}], "zeta": "x" * 1000}
+    for message in (m.Hello(1, (1, 9), server.here.secret), submission(shot, "newer")):
+        plain = {"type": message.TYPE, **to_plain(message), **newer}
+        if message.TYPE == "submit":
+            plain["request"].update(newer)
+            plain["inputs"][0]["pictures"][0].update(newer)
+        peer.send_raw([msgpack.packb(plain)])
+    assert peer.await_(m.Welcome).id == 1
+    assert peer.await_(m.Accepted).state == "receiving"
 
 
 @pytest.mark.parametrize(
@@ -140,6 +164,7 @@ def test_a_layer_that_is_not_there_is_withheld(peer):
     assert (withheld.name, withheld.error.code) == ("../passwd", "missing-frame")
 
 
+@pytest.mark.fault("F22")
 def test_wants_beyond_the_credit_are_refused_and_not_served(peer, client, shot):
     _, _, job = shot.run(client)
     peer.hello()

@@ -34,6 +34,7 @@ WITH_TINY = {
     "inversion_steps": 2,
 }
 SYSTEMS = pytest.mark.parametrize("system", REGISTRY, ids=lambda system: system.name)
+_MANY_FORWARDS = ("omnimatte", "dynvfx")
 CHEAP_STAGES = {"bounds", "gate", "body", "grain"}
 """What delivery knobs may rerun: seconds, and no video model."""
 RUNS = pytest.mark.parametrize(
@@ -170,6 +171,59 @@ def test_when_the_plate_has_a_timecode_then_every_layer_has_that_of_its_frame(
 
 
 @RUNS
+def test_when_a_job_has_run_then_every_stage_stands_below_those_that_it_needs(
+    system, with_tiny, finished
+):
+    rows = finished(system, with_tiny)[2].ctx.rows
+    above = set()
+    for row in rows:
+        assert set(row.needs) <= above, row.name
+        assert row.needs or row.reads or row.name in ("text", "bounds"), row.name
+        assert row.bytes > 0, row.name
+        above.add(row.key)
+    made_by = {row.key: row.name for row in rows}
+    of_model = {"sample", "decode", "noise", "gate", "alpha"}
+    for row in rows:
+        assert row.needs or row.name not in of_model, row.name
+        if row.name == "sample":
+            assert {"text"} < {made_by[key] for key in row.needs}
+
+
+@pytest.mark.fault("F08")
+@pytest.mark.parametrize(
+    ("system", "with_tiny"),
+    [
+        pytest.param(
+            system,
+            with_tiny,
+            marks=() if system.name == "gencomposite" else pytest.mark.slow,
+            id=f"{system.name}-{TINY if with_tiny else 'none'}",
+        )
+        for system in REGISTRY
+        for with_tiny in (False, True)
+        if system.backbone != (NO_BACKBONE if with_tiny else NEEDS_BACKBONE)
+    ],
+)
+def test_when_a_plate_is_not_finite_then_nothing_that_is_made_is(job_of, system, with_tiny):
+    job, knobs = job_of(system, with_tiny, clean=False)
+    lead = lead_of(job)
+    bad = np.zeros(job.sent[lead, job.frames.first].shape[:2], bool)
+    bad[3:6, 4:8], bad[40:44, 70:76], bad[90, 150] = True, True, True
+    for n in job.frames:
+        pixels = job.sent[lead, n].copy()
+        pixels[bad], pixels[90, 150, 0] = np.nan, np.inf
+        job.add(lead, n, pixels)
+    made = job.run(**knobs)
+    for (name, n), picture in made.pictures.items():
+        window = picture.data_window
+        own = bad[window.y0 : window.y1 + 1, window.x0 : window.x1 + 1]
+        odd = ~np.isfinite(picture.pixels).all(-1)
+        # Where nothing was changed a sample is the plate's own, bit for bit.
+        assert not (odd & ~own).any(), (name, n)
+
+
+@pytest.mark.fault("F41")
+@RUNS
 def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(
     system, with_tiny, job_of, finished
 ):
@@ -193,6 +247,34 @@ def test_when_a_delivery_knob_changes_then_no_expensive_stage_runs_again(
         assert again.forwards == 0
 
 
+@pytest.mark.parametrize(
+    "system",
+    [
+        pytest.param(one, marks=pytest.mark.slow if one.name in _MANY_FORWARDS else (), id=one.name)
+        for one in REGISTRY
+        if one.backbone != NO_BACKBONE
+    ],
+)
+def test_when_another_prompt_is_asked_of_a_plate_then_nothing_of_the_plate_is_encoded_again(
+    system, finished, monkeypatch
+):
+    job, knobs, first = finished(system, True)
+    encoded = []
+    real = job.backbone.encode
+    monkeypatch.setattr(job.backbone, "encode", lambda *a: encoded.append(1) or real(*a))
+    names = {field.name for field in knob_fields(system.params)}
+    prompt = "prompt" if "prompt" in names else "scene_prompt"
+    again = job.run(**{**knobs, prompt: "a ship in the fog"})
+    assert again.forwards > 0
+    assert any(not row.reused for row in again.ctx.rows if row.name == "text")
+    marks = [row for row in again.ctx.rows if row.name == "marks" and not row.reused]
+    assert len(encoded) == len(marks)  # What DynVFX adds is marked anew.
+    seen = {row.key for row in first.ctx.rows if row.name.startswith(("encode", "condition"))}
+    assert seen
+    assert seen <= {row.key for row in again.ctx.rows if row.reused}
+
+
+@pytest.mark.fault("F27")
 @RUNS
 def test_when_the_artist_cancels_then_the_run_stops_within_one_step(
     system, with_tiny, job_of, cancelled

@@ -57,6 +57,7 @@ def test_when_the_residual_is_a_layer_then_adding_it_gives_the_plate(new_job):
     assert not made.layer("residual")[1001][..., 3].any()
 
 
+@pytest.mark.fault("F08")
 def test_when_the_plate_has_nan_and_infinity_then_its_samples_survive_where_nothing_covers(new_job):
     job, shot = new_job(frames=1)
     plate = shot.plate(1001).astype(np.float16)
