@@ -43,7 +43,7 @@ def shot(tmp_path, monkeypatch):
     roots = {Path(one.__file__).parent.parent for one in (gencomp_server, gencomp_protocol)}
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, roots)))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("GENCOMP_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.delenv("GENCOMP_CONFIG", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("OCIO", raising=False)
     for n in FRAMES:
