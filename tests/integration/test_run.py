@@ -170,6 +170,7 @@ def test_ctrl_c_twice_leaves_at_once_and_takes_the_server_along(shot):
     assert alive == []
 
 
+@pytest.mark.slow
 def test_after_a_cancel_the_same_command_starts_again_with_what_was_measured(shot, gencomp):
     process = start(*shot.words, "--json", "--set", "wait_s=30")
     first_event(process, "progress")
@@ -180,6 +181,7 @@ def test_after_a_cancel_the_same_command_starts_again_with_what_was_measured(sho
     assert [(stage["name"], stage["reused"]) for stage in stages] == [("measure", True)]
 
 
+@pytest.mark.slow
 def test_a_cancelled_command_given_again_runs(shot, gencomp):
     process = start(*shot.words, "--json", "--set", "wait_s=1")
     first_event(process, "progress")
@@ -248,6 +250,7 @@ def test_a_named_server_does_the_job_and_lists_it(shot, gencomp, server):
     assert gencomp("doctor").out.count(f"answers at {server}") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F31")
 def test_when_the_named_server_is_started_again_the_command_goes_on(shot, tmp_path):
     with socket.socket() as free:

@@ -25,6 +25,7 @@ def bench():
     return module
 
 
+@pytest.mark.slow
 def test_a_tiny_run_leaves_every_figure_and_the_same_picture_twice(bench, tmp_path, capsys):
     torch._dynamo.reset()
     file = tmp_path / "figures.json"

@@ -130,6 +130,7 @@ def test_while_draining_new_work_is_turned_away(process, shot, make_shot, wait_u
     assert follower.end().state == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F45")
 def test_a_job_longer_than_the_notice_is_done_after_the_next_start(process, shot, wait_until):
     server = process(drain_s=0.0).start()
@@ -163,7 +164,9 @@ def test_a_killed_server_goes_on_with_the_running_job(process, shot, tmp_path, w
     ]
 
 
-@pytest.mark.parametrize(("before", "state"), [(1, "done"), (2, "failed")])
+@pytest.mark.parametrize(
+    ("before", "state"), [pytest.param(1, "done", marks=pytest.mark.slow), (2, "failed")]
+)
 def test_a_job_under_which_the_server_dies_the_third_time_fails(
     process, shot, tmp_path, wait_until, before, state
 ):
@@ -271,7 +274,9 @@ def test_a_device_that_the_machine_has_not_is_said_before_any_picture_travels(pr
 
 
 @pytest.mark.fault("F19", "F31")
-@pytest.mark.parametrize("after", [1, 5, 9])
+@pytest.mark.parametrize(
+    "after", [1, pytest.param(5, marks=pytest.mark.slow), pytest.param(9, marks=pytest.mark.slow)]
+)
 def test_a_server_killed_while_pictures_arrive_goes_on_receiving(process, make_shot, after):
     server = process().start()
     shot = make_shot("long", frames=FrameRange(1001, 1010))
@@ -293,6 +298,7 @@ def test_a_server_killed_while_pictures_arrive_goes_on_receiving(process, make_s
     assert set(sent) >= set(range(1001, 1011)) - {1001 + after}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F31")
 def test_killed_at_any_moment_a_server_loses_and_doubles_nothing(process, make_shot):
     server = process().start()
