@@ -170,7 +170,8 @@ def test_a_wrong_setting_and_the_end_of_the_log_are_seen(app, home):
     (home / "nuke.log").write_text("first\n" + 400 * (59 * "x" + "\n") + "last\n", encoding="utf-8")
     seen = see(os.environ)
     assert seen.notices[0] == (
-        "settings: There is no setting 'sever_command' in nuke.json. Did you mean 'server_command'?"
+        f"settings: There is no setting 'sever_command' ({home / 'nuke.json'}:1). "
+        "Did you mean 'server_command'?"
     )
     assert seen.log.endswith("last\n")
     assert not seen.log.startswith("first")
