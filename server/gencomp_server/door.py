@@ -159,6 +159,24 @@ class Door:
             if letter.identity not in self._gone:  # Else it was sent before that was cut.
                 return letter
 
+    def send(self, identity: bytes, frames: list[bytes]) -> bool:
+        """Send a message without waiting.
+
+        Args:
+            identity: Routing id of the connection.
+            frames: The message.
+
+        Returns:
+            False where the connection is gone, or does not read.
+        """
+        try:
+            self.socket.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            if error.errno not in (errno.EAGAIN, errno.EHOSTUNREACH):
+                raise
+            return False
+        return True
+
     def _read(self, first: zmq.Frame) -> Letter:
         """Return the message that begins with this frame."""
         frames: list[bytes] = []

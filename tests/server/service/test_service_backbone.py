@@ -124,7 +124,7 @@ def test_what_is_asked_for_before_the_machine_is_known_sends_nothing_until_it_is
             knobs = {"system": "overplusplus", "backbone": "tiny", "steps": 1}
             job = threading.Thread(target=lambda: ended.append(shot.run(client, **knobs)))
             job.start()
-            wait_until(lambda: running.service._waiting)
+            wait_until(lambda: running.service._front.waiting)
             assert pictures_kept(running) == []
             known.set()
             job.join(60)

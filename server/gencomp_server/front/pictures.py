@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of jobs on their way in: asked for, taken, judged; held while there is no room."""
+
+from __future__ import annotations
+
+from gencomp_protocol import messages as m
+from gencomp_protocol.errors import GencompError
+from gencomp_protocol.transfer import Arrived
+from gencomp_server.engine.intake import Passed, Spoilt
+from gencomp_server.engine.job import Job
+from gencomp_server.engine.room import waits
+from gencomp_server.exr.decode import picture_label
+from gencomp_server.front.ending import Ending
+from gencomp_server.front.state import Front
+from gencomp_server.front.taking import Taking
+from gencomp_server.front.telling import Telling
+from gencomp_server.gate import open_system, plan_on
+from gencomp_server.sessions import Session
+
+
+class Pictures:
+    """Pictures of one server's jobs.
+
+    Args:
+        front: The server.
+        telling: Tells clients what is wanted, and what is odd.
+        taking: Says what jobs would run on.
+        ending: Ends jobs whose pictures are not in order.
+    """
+
+    def __init__(self, front: Front, telling: Telling, taking: Taking, ending: Ending) -> None:
+        self._front, self._telling = front, telling
+        self._taking, self._ending = taking, ending
+
+    def release_waiting(self) -> None:
+        """Plan again, on the machine that is known now, what was taken before it was.
+
+        A job that it refuses has sent nothing yet; of the others pictures are now asked for.
+        """
+        for job_id, identity in list(self._front.waiting.items()):
+            job, session = self._front.known(job_id), self._front.sessions.get(identity)
+            if self._taking.awaits_machine(job):
+                continue
+            del self._front.waiting[job_id]
+            try:
+                fault = self._front.workers.fault
+                if fault is not None:
+                    raise fault
+                system = open_system(self._front.systems, job.request)
+                plan = plan_on(system, job.request, self._taking.machine())
+                self._front.storeroom.check(system, job.request, plan, job.inputs)
+            except GencompError as error:
+                self._ending.end(job_id, m.REFUSED, error)
+                continue
+            if session is not None and job.state == m.RECEIVING:
+                self._front.sessions.serve(session, job_id)
+
+    def open(self, job: Job) -> None:
+        """Go on receiving a job after a restart; one that is no longer taken is refused."""
+        try:
+            system = open_system(self._front.systems, job.request)
+        except GencompError as error:
+            self._ending.end(job.id, m.REFUSED, error)
+            return
+        self._front.intake.open(job, system)
+        self.read_where_they_lie(job)
+
+    def take(self, session: Session, message: m.Chunk | m.Withheld) -> None:
+        """Take a stretch of a picture, or why it does not come."""
+        session.fed_s = self._front.clock()
+        session.receiver.take(message)
+        self._take_outcomes(session)
+
+    def _take_outcomes(self, session: Session) -> None:
+        """Take in the pictures that came whole from a client, or cannot come."""
+        for one in session.receiver.asked_again():
+            label = picture_label(one.name, one.frame)
+            self._telling.warn(
+                one.job, f"{label} arrived with the wrong digest; it is fetched once more."
+            )
+        for outcome in session.receiver.outcomes():
+            if isinstance(outcome, Arrived):
+                self._front.vitals.count("pictures")
+                self._front.vitals.count("picture_bytes", outcome.picture.bytes)
+                self._front.sessions.arrived(outcome.picture.digest)
+                self._front.intake.arrived(outcome.picture.digest)
+            elif waits(outcome.error):
+                self._hold(outcome.picture.job, outcome.error)
+            else:
+                self._ending.end(outcome.picture.job, m.REFUSED, outcome.error)
+
+    def read_where_they_lie(self, job: Job) -> None:
+        """Have the pictures that a job lacks read where they lie, as far as it says where."""
+        if not self._front.shared:
+            return
+        paths = {entry.digest: entry.path for one in job.inputs for entry in one.pictures}
+        for expected in self._front.intake.lacking(job.id):
+            self._front.shared.ask(expected, paths[expected.digest])
+
+    def _hear_storage(self) -> None:
+        """Take in what was read where it lies; what was not, somebody has to send."""
+        told: set[str] = set()
+        for read in self._front.shared.outcomes():
+            picture = read.picture
+            if not read.fault:
+                self._front.vitals.count("shared_pictures")
+                self._front.sessions.arrived(picture.digest)
+                self._front.intake.arrived(picture.digest)
+            elif picture.job not in told:
+                told.add(picture.job)
+                where = f"'{picture.name}' frame {picture.frame}"
+                self._telling.warn(
+                    picture.job,
+                    f"{where} is not read from shared storage: {read.fault}; it is sent instead.",
+                )
+        if told:
+            self._front.sessions.ask_again()
+
+    def serve(self, session: Session, job: Job) -> None:
+        """Have a client send what a job lacks: now, or when there is room and the machine known."""
+        if job.id in self._front.held:
+            self._front.held[job.id] = session.identity
+        elif self._taking.awaits_machine(job):
+            self._front.waiting[job.id] = session.identity
+        else:
+            self._front.sessions.serve(session, job.id)
+
+    def ask(self, session: Session) -> None:
+        """Ask a client for more of the pictures that it sends, while there is room."""
+        for want in () if self._front.storeroom.is_short else session.receiver.wants():
+            self._telling.send(session.identity, want)
+        self._take_outcomes(session)
+
+    def hear(self) -> None:
+        """Queue the jobs whose pictures are all in order; refuse those with one that is not."""
+        self._hear_storage()
+        for outcome in self._front.intake.outcomes():
+            if isinstance(outcome, Spoilt):
+                what = outcome.error.message.rstrip(".")
+                self._telling.warn(outcome.job.id, f"{what}; it is fetched once more.")
+                self._front.sessions.ask_again()
+                continue
+            if not isinstance(outcome, Passed):
+                if waits(outcome.error):
+                    self._hold(outcome.job.id, outcome.error)
+                else:
+                    self._ending.end(outcome.job.id, m.REFUSED, outcome.error)
+                continue
+            error = self._too_large(outcome)
+            if error is not None:
+                self._ending.end(outcome.job.id, m.REFUSED, error)
+                continue
+            for sentence in outcome.warnings:
+                self._telling.warn(outcome.job.id, sentence)
+            self._front.sessions.forget(outcome.job.id)
+            if self._front.table.move(outcome.job.id, m.QUEUED):
+                self._telling.tell_state(outcome.job.id)
+
+    def _too_large(self, passed: Passed) -> GencompError | None:
+        """Return why a job of which nobody had said the sizes is not taken after all, or None."""
+        if passed.request == passed.job.request:
+            return None
+        try:
+            system = open_system(self._front.systems, passed.request)
+            plan = plan_on(system, passed.request, self._taking.machine())
+        except GencompError:  # What else is against it the worker finds, and says.
+            return None
+        return self._front.storeroom.refusal(system, passed.request, plan)
+
+    def _hold(self, job_id: str, error: GencompError) -> None:
+        """Receive nothing more of a job until there is room."""
+        if (
+            job_id in self._front.held
+        ):  # Of several pictures that were on their way the first is enough.
+            return
+        source = self._front.sessions.source(job_id)
+        self._front.held[job_id] = None if source is None else source.identity
+        self._front.intake.drop(job_id)
+        self._front.sessions.forget(job_id)
+        self.lack(error, job_id)
+
+    def lack(self, error: GencompError, job_id: str = "") -> None:
+        """Have everything wait for room; say so to all, or to one more where all wait already."""
+        if self._front.storeroom.lack(error):
+            self.tell_room()
+        elif job_id:
+            self._telling.tell(job_id, m.WarningEvent(job_id, self._front.storeroom.sentence))
+
+    def tell_room(self) -> None:
+        """Tell those whose jobs wait that they do, and why, or that they go on; and have them."""
+        for state in (m.RECEIVING, m.QUEUED):
+            for job in self._front.table.in_state(state):
+                self._telling.tell(job.id, m.WarningEvent(job.id, self._front.storeroom.sentence))
+        if self._front.storeroom.is_short:
+            return
+        for job_id, identity in list(self._front.held.items()):
+            del self._front.held[job_id]
+            job, session = self._front.known(job_id), self._front.sessions.get(identity or b"")
+            if job.state == m.RECEIVING:
+                self.open(job)
+                if session is not None:
+                    self._front.sessions.serve(session, job_id)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions of clients that change nothing: the queue, a job, the server's health."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gencomp_protocol import messages as m
+from gencomp_protocol.errors import MissingFrame
+from gencomp_server.engine import graph
+from gencomp_server.engine.job import Job
+from gencomp_server.front.state import Front
+from gencomp_server.front.telling import Telling
+from gencomp_server.sessions import Session
+
+
+class Questions:
+    """Answers questions.
+
+    Args:
+        front: Who is asked.
+        telling: Sends the answers.
+
+    Attributes:
+        answers: Who answers which type of message.
+    """
+
+    def __init__(self, front: Front, telling: Telling) -> None:
+        self._front, self._telling = front, telling
+        self.answers: dict[type[m.Message], Callable[[Session, Any], None]] = {
+            m.Jobs: self._list_jobs,
+            m.JobQuery: self._tell_job,
+            m.Graph: self._tell_graph,
+            m.Report: self._give_report,
+            m.Health: self._tell_health,
+            m.Sheet: self._tell_sheet,
+        }
+
+    def _list_jobs(self, session: Session, message: m.Jobs) -> None:
+        places = self._telling.positions()
+        jobs = tuple(self._describe(job, places) for job in self._front.table.listed(message.most))
+        self._telling.send(session.identity, m.JobList(message.id, jobs))
+
+    def _tell_job(self, session: Session, message: m.JobQuery) -> None:
+        job = self._front.known(message.job)
+        more = {
+            "knobs": dict(job.request.knobs),
+            "warnings": list(self._front.table.warnings(job.id)),
+        }
+        jobs = ({**self._describe(job, self._telling.positions()), **more},)
+        self._telling.send(session.identity, m.JobList(message.id, jobs))
+
+    def _tell_graph(self, session: Session, message: m.Graph) -> None:
+        job = self._front.known(message.job)
+        rows = tuple(graph.to_plain(row) for row in self._front.records.stages(job))
+        self._telling.send(session.identity, m.JobGraph(message.id, job.id, job.state, rows))
+
+    def _give_report(self, session: Session, message: m.Report) -> None:
+        job = self._front.known(message.job)
+        files = self._front.records.report(job, with_prompts=message.with_prompts)
+        self._telling.send(session.identity, m.Reported(message.id, job.id, files))
+
+    def _describe(self, job: Job, places: Mapping[str, int]) -> dict[str, Any]:
+        progress = self._front.meter.last(job.id)
+        return {
+            "job": job.id,
+            "system": job.request.system,
+            "state": job.state,
+            "position": places.get(job.id, 0),
+            "frames": str(job.request.frames),
+            "client": job.request.client,
+            "created_s": job.created_s,
+            "started_s": job.started_s,
+            "ended_s": job.ended_s,
+            "error": None if job.error is None else dict(job.error),
+            "released": job.released,
+            "progress": None if progress is None else _steps(progress),
+            "account": job.account,
+            "show": job.show,
+            "shot": job.shot,
+            "priority": job.priority,
+            "tries": job.tries,
+        }
+
+    def _tell_health(self, session: Session, message: m.Health) -> None:
+        report = self._front.vitals.report(
+            front="draining" if self._front.notice.is_draining else "ready",
+            workers=self._front.workers.described(self._front.config.devices),
+            jobs=self._front.table.count_by_state(),
+            connections=len(self._front.sessions),
+            spool=self._front.spool.root,
+            log_file=self._front.config.log_settings().file,
+        )
+        report["counts"].update({f"door:{name}": n for name, n in self._front.door.counts.items()})
+        self._telling.send(session.identity, m.HealthReport(message.id, report))
+
+    def _tell_sheet(self, session: Session, message: m.Sheet) -> None:
+        job = self._front.known(message.job)
+        sheet = self._front.spool.read_sheet(job.id)
+        if sheet is None or len(sheet) > m.CHUNK_BYTES:
+            raise MissingFrame(
+                f"The job {job.id} has no contact sheet.",
+                hint="One is drawn when a job is done, and kept until the job is forgotten.",
+            )
+        self._telling.send(session.identity, m.SheetPicture(message.id, job.id, sheet))
+
+
+def _steps(event: m.ProgressEvent) -> dict[str, Any]:
+    """Return how far a stage is, as ``job_list`` has it."""
+    how_far = {"stage": event.stage, "step": event.step, "total": event.total}
+    return {**how_far, "eta_s": event.eta_s}
