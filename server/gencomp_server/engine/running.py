@@ -267,23 +267,24 @@ class Runner:
         )
         ctx.segmenter = self._segmenter
         try:
-            pictures = decoded_inputs(shelf, request)
-            # The front has told the artist of these already; the manifest keeps them.
-            ctx.warnings.extend(check_ingest(system, request, pictures))
-            carried = carried_inputs(system, request, params)
-            check_carried(SpoolShot(request, shelf), carried, ctx)
-            ctx.backbone = self._lend(system, with_formats(request, pictures), params, ctx)
-            begun = time.monotonic()
-            layers = self._deliver(job, system, request, params, ctx, shelf)
-            ctx.delivered(time.monotonic() - begun, delivered_bytes(layers))
-            manifest = {
-                **describe_job(system, request, params, self._machine.device),
-                "backbone": self._describe_backbone(system, ctx.backbone, params),
-                "inputs": describe_inputs(request, pictures),
-                "layers": layers,
-                **describe_run(ctx, time.monotonic() - started),
-            }
-            self._spool.write_manifest(job, manifest)
+            with self._spool.working():
+                pictures = decoded_inputs(shelf, request)
+                # The front has told the artist of these already; the manifest keeps them.
+                ctx.warnings.extend(check_ingest(system, request, pictures))
+                carried = carried_inputs(system, request, params)
+                check_carried(SpoolShot(request, shelf), carried, ctx)
+                ctx.backbone = self._lend(system, with_formats(request, pictures), params, ctx)
+                begun = time.monotonic()
+                layers = self._deliver(job, system, request, params, ctx, shelf)
+                ctx.delivered(time.monotonic() - begun, delivered_bytes(layers))
+                manifest = {
+                    **describe_job(system, request, params, self._machine.device),
+                    "backbone": self._describe_backbone(system, ctx.backbone, params),
+                    "inputs": describe_inputs(request, pictures),
+                    "layers": layers,
+                    **describe_run(ctx, time.monotonic() - started),
+                }
+                self._spool.write_manifest(job, manifest)
         finally:
             if ctx.backbone is not None:
                 ctx.backbone.release()

@@ -7,6 +7,7 @@
     spool/pictures/<d[:2]>/<digest>.part     one that is still arriving
     spool/decoded/<digest>-<variant>.raw     its pixels, decoded once; .json beside it
     spool/stages/<key>/                      what a stage made (engine/stages.py)
+    spool/stages/.<pid>.<mark>.working       locked while somebody runs a job there
     spool/jobs/<id>/layers/<layer>/<layer>.<frame:04d>.exr
     spool/jobs/<id>/sheet.png                its contact sheet; stays when the layers go
     spool/jobs/<id>/manifest.json            written last
@@ -17,13 +18,15 @@ and renamed. Folders are 0700 and files 0600. Names that come from a client (dig
 layers) are checked here, before they become a path.
 """
 
+import fcntl
 import json
 import logging
 import os
 import re
+import secrets
 import shutil
-from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _VARIANT = re.compile(r"[a-z0-9_-]{1,64}\Z")
 _JOB = re.compile(r"[A-Za-z0-9_-]{1,64}\Z")
+_WORKING, _GONE = ".working", ".gone"
 _LAYER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}\Z")
 
 
@@ -94,7 +98,8 @@ class SpoolBudget:
 
     Attributes:
         decoded_bytes: Decoded pixels; a 4096x2160 plate of half takes 53 MB a frame.
-        stages_bytes: What stages made; those of the job that ran last stay whatever they take.
+        stages_bytes: What stages made; those of jobs that run, and of the one that ran last, stay
+            whatever they take.
     """
 
     decoded_bytes: int = 8 << 30
@@ -168,10 +173,52 @@ class Spool:
         """Remove the least recently used decoded pixels until they fit their budget."""
         _trim(self.decoded.glob("*.raw"), self._budget.decoded_bytes, _remove_raw)
 
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        """Keep the stages that are used from now on from being trimmed by other workers.
+
+        Stages are made, loaded and saved inside the block; trim after it. A process that dies lets
+        go of them.
+
+        Raises:
+            DiskFull: There is no room to say so.
+            UnwritableOutput: The folder cannot be written.
+        """
+        mark = self.stages / f".{os.getpid()}.{secrets.token_hex(4)}{_WORKING}"
+        try:
+            disk.about_to("write", mark)
+            held = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise disk_error(error, self.stages) from error
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX)
+            os.utime(mark)  # The clock that dates stages, whatever a share's is.
+            yield
+        finally:
+            mark.unlink(missing_ok=True)
+            os.close(held)
+
+    def _worked_since_s(self) -> float:
+        """Return since when somebody runs jobs here; infinity where nobody does."""
+        since_s = float("inf")
+        for mark in self.stages.glob(f".*{_WORKING}"):
+            with suppress(FileNotFoundError):
+                if _is_locked(mark):  # Else its worker died; the next start sweeps it away.
+                    since_s = min(since_s, mark.stat().st_mtime)
+        return since_s
+
     def trim_stages(self, keep: Collection[str] = ()) -> None:
-        """Remove the least recently used stages until they fit, but none of the keys ``keep``."""
+        """Remove the least recently used stages until they fit.
+
+        None goes of the keys ``keep``, and none that was used, or begun, since a job came under way
+        that still runs in another worker (:meth:`working`).
+        """
+        # In this order: what a worker makes that comes in between is in no list.
         folders = [path for path in self.stages.iterdir() if path.is_dir()]
-        _trim((p for p in folders if p.name not in keep), self._budget.stages_bytes, _remove_folder)
+        since_s = self._worked_since_s()
+        # What is called gone somebody is removing already.
+        own = (p for p in folders if p.name not in keep and not p.name.endswith(_GONE))
+        _trim(own, self._budget.stages_bytes, _remove_folder, before_s=since_s)
 
     def doom(self, kind: str, name: str) -> Path | None:
         """Take a name away at once; return what is left to delete, or None.
@@ -184,7 +231,7 @@ class Spool:
         path = folders.get(kind, self.stages if kind == "stage" else self.jobs) / name
         if kind == "decoded":
             path.with_suffix(".json").unlink(missing_ok=True)
-        doomed = path.with_name(f".{name}.{os.getpid()}.gone")
+        doomed = path.with_name(f".{name}.{os.getpid()}{_GONE}")
         try:
             path.rename(doomed)
         except FileNotFoundError:
@@ -277,15 +324,40 @@ def _check(pattern: re.Pattern[str], text: str, what: str) -> None:
         raise MalformedMessage(f"{what}: {text[:80]!r} is not one")
 
 
-def _trim(paths: Iterable[Path], budget_bytes: int, remove: Any) -> None:
-    """Remove the oldest of some files or folders until the rest fit ``budget_bytes``."""
+def _is_locked(path: Path) -> bool:
+    """Tell whether a process holds the lock of a file.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _trim(
+    paths: Iterable[Path], budget_bytes: int, remove: Any, *, before_s: float = float("inf")
+) -> None:
+    """Remove the oldest of some files or folders until the rest fit ``budget_bytes``.
+
+    Args:
+        paths: What may go.
+        budget_bytes: What may stay.
+        remove: Removes one.
+        before_s: What was used at that moment or later stays, wall clock.
+    """
     found = []
     for path in paths:
         with suppress(FileNotFoundError):
             found.append((path.stat().st_mtime, _size(path), path))
     spare = sum(size for _, size, _ in found) - budget_bytes
-    for _, size, path in sorted(found):
-        if spare <= 0:
+    for used_s, size, path in sorted(found):
+        if spare <= 0 or used_s >= before_s:
             return
         remove(path)
         spare -= size
@@ -309,7 +381,7 @@ def _remove_raw(raw: Path) -> None:
 
 def _remove_folder(folder: Path) -> None:
     """Remove a folder so that nobody ever sees a part of it under its name."""
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}{_GONE}")
     try:
         folder.rename(doomed)
     except FileNotFoundError:

@@ -139,6 +139,8 @@ class StageStore:
         path = self._saved(key) / _file_name(name)
         if not path.is_file():
             return None
+        with suppress(FileNotFoundError):
+            os.utime(self._saved(key))  # It is in use.
         with np.load(path, allow_pickle=False) as packed:
             return {entry[1:]: packed[entry] for entry in packed.files}
 

@@ -28,6 +28,7 @@ from gencomp_server.cost import estimate
 from gencomp_server.engine.residency import Residency
 from gencomp_server.engine.room import waits
 from gencomp_server.engine.running import Runner, as_failure, pictures_of, with_formats
+from gencomp_server.engine.spool import Spool, SpoolBudget
 from gencomp_server.finishing import COMPRESSIONS, FinishParams
 from gencomp_server.segmenting import Segmenter
 
@@ -195,6 +196,20 @@ def test_files_of_another_seed_and_more_steps_say_so(bench):
     steps_and_seed = [spec.get_int_attribute(f"gencomp:{name}") for name in ("steps", "seed")]
     assert steps_and_seed == [25, 8]
     file.close()
+
+
+def test_stages_of_a_job_that_runs_are_not_trimmed_by_another_worker(bench):
+    other = Spool(bench.job.spool.root, SpoolBudget(stages_bytes=0))
+
+    def meanwhile(shot, params, ctx):
+        yield from run(shot, params, ctx)
+        other.trim_stages()
+
+    bench.use(meanwhile)
+    assert bench.run("j1", backbone="tiny")["is"] == "done"
+    assert len([path for path in other.stages.iterdir() if path.is_dir()]) == 2
+    other.trim_stages()
+    assert list(other.stages.iterdir()) == []
 
 
 def test_a_run_is_given_the_segmenter_of_the_server(bench):

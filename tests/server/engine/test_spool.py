@@ -4,12 +4,18 @@
 import errno
 import os
 import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from gencomp_protocol.errors import DiskFull, MalformedMessage, UnwritableOutput
 from gencomp_server.engine.spool import Spool, SpoolBudget, disk_error, write_atomic
 
+ROOT = Path(__file__).resolve().parents[3]
+ENVIRON = {**os.environ, "PYTHONPATH": f"{ROOT / 'protocol'}{os.pathsep}{ROOT / 'server'}"}
 ABC = "bddd813c634239723171ef3fee98579b94964e3bb1cb3e427262c8c068d52319"
 OTHER = "ab" * 32
 
@@ -111,6 +117,52 @@ def test_stages_in_use_are_not_trimmed(tmp_path):
         (spool.stages / key / "0.npy").write_bytes(bytes(10))
     spool.trim_stages(keep={"used"})
     assert [path.name for path in spool.stages.iterdir()] == ["used"]
+
+
+def stage(spool, name, age_s):
+    """Put a folder where stages lie, last used so many seconds ago."""
+    folder = spool.stages / name
+    folder.mkdir()
+    (folder / "0.npy").write_bytes(bytes(10))
+    os.utime(folder, (time.time() - age_s,) * 2)
+
+
+def kept(spool):
+    return sorted(path.name for path in spool.stages.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("name", ["made", "made.saved", ".made.7.part", "made.call"])
+def test_what_another_worker_uses_is_not_trimmed_until_its_job_is_over(tmp_path, name):
+    mine, others = (Spool(tmp_path / "spool", SpoolBudget(stages_bytes=0)) for _ in range(2))
+    stage(mine, "old", 60)
+    with others.working():
+        stage(others, name, 0)
+        mine.trim_stages()
+        assert kept(mine) == [name]
+    mine.trim_stages()
+    assert list(mine.stages.iterdir()) == []
+
+
+def test_what_another_worker_is_removing_is_left_to_it(tmp_path):
+    spool = Spool(tmp_path / "spool", SpoolBudget(stages_bytes=0))
+    stage(spool, ".old.7.gone", 60)
+    spool.trim_stages()
+    assert kept(spool) == [".old.7.gone"]
+
+
+def test_a_worker_that_was_killed_keeps_nothing(tmp_path):
+    spool = Spool(tmp_path / "spool", SpoolBudget(stages_bytes=0))
+    code = (
+        "import os, sys; from pathlib import Path; from gencomp_server.engine.spool import Spool\n"
+        "with Spool(Path(sys.argv[1])).working(): os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, spool.root], env=ENVIRON, check=True)
+    assert len(list(spool.stages.glob(".*"))) == 1
+    stage(spool, "made", 0)
+    spool.trim_stages()
+    assert kept(spool) == []
+    spool.sweep()
+    assert list(spool.stages.iterdir()) == []
 
 
 def test_sweeping_removes_what_a_killed_process_left(spool):
