@@ -62,6 +62,7 @@ from gencomp_server.vitals import Vitals
 log = logging.getLogger(__name__)
 
 SESSION_SILENCE_S = 30.0  # A client that follows a job pings every second.
+DRAIN_SILENCE_S = 2.0  # Who follows a job and says nothing for so long holds up no leaving.
 _TURN_MS = 250
 _MESSAGES_A_TURN = 64
 _CLOSE_S = 5.0
@@ -291,7 +292,7 @@ class Service:
         return bool(idle_s) and now - self._busy_s > idle_s
 
     def _is_drained(self, now: float) -> bool:
-        """Tell whether nothing runs and nobody is still fetching, or the time for it is up."""
+        """Tell whether nothing runs and nobody who is there fetches, or the time for it is up."""
         if self._drain_by_s == float("inf"):
             log.info("draining for at most %g s", self._config.drain_s)
             self._drain_by_s = now + self._config.drain_s
@@ -299,8 +300,9 @@ class Service:
             return True
         if self._workers.jobs:
             return False
-        followed = {job for session in self._sessions.all() for job in session.follows}
-        return not any(job.state == m.DONE for job in self._table.listed() if job.id in followed)
+        there = self._sessions.heard_since(now - DRAIN_SILENCE_S)
+        followed = [self._table.get(job) for session in there for job in session.follows]
+        return not any(job is not None and job.state == m.DONE for job in followed)
 
     # --- a turn ----------------------------------------------------------------------------------
 

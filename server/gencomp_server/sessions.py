@@ -91,6 +91,10 @@ class Sessions:
             self._release(job)
         self._share()
 
+    def heard_since(self, moment_s: float) -> list[Session]:
+        """Return the sessions that were heard at a moment or later, monotonic."""
+        return [session for session in self._sessions.values() if session.heard_s >= moment_s]
+
     def silent_since(self, moment_s: float) -> list[bytes]:
         """Return the routing ids of sessions last heard, or last fed, before a moment.
 

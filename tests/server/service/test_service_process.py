@@ -18,6 +18,7 @@ import pytest
 from gencomp_protocol.client import Sent, StateChanged, request_key
 from gencomp_protocol.errors import BadKnob, GencompError, ServerUnreachable
 from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.messages import Accepted, Follow
 
 ROOT = Path(__file__).parents[3]
 
@@ -114,6 +115,20 @@ def test_sigterm_lets_the_running_job_end(process, shot, tmp_path, wait_until):
     assert follower.end().state == "done"
     assert server.process.wait(30) == 0
     assert len(list((tmp_path / "out" / "copy").glob("*.exr"))) == 3
+
+
+@pytest.mark.fault("F45")
+def test_a_client_that_has_gone_without_a_word_holds_up_no_leaving(process, shot, tmp_path):
+    server = process(drain_s=20.0).start()
+    with server.client() as client:
+        job, pictures = submit(client, shot)
+        follower = Follower(server, job, pictures, tmp_path / "out")
+        assert follower.end().state == "done"
+        client._link.exchange(Follow(client._link.next_id(), job, False), Accepted)
+        begun = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30) == 0
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.fault("F45")
