@@ -647,7 +647,8 @@ class Service:
         job = self._table.get(job_id)
         if job is None:
             raise UnknownJob(
-                f"The server has no job {job_id[:64]!r}.", hint="Submit it again; it may be old."
+                f"The server has no job {job_id[:64]!r}.",
+                hint="gencomp jobs lists those it has; one that is too old is submitted again.",
             )
         return job
 
