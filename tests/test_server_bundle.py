@@ -218,6 +218,7 @@ def test_a_wheel_that_was_changed_is_not_installed(bundle, sbom, tmp_path, monke
 
 
 def test_the_unit_and_the_image_say_words_that_the_program_knows():
+    from gencomp_server.cli import WRONG
     from gencomp_server.config import ServerConfig
 
     fields = set(ServerConfig.__dataclass_fields__) | {"home", "config"}
@@ -228,5 +229,7 @@ def test_the_unit_and_the_image_say_words_that_the_program_knows():
     assert {name.lower() for name in named} <= fields
     stop = int(re.search(r"TimeoutStopSec=(\d+)", unit)[1])
     assert stop > ServerConfig().drain_s + 10
+    assert f"drain_s ({ServerConfig().drain_s:g} s)" in unit
+    assert f"RestartPreventExitStatus={WRONG}" in unit
     assert 'CMD ["serve"]' in image
     assert "/opt/gencomp/current/bin/gencomp serve" in unit

@@ -310,7 +310,7 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 def _within(name: str, value: float, lo: float, hi: float) -> None:
     if not lo <= value <= hi:
-        raise BadKnob(f"Setting '{name}' is {value:g}, allowed are {lo:g} to {hi:g}.")
+        raise BadKnob(f"Setting '{name}' is {value:.16g}, allowed are {lo:.16g} to {hi:.16g}.")
 
 
 @dataclass(frozen=True)
@@ -399,8 +399,9 @@ def _from_flags(flags: Mapping[str, Any]) -> Layer:
 
 def _placed(error: BadKnob, settled: Mapping[str, Settled]) -> BadKnob:
     """Return an error with where the setting that it names comes from."""
-    named = re.search(r"'(\w+)'", error.message)
-    origin = settled[named[1]].origin if named and named[1] in settled else None
+    quoted = re.search(r"'(\w+)'", error.message)
+    name = str(error.details.get("setting", quoted[1] if quoted else ""))
+    origin = settled[name].origin if name in settled else None
     if origin is None or origin.source in (DEFAULT, FLAG):
         return error
     hint = f"{error.hint} It comes from {origin}.".strip()

@@ -4,23 +4,36 @@
 Every check answers with one sentence; a wrong one says what to do. Nothing is changed.
 """
 
+import difflib
 import importlib
 import importlib.metadata
+import os
 import re
 import shutil
 import socket
 import stat
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from gencomp_protocol import Client, __version__, find_server, home_folder
 from gencomp_protocol.errors import GencompError
 from gencomp_protocol.locate import CLIENT_FILE, SERVER_FILE, SERVER_VARIABLE
-from gencomp_protocol.settings import DEFAULT, Settled, facility_files
+from gencomp_protocol.settings import (
+    CLIENT,
+    CLIENT_DEFAULTS,
+    DEFAULT,
+    NUKE,
+    NUKE_DEFAULTS,
+    PREFIX,
+    Key,
+    Settled,
+    facility_files,
+    variable_of,
+)
 from gencomp_server.backbones import SPECS
-from gencomp_server.config import load_config
+from gencomp_server.config import ServerConfig, load_config
 from gencomp_server.engine.machine import probe
 from gencomp_server.exr import fence
 
@@ -47,6 +60,7 @@ PICTURE_LIBRARIES = {
     "OpenEXR": ("OpenEXR", LEAST_OPENEXR),
     "OpenImageIO": ("OpenImageIO", (3, 2, 2)),
 }
+_NO_SETTINGS = frozenset(PREFIX + name for name in ("HOME", "CONFIG", "SHOW", "SHOT"))
 _SERVER_S = 3.0
 _WORKER = {
     "starting": "its worker starts",
@@ -80,6 +94,8 @@ def examine(environ: Mapping[str, str], address: str | None = None) -> Iterator[
     yield check_ports()
     yield check_home(home_folder(environ))
     yield check_config(environ)
+    yield check_variables(environ)
+    yield check_places(environ)
     yield check_device(environ)
     yield check_weights(environ)
     yield check_server({**environ, SERVER_VARIABLE: address} if address else environ)
@@ -192,6 +208,8 @@ def check_home(folder: Path) -> Finding:
     """Tell whether gencomp's home folder, and the secret in it, are the owner's alone."""
     if not folder.exists():
         return Finding(True, f"home folder {folder} is not there yet; the first server makes it.")
+    if not folder.is_dir():
+        return Finding(False, f"home folder {folder} is no folder; let GENCOMP_HOME name one.")
     if stat.S_IMODE(folder.stat().st_mode) & 0o022:
         return Finding(False, f"home folder {folder} can be written by others; chmod 700 it.")
     for file in (folder / SERVER_FILE, folder / CLIENT_FILE):
@@ -217,6 +235,46 @@ def check_config(environ: Mapping[str, str]) -> Finding:
         if one.origin.source != DEFAULT or one.lock is not None
     ]
     return Finding(True, f"config: {', '.join(rows) or 'nothing is set'}; all else is default.")
+
+
+def check_variables(environ: Mapping[str, str]) -> Finding:
+    """Tell whether a variable is all but the name of a setting; nobody reads that one."""
+    keys: list[Key] = [(spec.name,) for spec in fields(ServerConfig)]
+    keys += [(CLIENT, name) for name in CLIENT_DEFAULTS] + [(NUKE, name) for name in NUKE_DEFAULTS]
+    known = {variable_of(key) for key in keys} | _NO_SETTINGS
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known:
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+        if near:
+            words = f"variables: {name} names no setting, so it counts for nothing"
+            return Finding(False, f"{words}; did you mean {near[0]}?")
+    return Finding(True, "variables: none is misspelt.")
+
+
+def check_places(environ: Mapping[str, str]) -> Finding:
+    """Tell whether a server of this user could write its spool and ledger, and has room there."""
+    try:
+        config = load_config(environ=environ).config
+    except GencompError as error:
+        return Finding(False, f"places: {error}")
+    for name, folder in (("spool", config.spool), ("ledger", config.ledger.parent)):
+        there = _nearest(folder)
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            words = f"places: {there} is no folder that this user can write"
+            return Finding(False, f"{words}; give the setting '{name}' another place.")
+    there = _nearest(config.spool)
+    free = shutil.disk_usage(there).free
+    words = f"places: {free / 1e9:.0f} GB free for the spool {config.spool}"
+    if free < LEAST_FREE_BYTES:
+        return Finding(False, f"{words}; free some, or let GENCOMP_SPOOL name another disk.")
+    return Finding(True, f"{words}; the ledger {config.ledger} can be written.")
+
+
+def _nearest(place: Path) -> Path:
+    """Return the place, or what is there of the way to it."""
+    place = place.absolute()
+    return next(one for one in (place, *place.parents) if os.path.lexists(one))
 
 
 def _locked(one: Settled) -> str:

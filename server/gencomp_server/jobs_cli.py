@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gencomp_protocol import Client
-from gencomp_protocol.errors import UnknownJob
+from gencomp_protocol.errors import BadKnob, UnknownJob
 from gencomp_server.engine import graph
 from gencomp_server.ledger import COLUMNS, Ledger, moment_of
 
@@ -169,6 +169,11 @@ def _gathered_from(spool: Path, job_id: str, with_prompts: bool) -> dict[str, An
 def _ledger(args: argparse.Namespace) -> int:
     from gencomp_server.config import load_config
 
+    if args.file is not None and not args.file.exists():
+        raise BadKnob(
+            f"There is no ledger {args.file}.",
+            hint="gencomp config explain ledger says where it is.",
+        )
     path = args.file or load_config().config.ledger
     since = moment_of(args.since) if args.since else 0.0
     before = moment_of(args.before) if args.before else None

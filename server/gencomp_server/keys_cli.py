@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gencomp_protocol import sockets
-from gencomp_protocol.errors import Unauthorised
+from gencomp_protocol.errors import BadKnob, GencompError, Unauthorised
 from gencomp_protocol.keys import checked_name, write_key_file
 from gencomp_protocol.locate import CLIENT_FILE, KEY_VARIABLE, home_folder
 from gencomp_server.keys import KeyFolder
@@ -74,15 +74,20 @@ def _new(args: argparse.Namespace) -> int:
     plain = {"name": name, "public_key": public, "secret_key": secret}
     folder = _folder()
     if args.server is not None:
-        sockets.split_address(args.server)
+        _check_reachable(args.server)
         plain.update(server=args.server, server_key=folder.make_server_key())
     where = args.out if args.out is not None else home_folder() / f"{name}.key"
     write_key_file(where, plain)
+    if args.allow:
+        folder.make_server_key()
+        try:
+            folder.allow(name, public)
+        except GencompError:
+            where.unlink()  # Nothing lets this key in, and the next try needs its place.
+            raise
     _say(f"{where} holds the secret key of {name}; nobody else can read it.")
     _say(f"public key  {public}")
     if args.allow:
-        folder.make_server_key()
-        folder.allow(name, public)
         _say(f"{name} is let in.")
     else:
         _say(f"Let it in on the server: gencomp keys allow {name} {public}")
@@ -92,6 +97,20 @@ def _new(args: argparse.Namespace) -> int:
             "gencomp's home folder, for its user alone (chmod 600)."
         )
     return 0
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that means every machine: a seat would look for the server on itself.
+
+    Raises:
+        BadKnob: The address is that of all interfaces, or none at all.
+    """
+    host, _ = sockets.split_address(address)
+    if host in ("0.0.0.0", "::", "*"):
+        raise BadKnob(
+            f"Seats cannot reach a server at {address}.",
+            hint=f"Give the name or IP address that they know it by: tcp://{socket.gethostname()}:PORT.",
+        )
 
 
 def _allow(args: argparse.Namespace) -> int:

@@ -541,7 +541,9 @@ def check_classes(classes: Sequence[str]) -> None:
         if one not in CLASSES:
             near = difflib.get_close_matches(one, CLASSES, n=1)
             hint = f"Did you mean '{near[0]}'?" if near else f"Classes are: {', '.join(CLASSES)}."
-            raise BadKnob(f"There is no licence class '{one}'.", hint=hint)
+            raise BadKnob(
+                f"There is no licence class '{one}'.", hint=hint, setting="allowed_licences"
+            )
 
 
 def check_models(names: Sequence[str]) -> None:

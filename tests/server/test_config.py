@@ -246,6 +246,18 @@ def test_a_value_that_cannot_be_is_told_with_where_it_comes_from(environ, site):
     assert refusal.value.hint == f"It comes from {place}:2."
 
 
+def test_bounds_of_a_setting_are_written_out(environ):
+    with pytest.raises(BadKnob, match=r"is -1, allowed are 0 to 1000000000\.$"):
+        load_config({"idle_exit_s": -1.0}, environ=environ)
+
+
+def test_a_licence_class_that_there_is_not_is_told_with_where_it_comes_from(environ, site):
+    place = site('\nallowed_licences = ["prod"]\n')
+    with pytest.raises(BadKnob, match="licence class 'prod'") as refusal:
+        load_config(environ=environ)
+    assert refusal.value.hint.endswith(f"It comes from {place}:2.")
+
+
 def test_a_value_of_the_wrong_type_counts_though_another_stands_over_it(environ, site):
     site('port = "soon"\n')
     with pytest.raises(BadKnob, match="'port' takes a whole number") as refusal:

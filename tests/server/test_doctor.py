@@ -19,9 +19,11 @@ from gencomp_server.doctor import (
     check_home,
     check_opencv,
     check_packages,
+    check_places,
     check_ports,
     check_python,
     check_server,
+    check_variables,
     check_weights,
 )
 
@@ -73,6 +75,58 @@ def test_a_home_folder_that_others_can_write_is_wrong(tmp_path, mode, good):
     home.mkdir()
     home.chmod(mode)
     assert check_home(home).is_good is good
+
+
+def test_a_home_folder_that_is_a_file_is_wrong(tmp_path):
+    (tmp_path / "home").write_text("")
+    found = check_home(tmp_path / "home")
+    assert not found.is_good
+    assert "GENCOMP_HOME" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("GENCOMP_DEVISE", "GENCOMP_DEVICE"),
+        ("GENCOMP_SERVERKEY", "GENCOMP_SERVER_KEY"),
+        ("GENCOMP_CACHE_TEMPLATES", "GENCOMP_CACHE_TEMPLATE"),
+    ],
+)
+def test_a_variable_that_is_misspelt_is_named_with_the_one_that_was_meant(name, near):
+    found = check_variables({name: "x"})
+    assert not found.is_good
+    assert name in found.sentence
+    assert found.sentence.endswith(f"did you mean {near}?")
+
+
+def test_variables_of_ours_and_of_the_studio_are_not_misspelt():
+    ours = ("GENCOMP_HOME", "GENCOMP_CONFIG", "GENCOMP_COMMAND", "GENCOMP_PORT", "GENCOMP_SHOT")
+    assert check_variables(dict.fromkeys((*ours, "GENCOMP_OUR_RELEASE", "PATH"), "x")).is_good
+
+
+@pytest.mark.parametrize("name", ["spool", "ledger"])
+def test_a_place_that_no_server_could_write_is_wrong(tmp_path, name):
+    (tmp_path / "file").write_text("")
+    environ = {"GENCOMP_HOME": str(tmp_path / "home")}
+    assert check_places(environ).is_good
+    found = check_places({**environ, f"GENCOMP_{name.upper()}": str(tmp_path / "file" / "x")})
+    assert not found.is_good
+    assert str(tmp_path / "file") in found.sentence
+    assert f"'{name}'" in found.sentence
+
+
+def test_the_disk_of_the_spool_is_looked_at_wherever_one_stands(monkeypatch, tmp_path):
+    looked = []
+
+    def usage(folder):
+        looked.append(folder)
+        return SimpleNamespace(free=1)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    found = check_places({"GENCOMP_HOME": str(tmp_path)})
+    assert not found.is_good
+    assert "GENCOMP_SPOOL" in found.sentence
+    assert looked == [tmp_path]
 
 
 @pytest.mark.parametrize(("mode", "good"), [(0o600, True), (0o644, False)])
@@ -194,15 +248,15 @@ def test_the_doctor_says_one_line_a_check_and_ends_with_1_where_one_is_wrong(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 12
-    assert [line.split()[0] for line in lines].count("WRONG") == 1
+    assert len(lines) == 14
+    assert [line.split()[0] for line in lines].count("WRONG") == 2
 
 
 def test_the_doctor_says_the_same_to_a_machine(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
     assert main(["doctor", "--json"]) == 1
     found = json.loads(capsys.readouterr().out)
-    assert [one["is_good"] for one in found].count(False) == 1
+    assert [one["is_good"] for one in found].count(False) == 2
     assert found[0]["sentence"].startswith("python 3.")
 
 

@@ -244,3 +244,24 @@ def test_a_list_that_is_damaged_is_not_written_over(folder):
     with pytest.raises(ServerUnreachable, match="cannot be understood"):
         folder.allow("ada", OTHER)
     assert folder.allowed_file.read_text() == "{"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "[::]"])
+def test_a_key_file_for_an_address_that_no_seat_can_reach_is_refused(
+    monkeypatch, tmp_path, capsys, host
+):
+    monkeypatch.setenv("GENCOMP_HOME", str(tmp_path))
+    out = tmp_path / "ada.key"
+    words = ["keys", "new", "ada", "--server", f"tcp://{host}:5570", "--allow", "--out", str(out)]
+    assert main(words) == 2
+    assert f"tcp://{host}:5570" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_new_key_whose_name_is_taken_leaves_no_file_behind(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv("GENCOMP_HOME", str(tmp_path))
+    words = ["keys", "new", "ada", "--allow", "--out"]
+    assert main([*words, str(tmp_path / "first.key")]) == 0
+    assert main([*words, str(tmp_path / "second.key")]) == 2
+    assert "gencomp keys revoke ada" in capsys.readouterr().err
+    assert not (tmp_path / "second.key").exists()

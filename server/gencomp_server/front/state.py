@@ -85,6 +85,7 @@ class Front:
         job = self.table.get(job_id)
         if job is None:
             raise UnknownJob(
-                f"The server has no job {job_id[:64]!r}.", hint="Submit it again; it may be old."
+                f"The server has no job {job_id[:64]!r}.",
+                hint="gencomp jobs lists those it has; one that is too old is submitted again.",
             )
         return job

@@ -194,5 +194,5 @@ def test_when_a_job_is_shown_then_each_stage_is_drawn_with_state_time_and_size(
 def test_a_graph_of_a_job_that_nobody_has_is_refused(passes):
     with passes.client() as client:
         for ask in (client.graph, client.report):
-            with pytest.raises(UnknownJob):
+            with pytest.raises(UnknownJob, match="gencomp jobs lists"):
                 ask("0" * 16)

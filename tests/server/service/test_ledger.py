@@ -159,3 +159,8 @@ def test_a_file_that_is_no_ledger_and_a_day_that_is_none_are_refused(tmp_path):
     with pytest.raises(BadKnob, match="no date"):
         moment_of("2026-13-01")
     assert moment_of("2026-03-01T12:00+00:00") == 1772366400.0
+
+
+def test_a_ledger_that_was_named_and_is_not_there_is_an_error(tmp_path, capsys):
+    assert main(["ledger", "--file", str(tmp_path / "none.db")]) == 2
+    assert str(tmp_path / "none.db") in capsys.readouterr().err
