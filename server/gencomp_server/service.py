@@ -70,7 +70,7 @@ from gencomp_server.forecast import forecast
 from gencomp_server.gate import check_pictures, load_registry, open_system, plan_on
 from gencomp_server.keys import KeyFolder
 from gencomp_server.lifetime import Notice, announced, claimed
-from gencomp_server.logs import job_named
+from gencomp_server.logs import escaped, job_named
 from gencomp_server.provenance import texts_of
 from gencomp_server.records import Records, named
 from gencomp_server.report import Server
@@ -87,6 +87,8 @@ _TURN_MS = 250
 _MESSAGES_A_TURN = 64
 _LOOK_UP_S = 1.0  # Weights are looked up anew after so long; many submits may come in a second.
 _CLOSE_S = 5.0
+_MOST_CLIENT = 128  # Characters of what a client calls itself, in a list of jobs.
+_MOST_WORDS = 1000  # Characters of what it says of a picture; a list has the words of every job.
 LOCK_FILE = "server.lock"
 UNNAMED = "unnamed"  # The account of clients that name none.
 MOST_OUTAGES = 3  # Of the server while it ran a job: then it is the job that ends it.
@@ -737,7 +739,7 @@ class Service:
             "state": job.state,
             "position": places.get(job.id, 0),
             "frames": str(job.request.frames),
-            "client": job.request.client,
+            "client": job.request.client[:_MOST_CLIENT],
             "created_s": job.created_s,
             "started_s": job.started_s,
             "ended_s": job.ended_s,
@@ -802,7 +804,7 @@ class Service:
 
     def _take_picture(self, session: Session, message: m.Chunk | m.Withheld) -> None:
         session.fed_s = self._clock()
-        session.receiver.take(message)
+        session.receiver.take(_in_words(message) if isinstance(message, m.Withheld) else message)
         self._take_outcomes(session)
 
     def _take_outcomes(self, session: Session) -> None:
@@ -1096,6 +1098,17 @@ def _steps(event: m.ProgressEvent) -> dict[str, Any]:
     """Return how far a stage is, as ``job_list`` has it."""
     how_far = {"stage": event.stage, "step": event.step, "total": event.total}
     return {**how_far, "eta_s": event.eta_s}
+
+
+def _in_words(withheld: m.Withheld) -> m.Withheld:
+    """Return why a client does not send a picture: its words, and none of its details.
+
+    By details the server knows its own errors: whose disk is full is not for a client to say.
+    """
+    told = withheld.error
+    words, hint = (escaped(text[:_MOST_WORDS]) for text in (told.message, told.hint))
+    error = type(told)(words, hint=hint, input=withheld.name, frame=withheld.frame)
+    return dataclasses.replace(withheld, error=error)
 
 
 def _layer_event(job: str, row: LayerRow) -> m.LayerEvent:
