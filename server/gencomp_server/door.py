@@ -128,6 +128,10 @@ class Door:
         self.public = self.public_key = ""
         local = sockets.is_loopback(host)
         secret = "" if local else keys.server_key()[1]
+        # ZeroMQ counts connections from a number of rand(), which begins alike in every process;
+        # and a peer may claim any of them: one that is coming ends the process, one that has just
+        # gone is somebody's session.
+        _LIBC.srand(ctypes.c_uint(secrets.randbits(32)))
         self.socket = sockets.router_socket(context)
         self._keeper = _Doorkeeper(
             context,

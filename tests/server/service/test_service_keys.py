@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beyond loopback: who has a key that is let in gets in, everybody else gets a sentence."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -265,6 +266,25 @@ def test_even_without_zap_the_server_reads_nothing_of_a_key_that_is_not_let_in(t
     finally:
         door.close()
         context.term()
+
+
+@pytest.mark.fault("F14")
+def test_nobody_can_know_which_identity_the_next_connection_gets(tmp_path):
+    """A peer may claim an identity; one that ZeroMQ is about to give ends the process."""
+    found = set()
+    for _ in range(3):
+        context = zmq.Context()
+        ctypes.CDLL(None).srand(1)  # As it is in every process that has just begun.
+        door = Door(context, "127.0.0.1", 0, KeyFolder(tmp_path / "keys"), 64_000_000)
+        try:
+            with RawPeer(door.address) as peer:
+                peer.send(b"whatever")
+                assert door.socket.poll(5000)
+                found.add(door.receive().identity)
+        finally:
+            door.close()
+            context.term()
+    assert len(found) == 3
 
 
 def test_a_client_finds_its_way_with_one_file(seat, tmp_path):
