@@ -4,7 +4,8 @@
 One ROUTER is bound to loopback, in the clear, and, where the settings name another address, to that
 with CURVE; ZeroMQ asks the doorkeeper, a thread, about each key (``zap.py``), and lets nobody in
 while that does not answer. The key of every message is looked up again as it is read, so that a key
-that was revoked opens nothing.
+that was revoked opens nothing. A peer on loopback can say a key of itself, in the words of ZeroMQ's
+handshake; one that the doorkeeper did not seal counts for nothing.
 
 The doorkeeper also counts what each connection sends against what was read of it. ZeroMQ bounds a
 frame, and the number of whole messages that wait, but not a message of endless parts; so a
@@ -18,6 +19,7 @@ import ctypes
 import errno
 import logging
 import os
+import secrets
 import socket
 import struct
 import threading
@@ -53,6 +55,7 @@ _SILENT_S = 5.0
 _ANSWER_MS = 2000
 _BYTES_RECEIVED = struct.Struct("<Q"), 128  # tcpi_bytes_received of Linux's struct tcp_info.
 _TCP_INFO_BYTES = 256
+_SEAL_BYTES = 16
 _LIBC = ctypes.CDLL(None)
 _NOWHERE = bytes(16)  # An address of the family AF_UNSPEC: connected there is not connected.
 
@@ -118,15 +121,25 @@ class Door:
         credit_bytes: int,
     ) -> None:
         self.counts: Counter[str] = Counter()
+        self._seal = secrets.token_hex(_SEAL_BYTES)
         self._allowed = AllowList(keys)
         self._strikes: dict[bytes, deque[float]] = {}
         self._gone: dict[bytes, None] = {}  # Connections that were cut, the oldest first.
         self.public = self.public_key = ""
         local = sockets.is_loopback(host)
         secret = "" if local else keys.server_key()[1]
+        # ZeroMQ counts connections from a number of rand(), which begins alike in every process;
+        # and a peer may claim any of them: one that is coming ends the process, one that has just
+        # gone is somebody's session.
+        _LIBC.srand(ctypes.c_uint(secrets.randbits(32)))
         self.socket = sockets.router_socket(context)
         self._keeper = _Doorkeeper(
-            context, self.socket, self._is_let_in, credit_bytes, self.counts, has_keys=not local
+            context,
+            self.socket,
+            self._is_let_in,
+            credit_bytes,
+            self.counts,
+            seal="" if local else self._seal,
         )
         try:
             self._keeper.start()
@@ -196,8 +209,9 @@ class Door:
 
     def _sorted(self, letter: Letter, last: zmq.Frame, count: int) -> Letter:
         """Return a letter with whose it is, or with why it is not to be read."""
-        key = _fact(last, "User-Id")
-        name = self._allowed.name_of(key) if key else ""
+        said = _fact(last, "User-Id")
+        has_key = said.startswith(self._seal)
+        name = self._allowed.name_of(said[len(self._seal) :]) if has_key else ""
         if name is None:
             self.counts["refused"] += 1
             fault: GencompError = shut_out()
@@ -278,7 +292,7 @@ def _fact(frame: zmq.Frame, name: str) -> str:
 
 
 class _Doorkeeper:
-    """The thread that answers for keys, and counts what connections send."""
+    """The thread that answers for keys, where there is a seal, and counts what connections send."""
 
     def __init__(
         self,
@@ -288,10 +302,10 @@ class _Doorkeeper:
         credit_bytes: int,
         counts: Counter[str],
         *,
-        has_keys: bool,
+        seal: str,
     ) -> None:
         self._context, self._name_of, self._counts = context, name_of, counts
-        self._credit_bytes, self._has_keys = credit_bytes, has_keys
+        self._credit_bytes, self._seal = credit_bytes, seal
         self._lock = threading.Lock()
         self._flows: dict[int, _Flow] = {}
         self._knowing: deque[int] = deque()
@@ -316,7 +330,7 @@ class _Doorkeeper:
             ServerUnreachable: It does not.
         """
         self._spawn()
-        if self._has_keys and not self._answers():
+        if self._seal and not self._answers():
             raise ServerUnreachable(
                 "The server does not start: nobody answers for the clients' keys.",
                 hint="Its log says why; without that anybody could come in.",
@@ -324,7 +338,7 @@ class _Doorkeeper:
 
     def _spawn(self) -> None:
         answering: zmq.Socket[bytes] | None = None
-        if self._has_keys:
+        if self._seal:
             answering = self._context.socket(zmq.REP)
             answering.setsockopt(zmq.LINGER, 0)
             answering.bind(zap.ENDPOINT)
@@ -380,7 +394,8 @@ class _Doorkeeper:
                 ready = dict(poller.poll(int(_LOOK_S * 1000)))
                 before_s, self._seen_s = self._seen_s, time.monotonic()
                 if answering is not None and answering in ready:
-                    answering.send_multipart(zap.reply(answering.recv_multipart(), self._name_of))
+                    asked = answering.recv_multipart()
+                    answering.send_multipart(zap.reply(asked, self._name_of, self._seal))
                 # Heard of before they said hello, so known once everything is heard.
                 known = [self._knowing.popleft() for _ in range(len(self._knowing))]
                 cuts = [self._cuts.popleft() for _ in range(len(self._cuts))]

@@ -21,6 +21,7 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import json
+import os
 import platform
 import re
 import sys
@@ -49,7 +50,7 @@ _PACKAGES = (
 # Knobs and figures of the manifest that hold what an artist wrote, or what was made of it.
 _PRIVATE = re.compile(r"prompt|caption|instruction|_objects?\Z|words", re.I)
 _SPOKEN = ("Caption: ",)
-_SECRET = re.compile(r"secret|token|password|(\A|_)key\Z|curve", re.I)
+_SECRET = re.compile(r"secret|token|password|(\A|_)key\Z|curve|\Ashares\Z", re.I)
 _LEAST_PRIVATE = 3
 _MOST_LINES = 5000
 _MOST_PICTURES = 500  # Of one input.
@@ -126,6 +127,8 @@ def gather(
     hidden = {text: HIDDEN for text in server.secrets if text}
     if not with_prompts:
         hidden.update(dict.fromkeys(private_texts(job.request, manifest or {}), HIDDEN))
+    names = (job.account, job.show, job.shot)
+    hidden.update({name: HIDDEN for name in names if len(name) >= _LEAST_PRIVATE})
     hidden[str(Path.home())] = "~"
     scrubbed: dict[str, Any] = _scrubbed(files, hidden, hides_keys=not with_prompts)
     return scrubbed
@@ -279,14 +282,21 @@ def _spell(moment_s: float | None) -> str | None:
 
 
 def write_zip(path: Path, job: str, files: Mapping[str, Any]) -> None:
-    """Write a report as a zip, whole or not at all; in it is one folder, named for the job.
+    """Write a report as a zip, whole or not at all, for its owner alone.
+
+    In it is one folder, named for the job.
 
     Raises:
         DiskFull, UnwritableOutput: It cannot be written.
     """
     beside = path.with_name(f".{path.name}.part")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as packed:
+        beside.unlink(missing_ok=True)
+        with (
+            os.fdopen(os.open(beside, flags, 0o600), "w+b") as target,
+            zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as packed,
+        ):
             for name, content in sorted(files.items()):
                 is_lines = name.endswith(".txt")
                 text = "\n".join(map(str, content)) if is_lines else json.dumps(content, indent=1)

@@ -57,6 +57,7 @@ class Place:
         what: What lies there, and who writes it.
         kind: What becomes of it.
         is_own: Whether the folder itself is ours, so that it goes when it is empty.
+        spared: What stays, and with it whatever it lies in.
     """
 
     folder: Path
@@ -64,6 +65,7 @@ class Place:
     what: str
     kind: Kind
     is_own: bool = False
+    spared: tuple[Path, ...] = ()
 
     def holds(self, path: Path) -> bool:
         """Tell whether a path is this place's, or beneath it."""
@@ -79,11 +81,16 @@ class Place:
         if not self.folder.is_absolute() or not self.folder.is_dir():
             return ()
         if not self.names:
-            return (self.folder,)
+            return () if self._spares(self.folder) else (self.folder,)
         with suppress(OSError):
-            entries = sorted(self.folder.iterdir())
-            return tuple(path for path in entries if self.holds(path) and _is_ours(path))
+            entries = [path for path in sorted(self.folder.iterdir()) if self.holds(path)]
+            return tuple(path for path in entries if _is_ours(path) and not self._spares(path))
         return ()
+
+    def _spares(self, path: Path) -> bool:
+        """Tell whether something that stays is a path, or lies in it."""
+        real = path.resolve()
+        return any(one.resolve().is_relative_to(real) for one in self.spared)
 
 
 def places(environ: Mapping[str, str]) -> tuple[Place, ...]:
@@ -98,11 +105,20 @@ def places(environ: Mapping[str, str]) -> tuple[Place, ...]:
     home, config = home_folder(environ), load_config(environ=environ).config
     nuke = settled_here(environ)
     unsaved = Path(str(nuke[(NUKE, "unsaved_folder")].value) or home / "unsaved")
-    is_ours = unsaved.is_relative_to(home)  # Else it may be everybody's.
+    within = unsaved.resolve(), home.resolve()
+    is_ours = within[0] != within[1] and within[0].is_relative_to(within[1])  # Or everybody's.
+    kept = (config.weights,)
     template = str(nuke[(NUKE, "cache_template")].value)
     state, results, left = Kind.STATE, Kind.RESULTS, Kind.LEFT
     found = [
-        Place(config.spool, _SPOOL, "pictures, stages, jobs and layers of the server", state, True),
+        Place(
+            config.spool,
+            _SPOOL,
+            "pictures, stages, jobs and layers of the server",
+            state,
+            True,
+            spared=kept,
+        ),
         Place(config.state_file.parent, _beside(config.state_file), "address and secret", state),
         Place(
             config.state_file.parent,
@@ -125,7 +141,13 @@ def places(environ: Mapping[str, str]) -> tuple[Place, ...]:
             "what a command needs while it runs, and traces of faults",
             state,
         ),
-        Place(unsaved, (), "results of Nuke scripts without a name", results if is_ours else left),
+        Place(
+            unsaved,
+            (),
+            "results of Nuke scripts without a name",
+            results if is_ours else left,
+            spared=(*kept, config.keys, config.spool),
+        ),
         Place(config.ledger.parent, _beside(config.ledger), "a row of every delivery", results),
         Place(home, (PRESETS_FILE, f".{PRESETS_FILE}.*"), "presets saved in Nuke", results),
         Place(config.weights, (), "weights: put there by people", left),

@@ -19,23 +19,26 @@ def frame(body, flags=0, size=None):
     return struct.pack(">BB", flags, size) + body
 
 
-def ready(kind=b"DEALER"):
-    """Return the command that ends the handshake of the mechanism NULL."""
-    name = b"Socket-Type"
-    value = bytes([len(name)]) + name + struct.pack(">I", len(kind)) + kind
-    return frame(b"\x05READY" + value, COMMAND)
+def ready(kind=b"DEALER", **more):
+    """Return the command that ends the handshake of the mechanism NULL, saying ``more`` besides."""
+    told = {"Socket-Type": kind, **{name.replace("_", "-"): value for name, value in more.items()}}
+    values = (
+        bytes([len(name)]) + name.encode() + struct.pack(">I", len(value)) + value
+        for name, value in told.items()
+    )
+    return frame(b"\x05READY" + b"".join(values), COMMAND)
 
 
 class RawPeer:
     """A connection to ``tcp://host:port`` that has shaken hands; a context manager."""
 
-    def __init__(self, address, greet=True):
+    def __init__(self, address, greet=True, **more):
         host, port = address[len("tcp://") :].rsplit(":", 1)
         self.link = socket.create_connection((host, int(port)), timeout=20.0)
         if greet:
             self.link.sendall(GREETING)
             self.take(len(GREETING))
-            self.link.sendall(ready())
+            self.link.sendall(ready(**more))
             self.frame()
 
     def __enter__(self):

@@ -185,13 +185,13 @@ def test_the_servers_key_is_made_once_and_checked(folder):
 
 
 def ask(*frames):
-    return zap.reply(frames, {PUBLIC: "bob"}.get)
+    return zap.reply(frames, {PUBLIC: "bob"}.get, "seal")
 
 
 @pytest.mark.fault("F14")
 def test_zap_lets_in_what_is_on_the_list_and_nothing_else():
     good = [b"1.0", b"7", b"gencomp", b"10.0.0.1", b"", b"CURVE", bytes.fromhex(PUBLIC)]
-    assert ask(*good) == [b"1.0", b"7", b"200", b"OK", PUBLIC.encode(), b""]
+    assert ask(*good) == [b"1.0", b"7", b"200", b"OK", f"seal{PUBLIC}".encode(), b""]
     for at, other in [(0, b"2.0"), (2, b""), (2, b"other"), (5, b"PLAIN"), (5, b"NULL")]:
         frames = list(good)
         frames[at] = other

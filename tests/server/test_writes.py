@@ -190,6 +190,22 @@ def test_places_follow_the_settings_and_a_shared_folder_is_left(seat):
     assert found[seat / "shared"] is Kind.LEFT
 
 
+@pytest.mark.parametrize("unsaved", ["", ".", "..", "../shots"])
+def test_weights_stay_whatever_else_lies_around_them(seat, unsaved):
+    home, data = seat / "home", seat / "data"
+    for folder in (home, data / "models" / "wan", data / "jobs", seat / "shots"):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text("x")
+    lines = f'spool = "{data}"\nweights = "{data}/models"\n'
+    if unsaved:
+        lines += f'[nuke]\nunsaved_folder = "{home}/{unsaved}"\n'
+    (home / "gencomp.toml").write_text(lines)
+    assert main(["uninstall", "--yes"]) == 0
+    assert not (data / "jobs").exists()
+    for path in (data / "models" / "wan" / "file", seat / "shots" / "file", home / "file"):
+        assert path.read_text() == "x", path
+
+
 def test_a_link_goes_and_what_it_leads_to_stays(tmp_path):
     theirs = tmp_path / "theirs"
     theirs.mkdir()

@@ -25,6 +25,7 @@ MATTE_SLACK = 0.01
 # A matte that covers more of every frame may be the wrong way round.
 ALMOST_ALL = 0.9
 _RATES = ("framesPerSecond", "FramesPerSecond")
+_MOST_RATE = 1e9
 
 
 def input_kind(system: System, name: str) -> str:
@@ -190,11 +191,15 @@ def _rate(header: PictureHeader) -> Fraction | None:
     """Return the frame rate that a file tells, or None."""
     for name in _RATES:
         value = header.metadata.get(name)
-        if isinstance(value, (int, float)) and value > 0:
-            return Fraction(value).limit_denominator(1001)
-        if isinstance(value, tuple) and len(value) == 2 and all(v > 0 for v in value):
-            return Fraction(int(value[0]), int(value[1]))
+        parts = value if isinstance(value, tuple) else (value, 1)
+        if len(parts) == 2 and all(map(_may_be_rate, parts)):
+            return (Fraction(parts[0]) / Fraction(parts[1])).limit_denominator(1001)
     return None
+
+
+def _may_be_rate(value: object) -> bool:
+    """Tell whether an attribute, which may be of any type, is a number that a rate is made of."""
+    return isinstance(value, (int, float)) and 1.0 / _MOST_RATE < value < _MOST_RATE
 
 
 def named_by_knob(

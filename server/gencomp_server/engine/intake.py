@@ -9,6 +9,7 @@ No sockets here; who sends what is the service's business.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,9 @@ from gencomp_server.engine import ingest
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.spool import Spool
 from gencomp_server.exr.decode import SPOILT, Decoded, DecodePool
+from gencomp_server.logs import job_named
+
+log = logging.getLogger(__name__)
 
 _PRIVATE = 0o600
 _Place = tuple[str, int]
@@ -159,6 +163,10 @@ class Intake:
                 found.append(Passed(reception.job, warnings, known))
             except GencompError as error:
                 found.append(Rejected(reception.job, error))
+            except Exception:  # Of this job alone: the others' pictures are taken in all the same.
+                with job_named(job):
+                    log.exception("the pictures of a job could not be judged")
+                found.append(Rejected(reception.job, _fault("The job's pictures")))
             self.drop(job)
         return found
 
@@ -240,7 +248,8 @@ def _result(future: Future[Decoded]) -> Decoded:
             hint="Try again in a minute.",
             **disk.facts(error, "decoder"),
         ) from error
-    raise InternalError(
-        f"A picture could not be decoded ({type(error).__name__}).",
-        hint="The server's log says more.",
-    ) from error
+    raise _fault(f"A picture ({type(error).__name__})") from error
+
+
+def _fault(what: str) -> InternalError:
+    return InternalError(f"{what} could not be taken in.", hint="The server's log says more.")

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from gencomp_protocol import messages as m
 from gencomp_protocol.errors import GencompError
 from gencomp_protocol.transfer import Arrived
@@ -15,7 +17,10 @@ from gencomp_server.front.state import Front
 from gencomp_server.front.taking import Taking
 from gencomp_server.front.telling import Telling
 from gencomp_server.gate import open_system, plan_on
+from gencomp_server.logs import escaped
 from gencomp_server.sessions import Session
+
+_MOST_WORDS = 1000  # Characters of what a client says of a picture; lists of jobs have them all.
 
 
 class Pictures:
@@ -68,7 +73,7 @@ class Pictures:
     def take(self, session: Session, message: m.Chunk | m.Withheld) -> None:
         """Take a stretch of a picture, or why it does not come."""
         session.fed_s = self._front.clock()
-        session.receiver.take(message)
+        session.receiver.take(_in_words(message) if isinstance(message, m.Withheld) else message)
         self._take_outcomes(session)
 
     def _take_outcomes(self, session: Session) -> None:
@@ -200,3 +205,14 @@ class Pictures:
                 self.open(job)
                 if session is not None:
                     self._front.sessions.serve(session, job_id)
+
+
+def _in_words(withheld: m.Withheld) -> m.Withheld:
+    """Return why a client does not send a picture: its words, and none of its details.
+
+    By details the server knows its own errors: whose disk is full is not for a client to say.
+    """
+    told = withheld.error
+    words, hint = (escaped(text[:_MOST_WORDS]) for text in (told.message, told.hint))
+    error = type(told)(words, hint=hint, input=withheld.name, frame=withheld.frame)
+    return dataclasses.replace(withheld, error=error)

@@ -14,6 +14,8 @@ from gencomp_server.front.state import Front
 from gencomp_server.front.telling import Telling
 from gencomp_server.sessions import Session
 
+_MOST_CLIENT = 128  # Characters of what a client calls itself, in a list of jobs.
+
 
 class Questions:
     """Answers questions.
@@ -69,7 +71,7 @@ class Questions:
             "state": job.state,
             "position": places.get(job.id, 0),
             "frames": str(job.request.frames),
-            "client": job.request.client,
+            "client": job.request.client[:_MOST_CLIENT],
             "created_s": job.created_s,
             "started_s": job.started_s,
             "ended_s": job.ended_s,

@@ -196,6 +196,20 @@ def test_another_frame_rate_than_the_plates_is_told_and_frames_go_by_their_numbe
     assert check_ingest(SYSTEM, request(PLATE, MATTE), {"plate": plate, "matte.a": same}) == ()
 
 
+@pytest.mark.parametrize(
+    "rate", [float("inf"), float("nan"), (0.5, 0.5), (1e300, 1e-300), (1, 0), ("25", "1"), "25", ()]
+)
+def test_a_frame_rate_that_is_none_is_passed_over(rate):
+    def at(one):
+        return replace(one, header=replace(one.header, metadata={"framesPerSecond": rate}))
+
+    pictures = {
+        "plate": {n: at(picture()) for n in (1001, 1002)},
+        "matte.a": {n: at(matte()) for n in (1001, 1002)},
+    }
+    assert check_ingest(SYSTEM, request(PLATE, MATTE), pictures) == ()
+
+
 def request(*entries):
     return Request("nothing", FrameRange(1001, 1002), entries)
 

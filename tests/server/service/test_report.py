@@ -14,6 +14,7 @@ from gencomp_server.report import HIDDEN, settings_of, write_zip
 
 PROMPT = "the hero's ship burns\nat dawn"
 SHOW = "nightfall"
+ACCOUNT = "ada.lovelace@ws12"
 FILES = {
     *("report.json", "job.json", "graph.json", "graph.txt", "headers.json", "log.txt"),
     *("versions.json", "config.json"),
@@ -32,7 +33,7 @@ def run(server, shot, tmp_path, monkeypatch):
     monkeypatch.setenv("GENCOMP_SECRET_FILE", str(server.config.state_file))
 
     def make(*words, **knobs):
-        with server.client() as client:
+        with server.client(account=ACCOUNT) as client:
             pictures = shot.pictures()
             request = shot.request("passes", **{"prompt": PROMPT, **knobs})
             job = client.submit(request, pictures, f"k{time.monotonic_ns()}", show=SHOW)
@@ -90,8 +91,20 @@ def test_when_a_report_is_gathered_then_no_prompt_secret_plate_or_name_is_in_it(
     assert files["manifest.json"]["knobs"]["prompt"] == HIDDEN
     assert server.here.secret not in whole
     assert SHOW not in whole
+    assert ACCOUNT not in whole
     assert not any(name.endswith((".exr", ".npy", ".raw")) for name in files)
     assert path.stat().st_size < 50_000
+
+
+def test_whose_job_it_is_stands_nowhere_in_its_report(run, server, tmp_path):
+    _, job, _ = run(seed=4)
+    said = f"passes 1001 from {ACCOUNT} (test) for {SHOW}"
+    line = {"time": "2026-01-01T00:00:00Z", "level": "info", "job": job, "message": said}
+    with open(server.config.log_settings().file, "a") as file:
+        file.write(f"{json.dumps(line)}\n")
+    path = tmp_path / "again.zip"
+    assert main(["report", job, "--server", server.here.address, "--out", str(path)]) == 0
+    assert f"passes 1001 from {HIDDEN} (test) for {HIDDEN}" in read(path)["log.txt"]
 
 
 def test_when_prompts_are_asked_for_then_they_are_in_it(run):
@@ -127,6 +140,8 @@ def test_settings_that_are_secret_are_hidden_and_an_address_loses_its_user(tmp_p
     }
     assert shown["assistant_key_file"]["value"] == "/keys/llm"  # Where it is, never what.
     assert "sesame" not in json.dumps(shown)
+    shares = settings_of(ServerConfig(shares=("nightfall=2",)), {})["shares"]
+    assert shares["value"] == HIDDEN
 
 
 def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
@@ -134,7 +149,13 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
 
     with pytest.raises(UnwritableOutput, match="cannot be written"):
         write_zip(tmp_path / "no" / "report.zip", "job", {"a.json": {}})
+    aim = tmp_path / "aim"
+    aim.write_text("somebody's")
+    (tmp_path / ".report.zip.part").symlink_to(aim)
     write_zip(tmp_path / "report.zip", "job", {"../../a.json": {}})
+    assert aim.read_text() == "somebody's"
+    aim.unlink()
+    assert (tmp_path / "report.zip").stat().st_mode & 0o777 == 0o600
     with zipfile.ZipFile(tmp_path / "report.zip") as packed:
         assert packed.namelist() == ["gencomp-report-job/a.json"]
     assert [one.name for one in tmp_path.iterdir()] == ["report.zip"]

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Beyond loopback: who has a key that is let in gets in, everybody else gets a sentence."""
 
+import ctypes
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 import zmq
 
+from fakes.rawzmq import RawPeer
 from gencomp_nuke import checking
 from gencomp_protocol import sockets
 from gencomp_protocol.client import Client, request_key
@@ -116,6 +118,18 @@ def test_this_machines_clients_still_come_in_with_the_secret_and_no_other_way(se
         stranger.connect()
 
 
+@pytest.mark.fault("F14")
+def test_a_key_that_a_peer_on_loopback_says_of_itself_opens_nothing(seat):
+    """What ZAP found and what the peer told lie in one place of ZeroMQ; a public key is public."""
+    known = seat.keys.public.encode()
+    with RawPeer(seat.server.here.address, User_Id=known) as eve:
+        for message in (Hello(1, PROTOCOL_VERSION, ""), Jobs(2)):
+            eve.send(*encode(message))
+            answer = eve.frame()
+            assert b"unauthorised" in answer
+            assert b"welcome" not in answer
+
+
 @pytest.mark.fault("F13")
 def test_nothing_of_a_stranger_without_hello_reaches_the_jobs(seat):
     context = zmq.Context()
@@ -211,7 +225,7 @@ def test_a_server_does_not_start_where_nobody_answers_for_keys(tmp_path, monkeyp
         )
     else:
         yes = [b"1.0", b"1", b"200", b"OK", b"", b""]
-        monkeypatch.setattr(zap, "reply", lambda request, name_of: yes)
+        monkeypatch.setattr(zap, "reply", lambda request, name_of, seal: yes)
     context = zmq.Context()
     with pytest.raises(ServerUnreachable, match="nobody answers for the clients' keys"):
         Door(context, "0.0.0.0", 0, folder, 64_000_000)
@@ -252,6 +266,25 @@ def test_even_without_zap_the_server_reads_nothing_of_a_key_that_is_not_let_in(t
     finally:
         door.close()
         context.term()
+
+
+@pytest.mark.fault("F14")
+def test_nobody_can_know_which_identity_the_next_connection_gets(tmp_path):
+    """A peer may claim an identity; one that ZeroMQ is about to give ends the process."""
+    found = set()
+    for _ in range(3):
+        context = zmq.Context()
+        ctypes.CDLL(None).srand(1)  # As it is in every process that has just begun.
+        door = Door(context, "127.0.0.1", 0, KeyFolder(tmp_path / "keys"), 64_000_000)
+        try:
+            with RawPeer(door.address) as peer:
+                peer.send(b"whatever")
+                assert door.socket.poll(5000)
+                found.add(door.receive().identity)
+        finally:
+            door.close()
+            context.term()
+    assert len(found) == 3
 
 
 def test_a_client_finds_its_way_with_one_file(seat, tmp_path):

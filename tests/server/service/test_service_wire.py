@@ -2,6 +2,7 @@
 """The server against peers that do not follow the protocol, and links that end midway."""
 
 import os
+from dataclasses import replace
 
 import msgpack
 import numpy as np
@@ -11,11 +12,12 @@ import zmq
 from gencomp_protocol import messages as m
 from gencomp_protocol.client import Sent, request_key
 from gencomp_protocol.codec import decode, encode, to_plain
-from gencomp_protocol.errors import MissingFrame
+from gencomp_protocol.errors import DiskFull, MissingFrame
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.sockets import client_socket
 from gencomp_protocol.transfer import read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION
+from gencomp_server.engine import ingest
 
 
 class Peer:
@@ -206,6 +208,58 @@ def test_a_picture_withheld_refuses_the_job_with_the_owners_reason(peer, shot):
     gone = MissingFrame("'plate' frame 1001 is gone.")
     peer.send(m.Withheld(job, "input", want.name, want.frame, gone))
     assert peer.await_(m.FailedEvent).error.message == "'plate' frame 1001 is gone."
+
+
+@pytest.mark.parametrize("number", ["ENOSPC", "EMFILE", ["ENOSPC"]], ids=["disk", "files", "odd"])
+def test_a_client_whose_disk_is_full_has_nobody_else_wait(server, peer, shot, number):
+    peer.hello()
+    peer.send(submission(shot, f"full-{len(number)}"))
+    job = peer.await_(m.Accepted).job
+    peer.send(m.Follow(3, job, serves=True))
+    want = peer.await_(m.Want)
+    full = DiskFull("The disk is full." + "\x1b[2J" * 5000, errno=number, report="another")
+    peer.send(m.Withheld(job, "input", want.name, want.frame, full))
+    error = peer.await_(m.FailedEvent).error
+    assert (error.code, error.message[:17]) == ("disk-full", "The disk is full.")
+    assert len(error.message) < 5000
+    assert "\x1b" not in error.message
+    assert error.details == {"input": want.name, "frame": want.frame, "report": job}
+    assert not server.service._storeroom.is_short
+
+
+def test_pictures_that_cannot_be_judged_are_of_their_own_job_alone(
+    server, client, make_shot, tmp_path, monkeypatch
+):
+    true = ingest.check_ingest
+
+    def judge(system, request, pictures):
+        if request.knobs.get("seed") == 13:
+            raise OverflowError("nobody foresaw it")
+        return true(system, request, pictures)
+
+    monkeypatch.setattr(ingest, "check_ingest", judge)
+    outcome, _, _ = make_shot("odd").run(client, tmp_path / "odd", seed=13)
+    assert outcome.state == "refused"
+    assert outcome.error.code == "internal-error"
+    outcome, _, _ = make_shot("even").run(client, tmp_path / "even", seed=14)
+    assert outcome.state == "done"
+
+
+def test_a_client_with_a_long_name_leaves_the_list_of_jobs_to_all(peer, shot):
+    peer.hello()
+    jobs = []
+    for at in range(9):
+        said = submission(shot, f"long-{at}")
+        named = replace(said.request, client="x" * 1_000_000)
+        peer.send(replace(said, id=10 + at, request=named))
+        jobs.append(peer.await_(m.Accepted).job)
+    peer.send(m.Jobs(30))
+    listed = {one["job"]: one for one in peer.await_(m.JobList).jobs}
+    assert set(jobs) <= set(listed)
+    assert listed[jobs[0]]["client"] == "x" * 128
+    for at, job in enumerate(jobs):
+        peer.send(m.Cancel(40 + at, job))
+        peer.await_(m.Acknowledged)
 
 
 def test_what_one_client_began_another_goes_on_with_at_the_offset(
