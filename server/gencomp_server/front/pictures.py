@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
 
 from gencomp_protocol import messages as m
-from gencomp_protocol.errors import GencompError
-from gencomp_protocol.transfer import Arrived
-from gencomp_server.engine.intake import Passed, Spoilt
+from gencomp_protocol.errors import DiskFull, GencompError, InternalError, UnwritableOutput
+from gencomp_protocol.transfer import Arrived, Lost
+from gencomp_server.engine.intake import Passed, Rejected, Spoilt
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.room import waits
 from gencomp_server.exr.decode import picture_label
@@ -19,7 +22,9 @@ from gencomp_server.front.telling import Telling
 from gencomp_server.gate import open_system, plan_on
 from gencomp_server.logs import escaped
 from gencomp_server.sessions import Session
+from gencomp_server.shared_storage import Read
 
+T = TypeVar("T")
 _MOST_WORDS = 1000  # Characters of what a client says of a picture; lists of jobs have them all.
 
 
@@ -36,6 +41,11 @@ class Pictures:
     def __init__(self, front: Front, telling: Telling, taking: Taking, ending: Ending) -> None:
         self._front, self._telling = front, telling
         self._taking, self._ending = taking, ending
+        # What came in and is not noted yet: what finds no room in the table is kept for the next
+        # turn, and with it what came after it.
+        self._came: deque[Arrived | Lost] = deque()
+        self._read: deque[Read] = deque()
+        self._judged: deque[Passed | Rejected | Spoilt] = deque()
 
     def release_waiting(self) -> None:
         """Plan again, on the machine that is known now, what was taken before it was.
@@ -83,16 +93,22 @@ class Pictures:
             self._telling.warn(
                 one.job, f"{label} arrived with the wrong digest; it is fetched once more."
             )
-        for outcome in session.receiver.outcomes():
-            if isinstance(outcome, Arrived):
-                self._front.vitals.count("pictures")
-                self._front.vitals.count("picture_bytes", outcome.picture.bytes)
-                self._front.sessions.arrived(outcome.picture.digest)
-                self._front.intake.arrived(outcome.picture.digest)
-            elif waits(outcome.error):
-                self._hold(outcome.picture.job, outcome.error)
-            else:
-                self._ending.end(outcome.picture.job, m.REFUSED, outcome.error)
+        self._came.extend(session.receiver.outcomes())
+        try:
+            _heed(self._came, self._take_in)
+        except (DiskFull, UnwritableOutput) as error:
+            self.lack(error)
+
+    def _take_in(self, outcome: Arrived | Lost) -> None:
+        if isinstance(outcome, Arrived):
+            self._front.vitals.count("pictures")
+            self._front.vitals.count("picture_bytes", outcome.picture.bytes)
+            self._front.sessions.arrived(outcome.picture.digest)
+            self._front.intake.arrived(outcome.picture.digest)
+        elif waits(outcome.error):
+            self._hold(outcome.picture.job, outcome.error)
+        else:
+            self._ending.end(outcome.picture.job, m.REFUSED, outcome.error)
 
     def read_where_they_lie(self, job: Job) -> None:
         """Have the pictures that a job lacks read where they lie, as far as it says where."""
@@ -104,22 +120,28 @@ class Pictures:
 
     def _hear_storage(self) -> None:
         """Take in what was read where it lies; what was not, somebody has to send."""
+        self._read.extend(self._front.shared.outcomes())
         told: set[str] = set()
-        for read in self._front.shared.outcomes():
+
+        def take_in(read: Read) -> None:
             picture = read.picture
             if not read.fault:
                 self._front.vitals.count("shared_pictures")
                 self._front.sessions.arrived(picture.digest)
                 self._front.intake.arrived(picture.digest)
             elif picture.job not in told:
-                told.add(picture.job)
                 where = f"'{picture.name}' frame {picture.frame}"
                 self._telling.warn(
                     picture.job,
                     f"{where} is not read from shared storage: {read.fault}; it is sent instead.",
                 )
-        if told:
-            self._front.sessions.ask_again()
+                told.add(picture.job)
+
+        try:
+            _heed(self._read, take_in)
+        finally:
+            if told:
+                self._front.sessions.ask_again()
 
     def serve(self, session: Session, job: Job) -> None:
         """Have a client send what a job lacks: now, or when there is room and the machine known."""
@@ -138,28 +160,43 @@ class Pictures:
 
     def hear(self) -> None:
         """Queue the jobs whose pictures are all in order; refuse those with one that is not."""
+        _heed(self._came, self._take_in)
         self._hear_storage()
-        for outcome in self._front.intake.outcomes():
-            if isinstance(outcome, Spoilt):
-                what = outcome.error.message.rstrip(".")
-                self._telling.warn(outcome.job.id, f"{what}; it is fetched once more.")
-                self._front.sessions.ask_again()
-                continue
-            if not isinstance(outcome, Passed):
-                if waits(outcome.error):
-                    self._hold(outcome.job.id, outcome.error)
-                else:
-                    self._ending.end(outcome.job.id, m.REFUSED, outcome.error)
-                continue
-            error = self._too_large(outcome)
-            if error is not None:
-                self._ending.end(outcome.job.id, m.REFUSED, error)
-                continue
-            for sentence in outcome.warnings:
-                self._telling.warn(outcome.job.id, sentence)
-            self._front.sessions.forget(outcome.job.id)
-            if self._front.table.move(outcome.job.id, m.QUEUED):
-                self._telling.tell_state(outcome.job.id)
+        self._judged.extend(self._front.intake.outcomes())
+        _heed(self._judged, self._judge)
+
+    def _judge(self, outcome: Passed | Rejected | Spoilt) -> None:
+        """Do with a job what its pictures have come to."""
+        job = outcome.job.id
+        if isinstance(outcome, Passed):
+            try:
+                self._pass(outcome)
+            except (DiskFull, UnwritableOutput):
+                raise
+            except Exception:  # The job is not left as it was: nothing would come of it any more.
+                fault = InternalError("The job could not be queued.", hint="The log says more.")
+                self._judged.appendleft(Rejected(outcome.job, fault))
+                raise
+        elif isinstance(outcome, Spoilt):
+            what = outcome.error.message.rstrip(".")
+            self._telling.warn(job, f"{what}; it is fetched once more.")
+            self._front.sessions.ask_again()
+        elif waits(outcome.error):
+            self._hold(job, outcome.error)
+        else:
+            self._ending.end(job, m.REFUSED, outcome.error)
+
+    def _pass(self, passed: Passed) -> None:
+        job = passed.job.id
+        error = self._too_large(passed)
+        if error is not None:
+            self._ending.end(job, m.REFUSED, error)
+            return
+        for sentence in passed.warnings:
+            self._telling.warn(job, sentence)
+        self._front.sessions.forget(job)
+        if self._front.table.move(job, m.QUEUED):
+            self._telling.tell_state(job)
 
     def _too_large(self, passed: Passed) -> GencompError | None:
         """Return why a job of which nobody had said the sizes is not taken after all, or None."""
@@ -205,6 +242,21 @@ class Pictures:
                 self.open(job)
                 if session is not None:
                     self._front.sessions.serve(session, job_id)
+
+
+def _heed(waiting: deque[T], heed: Callable[[T], None]) -> None:
+    """Do what follows from each of what waits, in order; what finds no room stays the first.
+
+    Raises:
+        DiskFull, UnwritableOutput: The table cannot be written now; to be done again.
+    """
+    while waiting:
+        one = waiting.popleft()
+        try:
+            heed(one)
+        except (DiskFull, UnwritableOutput):
+            waiting.appendleft(one)
+            raise
 
 
 def _in_words(withheld: m.Withheld) -> m.Withheld:

@@ -2,6 +2,7 @@
 """The server against peers that do not follow the protocol, and links that end midway."""
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import msgpack
@@ -243,6 +244,45 @@ def test_pictures_that_cannot_be_judged_are_of_their_own_job_alone(
     assert outcome.error.code == "internal-error"
     outcome, _, _ = make_shot("even").run(client, tmp_path / "even", seed=14)
     assert outcome.state == "done"
+
+
+@pytest.mark.parametrize(
+    ("harm", "states"),
+    [
+        (DiskFull("The disk is full.", errno="ENOSPC"), ["done", "done"]),
+        (OverflowError("nobody foresaw it"), ["done", "refused"]),
+    ],
+    ids=["full", "unforeseen"],
+)
+def test_what_stops_one_job_from_being_queued_loses_no_other(
+    in_thread, make_shot, monkeypatch, harm, states
+):
+    server = in_thread()
+    intake, table = server.service._intake, server.service._table
+    judged, move, faults = [], table.move, [harm]
+    true = intake.outcomes
+
+    def together():
+        judged.extend(true())
+        found, judged[:] = (list(judged), []) if len(judged) == 2 else ([], judged)
+        return found
+
+    def failing(job, state, *more):
+        if state == "queued" and faults:
+            raise faults.pop()
+        return move(job, state, *more)
+
+    monkeypatch.setattr(intake, "outcomes", together)
+    monkeypatch.setattr(table, "move", failing)
+    with server.client() as client, server.client() as other:
+        jobs = []
+        for name, sender in (("one", client), ("two", other)):
+            shot = make_shot(name)
+            request, pictures = shot.request(), shot.pictures()
+            jobs.append((sender, sender.submit(request, pictures, name), pictures))
+        with ThreadPoolExecutor(2) as pool:
+            ends = [pool.submit(one.follow, job, pictures=its) for one, job, its in jobs]
+            assert sorted(end.result(30).state for end in ends) == states
 
 
 def test_a_client_with_a_long_name_leaves_the_list_of_jobs_to_all(peer, shot):
