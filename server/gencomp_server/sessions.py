@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from gencomp_protocol.transfer import Credit, Expected, Receiver
+from gencomp_server.doorkeeper import Wire
 
 ONLOOKER = "gencomp web"  # How the page's name for itself begins.
 
@@ -28,6 +29,7 @@ class Session:
         fed_s: When it last answered a want, or had none to answer.
         account: Whose jobs it submits: the name of its key, else what it said.
         has_key: Whether it came with a key, from wherever, instead of this machine's secret.
+        wire: The connection that it said hello over; a routing id can be claimed by another.
         follows: Jobs whose events it gets.
         asked: How often a stretch had been wanted of it when it last asked whether we are there.
     """
@@ -40,6 +42,7 @@ class Session:
     fed_s: float
     account: str = ""
     has_key: bool = False
+    wire: Wire = field(default_factory=Wire)
     follows: set[str] = field(default_factory=set)
     asked: int = 0
 

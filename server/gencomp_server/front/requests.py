@@ -82,7 +82,7 @@ class Requests:
     def answer(self, letter: Letter) -> None:
         """Do what a message says; whatever is wrong with it is refused in one sentence."""
         identity, frames = letter.identity, letter.frames
-        session = self._front.sessions.get(identity)
+        session = self._session(letter)
         try:
             if letter.fault is not None:
                 if isinstance(letter.fault, Unauthorised):
@@ -105,7 +105,7 @@ class Requests:
             self._front.vitals.count(f"refused:{error.code}")
             is_unread = session is None and sum(map(len, frames)) > HELLO_BYTES
             number = 0 if is_unread else request_id_of(frames)
-            self._telling.send(identity, m.Refusal(number, error))
+            self._telling.send(identity, m.Refusal(number, error), letter.wire)
             self._front.door.blame(letter, error)
         except Exception:
             mark = secrets.token_hex(4)
@@ -114,7 +114,22 @@ class Requests:
             fault = InternalError(
                 f"The server made a mistake ({mark}).", hint="Its log says more.", id=mark
             )
-            self._telling.send(identity, m.Refusal(request_id_of(frames), fault))
+            self._telling.send(identity, m.Refusal(request_id_of(frames), fault), letter.wire)
+
+    def _session(self, letter: Letter) -> Session | None:
+        """Return the session of a letter's connection.
+
+        A routing id can be claimed by the next connection; what goes on is over the same one, and
+        with the same key.
+        """
+        session = self._front.sessions.get(letter.identity)
+        if session is None or letter.fault is not None:
+            return session
+        key = session.account if session.has_key else ""
+        if session.wire.is_same(letter.wire) and key == letter.key:
+            return session
+        self._front.sessions.drop(letter.identity)
+        return None
 
     def _hello(self, letter: Letter, hello: m.Hello) -> None:
         identity = letter.identity
@@ -145,10 +160,11 @@ class Requests:
             heard_s=self._front.clock(),
             fed_s=self._front.clock(),
             has_key=bool(letter.key),
+            wire=letter.wire,
         )
         self._front.sessions.drop(identity)
-        self._front.sessions.add(session)
         self._front.door.know(letter)
+        self._front.sessions.add(session)
         limits = {
             "credit_bytes": credit,
             "chunk_bytes": self._front.config.chunk_bytes,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from gencomp_protocol import messages as m
 from gencomp_protocol.codec import encode, to_plain
 from gencomp_protocol.errors import error_from_wire
+from gencomp_server.doorkeeper import Wire
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import LayerRow
 from gencomp_server.front.state import Front
@@ -22,9 +23,18 @@ class Telling:
     def __init__(self, front: Front) -> None:
         self._front = front
 
-    def send(self, identity: bytes, message: m.Message) -> None:
-        """Send a message; a client that is gone, or does not read, is forgotten."""
-        if not self._front.door.send(identity, encode(message)):
+    def send(self, identity: bytes, message: m.Message, wire: Wire | None = None) -> None:
+        """Send a message; a client that is gone, or does not read, is forgotten.
+
+        Args:
+            identity: Routing id of who is told.
+            message: The message.
+            wire: The connection of somebody who did not say hello; None takes the session's.
+        """
+        session = self._front.sessions.get(identity)
+        if wire is None and session is not None:
+            wire = session.wire
+        if wire is not None and not self._front.door.send(identity, encode(message), wire):
             self._front.sessions.drop(identity)
 
     def tell(self, job: str, message: m.Message) -> None:

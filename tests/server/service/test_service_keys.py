@@ -18,16 +18,17 @@ from gencomp_nuke import checking
 from gencomp_protocol import sockets
 from gencomp_protocol.client import Client, request_key
 from gencomp_protocol.codec import encode
-from gencomp_protocol.errors import ServerUnreachable, Unauthorised
+from gencomp_protocol.errors import ServerBusy, ServerUnreachable, Unauthorised
 from gencomp_protocol.keys import ClientKeys, write_key_file
 from gencomp_protocol.locate import find_server
 from gencomp_protocol.messages import Hello, JobQuery, Jobs
 from gencomp_protocol.version import PROTOCOL_VERSION
-from gencomp_server import door as door_module
-from gencomp_server import zap
+from gencomp_server import door as the_door
+from gencomp_server import doorkeeper, zap
 from gencomp_server.cli import main
 from gencomp_server.config import ServerConfig
 from gencomp_server.door import Door
+from gencomp_server.doorkeeper import Doorkeeper, Wire
 from gencomp_server.keys import KeyFolder
 from gencomp_server.service import Service
 
@@ -82,6 +83,24 @@ def test_a_key_that_is_let_in_does_a_job_and_its_name_is_the_account(seat, shot,
         assert outcome.state == "done"
         assert client.job(job)["account"] == "ada@ws12"
     assert (tmp_path / "out" / "copy" / "copy.1002.exr").is_file()
+
+
+def test_one_key_has_no_more_connections_than_one_may(seat, monkeypatch):
+    monkeypatch.setattr(the_door, "MOST_OF_ONE", 3)
+    keeper = seat.door._keeper
+    wait_for(lambda: not keeper.count("ada@ws12", Wire()))
+    clients = [seat.client(seat.keys) for _ in range(4)]
+    for one in clients[:3]:
+        one.connect()
+    with pytest.raises(ServerBusy, match="has 3 connections") as raised:
+        clients[3].connect()
+    assert "key of its own" in raised.value.hint
+    clients[0].close()
+    wait_for(lambda: keeper.count("ada@ws12", Wire()) < 3)
+    clients[3].connect()
+    assert clients[3].jobs() is not None
+    for one in clients:
+        one.close()
 
 
 @pytest.mark.fault("F14")
@@ -218,11 +237,9 @@ def test_a_doorkeeper_that_hangs_lets_nobody_in(seat, monkeypatch):
 def test_a_server_does_not_start_where_nobody_answers_for_keys(tmp_path, monkeypatch, harm):
     folder = KeyFolder(tmp_path / "keys")
     folder.make_server_key()
-    monkeypatch.setattr(door_module, "_ANSWER_MS", 300)
+    monkeypatch.setattr(doorkeeper, "_ANSWER_MS", 300)
     if harm == "silent":
-        monkeypatch.setattr(
-            door_module._Doorkeeper, "_run", lambda self, answering: answering.close()
-        )
+        monkeypatch.setattr(Doorkeeper, "_run", lambda self, answering: answering.close())
     else:
         yes = [b"1.0", b"1", b"200", b"OK", b"", b""]
         monkeypatch.setattr(zap, "reply", lambda request, name_of, seal: yes)

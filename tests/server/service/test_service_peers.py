@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 
+import numpy as np
 import psutil
 import pytest
 import zmq
@@ -18,6 +19,7 @@ from gencomp_protocol.codec import decode, encode
 from gencomp_protocol.sockets import client_socket
 from gencomp_protocol.transfer import read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION
+from gencomp_server import doorkeeper
 
 MOST_GROWTH = 200 << 20
 CREDIT = 1 << 20
@@ -163,6 +165,87 @@ def test_a_client_that_sends_much_of_what_is_wanted_is_not_cut(server, shot, tmp
         for _ in range(500):
             client.jobs()
     assert server.service._door.counts["cut"] == cut
+
+
+def test_for_a_client_that_lies_about_what_it_received_no_more_waits_than_may(
+    process, shot, exr, tmp_path
+):
+    credit = 16 << 20
+    server = process(credit_bytes=credit).start()
+    here = server.find()
+    front = psutil.Process(server.process.pid)
+    pixels = np.random.default_rng(7).random((1000, 1500, 3), np.float32)
+    for path in shot.files["plate"].values():
+        exr[0](path, pixels, compression="none")
+    with server.client() as client, RawPeer(here.address) as liar:
+        outcome, _, job = shot.run(client, tmp_path / "out")
+        size = (tmp_path / "out" / "copy" / "copy.1001.exr").stat().st_size
+        length = min(size, 8 << 20)
+        liar.send(*hello(here.secret))
+        assert b"welcome" in liar.frame()
+        quiet_bytes = most_bytes = front.memory_info().rss
+        with suppress(OSError):
+            for at in range(100):
+                liar.send(*encode(m.Want(job, "layer", "copy", 1001, 0, length, at * length)))
+                client.job(job)
+                most_bytes = max(most_bytes, front.memory_info().rss)
+        assert outcome.state == "done"
+        assert most_bytes - quiet_bytes < credit + MOST_GROWTH
+        assert liar.is_cut()
+        assert client.health()["counts"]["door:cut"] == 1
+
+
+# --- who says nothing, and who is many -----------------------------------------------------------
+
+
+def test_who_does_not_say_hello_is_sent_away_and_who_did_stays(in_thread, monkeypatch, wait_until):
+    monkeypatch.setattr(doorkeeper, "HELLO_S", 1.0)
+    server = in_thread()
+    door = server.service._door
+    with server.client() as client, server.client() as idle, RawPeer(server.here.address) as mute:
+        assert mute.is_cut()
+        client.jobs()
+        assert door.counts["silent"] == 1
+        # Linked again by ZeroMQ, behind its back: it says hello when it has something to say.
+        wires = [one.wire for one in server.service._sessions.all()]
+        for wire in wires:
+            door._keeper.cut(wire, "of a test")
+        wait_until(lambda: door.counts["silent"] >= 3)
+        assert idle.jobs() == client.jobs() == []
+
+
+def test_of_many_who_do_not_say_hello_the_first_go(in_thread, monkeypatch):
+    monkeypatch.setattr(doorkeeper, "MOST_STRANGERS", 8)
+    server = in_thread()
+    strangers = [RawPeer(server.here.address) for _ in range(20)]
+    try:
+        assert all(one.is_cut() for one in strangers[:12])
+        with server.client() as client:
+            assert client.jobs() == []
+        assert not strangers[-1].is_cut(0.2)
+    finally:
+        for one in strangers:
+            one.link.close()
+
+
+def test_a_session_is_not_gone_on_with_by_the_next_connection_of_its_name(
+    server, client, shot, wait_until
+):
+    sessions = server.service._sessions
+    job = client.submit(shot.request(), shot.pictures(), "of-that-name")
+    with RawPeer(server.here.address, Identity=b"mine") as peer:
+        peer.send(*hello(server.here.secret))
+        assert b"welcome" in peer.frame()
+        peer.send(*encode(m.Follow(3, job, False)))
+        assert b"accepted" in peer.frame()
+        wire = sessions.get(b"mine").wire
+    wait_until(lambda: not wire.is_there)
+    with RawPeer(server.here.address, Identity=b"mine") as other:
+        client.cancel(job)  # What is told of it is not for this one.
+        time.sleep(0.2)
+        other.send(*encode(m.Jobs(4)))
+        answer = decode([other.frame()])
+        assert (answer.TYPE, answer.error.code) == ("refusal", "unauthorised")
 
 
 # --- played back ---------------------------------------------------------------------------------
