@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,6 +24,8 @@ from gencomp_server.gate import open_system, plan_on
 from gencomp_server.logs import escaped
 from gencomp_server.sessions import Session
 from gencomp_server.shared_storage import Read
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 _MOST_WORDS = 1000  # Characters of what a client says of a picture; lists of jobs have them all.
@@ -131,9 +134,11 @@ class Pictures:
                 self._front.intake.arrived(picture.digest)
             elif picture.job not in told:
                 where = f"'{picture.name}' frame {picture.frame}"
+                # To clients it would tell what lies there; what names a job is in its report.
+                at = f"{where} ({picture.digest[:12]})"
+                log.info("%s is not read from shared storage: %s", at, read.fault)
                 self._telling.warn(
-                    picture.job,
-                    f"{where} is not read from shared storage: {read.fault}; it is sent instead.",
+                    picture.job, f"{where} is not read from shared storage; it is sent instead."
                 )
                 told.add(picture.job)
 
