@@ -131,6 +131,14 @@ class Storeroom:
             self._spool.remove_job(job)
         self._spool.drop_pictures(frozenset(d for job in self._table.all() for d in job.digests))
 
+    def crowd_out(self, account: str) -> None:
+        """Forget the oldest ended jobs of an account beyond those that are kept of one."""
+        with suppress(DiskFull, UnwritableOutput):  # They are removed another time.
+            for job in self._table.crowd_out(account):
+                with job_named(job):
+                    log.info("forgotten: %s has many that ended since", account)
+                self._spool.remove_job(job)
+
     def _clear(self, items: Sequence[Item]) -> None:
         over = self._keeper.excess(items)
         missing = max(over, self._room.missing_bytes)

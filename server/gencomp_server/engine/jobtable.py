@@ -82,6 +82,8 @@ _COLUMNS = (
     "account, show, shot, priority, tries"
 )
 _KEPT_ORDERS, _KEPT_HEADLINES = 64, 4096
+KEPT_ENDED, KEPT_ENDED_BYTES = 1000, 64 << 20  # Of one account, and what was asked of them.
+_LOOK_JOBS, _LOOK_BYTES = 64, 8 << 20  # So much of one account is new before it is looked at.
 _KEPT_NONCES = 64  # Of one job; a client that asks again has another one each time.
 
 
@@ -117,6 +119,7 @@ class JobTable:
         self._clock = clock
         self._orders: dict[str, tuple[Request, tuple[InputPictures, ...]]] = {}
         self._headlines: dict[str, Request] = {}
+        self._grown: dict[str, tuple[int, int]] = {}  # Jobs and bytes since crowd_out, by account.
         self._path = path
         self._reserve = path.with_name(f"{path.name}.reserve")
         self._db = sqlite3.connect(path, isolation_level=None)
@@ -220,19 +223,30 @@ class JobTable:
             tuple(values.values()),
             lasts=True,
         )
+        jobs, size = self._grown.get(account, (0, 0))
+        size += len(values["request"]) + len(values["inputs"])
+        self._grown[account] = (jobs + 1, size)
+        while len(self._grown) > _KEPT_HEADLINES:
+            del self._grown[next(iter(self._grown))]
         return job
 
     def get(self, job: str) -> Job | None:
         """Return the job of that id, or None."""
         return self._one("WHERE id = ?", job)
 
-    def standing(self, key: str) -> Job | None:
+    def standing(self, key: str, account: str = "") -> Job | None:
         """Return the job that a submit of this key means, or None where it means a new one.
 
         That is a job still under way, or one that is done and whose layers are still here. One
         that failed, was refused or cancelled is done anew.
+
+        Args:
+            key: What makes submitting idempotent.
+            account: Whose submit it is; nobody's key means a job of somebody else. Jobs from
+                before there were accounts are anybody's.
         """
-        job = self._one("WHERE key = ? ORDER BY turn DESC", key)
+        where = "WHERE key = ? AND account IN (?, '') ORDER BY turn DESC"
+        job = self._one(where, key, account)
         if job is None or (job.has_ended and (job.state != DONE or job.released)):
             return None
         return job
@@ -359,6 +373,34 @@ class JobTable:
         rows = self._db.execute("SELECT id FROM jobs WHERE ended_s < ?", (moment_s,)).fetchall()
         self._write("DELETE FROM jobs WHERE ended_s < ?", (moment_s,))
         return [row[0] for row in rows]
+
+    def crowd_out(self, account: str) -> list[str]:
+        """Remove the oldest ended jobs of an account beyond those that are kept of one.
+
+        A job that is done and was not released stays: somebody may come for it. What is asked of
+        a job can be megabytes, and whoever submits and cancels is held up by no quota.
+
+        Returns:
+            Their ids; none where the account brought little since it was last looked at.
+        """
+        grown = self._grown.get(account, (0, 0))
+        if grown[0] < _LOOK_JOBS and grown[1] < _LOOK_BYTES:
+            return []
+        self._grown.pop(account, None)
+        final = ",".join("?" * len(FINAL_STATES))
+        sql = (
+            "SELECT id, length(request) + length(inputs) FROM jobs "
+            f"WHERE account = ? AND state IN ({final}) AND (state != ? OR released) "
+            "ORDER BY turn DESC"
+        )
+        gone, kept, kept_bytes = [], 0, 0
+        for job, size in self._db.execute(sql, (account, *FINAL_STATES, DONE)).fetchall():
+            kept, kept_bytes = kept + 1, kept_bytes + size
+            if kept > KEPT_ENDED or kept_bytes > KEPT_ENDED_BYTES:
+                gone.append(str(job))
+        for job in gone:
+            self._write("DELETE FROM jobs WHERE id = ?", (job,))
+        return gone
 
     # --- what jobs made --------------------------------------------------------------------------
 

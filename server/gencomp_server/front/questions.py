@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gencomp_protocol import messages as m
+from gencomp_protocol.codec import HEADER_BYTES
 from gencomp_protocol.errors import MissingFrame
 from gencomp_server.engine import graph
 from gencomp_server.engine.job import Job
@@ -14,6 +16,8 @@ from gencomp_server.front.state import Front
 from gencomp_server.front.telling import Telling
 from gencomp_server.sessions import Session
 
+MOST_LISTED = 5000  # Jobs in a list, beside those that have not ended.
+_LIST_BYTES = HEADER_BYTES - (1 << 20)
 _MOST_CLIENT = 128  # Characters of what a client calls itself, in a list of jobs.
 
 
@@ -41,7 +45,17 @@ class Questions:
 
     def _list_jobs(self, session: Session, message: m.Jobs) -> None:
         places = self._telling.positions()
-        jobs = tuple(self._describe(job, places) for job in self._front.table.listed(message.most))
+        listed = self._front.table.listed(min(message.most or MOST_LISTED, MOST_LISTED))
+        # What has not ended first: as many as one message holds.
+        kept: dict[str, dict[str, Any]] = {}
+        room = _LIST_BYTES
+        for job in sorted(listed, key=lambda one: one.has_ended):
+            entry = self._describe(job, places)
+            room -= len(json.dumps(entry))
+            if room < 0:
+                break
+            kept[job.id] = entry
+        jobs = tuple(kept[job.id] for job in listed if job.id in kept)
         self._telling.send(session.identity, m.JobList(message.id, jobs))
 
     def _tell_job(self, session: Session, message: m.JobQuery) -> None:

@@ -207,7 +207,7 @@ class Requests:
     def _submit(self, session: Session, message: m.Submit) -> None:
         # A nonce that was seen: sent again after a lost answer, or played back by somebody.
         job = self._front.table.of_nonce(message.nonce) if message.nonce else None
-        job = job or self._front.table.standing(message.key)
+        job = job or self._front.table.standing(message.key, session.account)
         if job is None:
             self._taking.check_quota(session.account, message.show)
             self._taking.check_colours(session, message.request)
@@ -230,6 +230,7 @@ class Requests:
             self._front.intake.open(job, system)
             self._pictures.read_where_they_lie(job)
             self._front.workers.wake()
+            self._front.storeroom.crowd_out(session.account)
         if message.nonce:
             self._front.table.note_nonce(message.nonce, job.id)
         self._accept(session, message.id, job)

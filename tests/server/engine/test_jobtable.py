@@ -2,6 +2,7 @@
 """What a server still knows after it was killed."""
 
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -113,6 +114,46 @@ def test_a_key_means_the_job_under_way_or_done(table):
         table.move(job.id, state)
     assert table.standing("k").id == job.id
     assert table.standing("other") is None
+
+
+def test_a_key_means_no_job_of_another_account(table):
+    planted = table.add("k", REQUEST, INPUTS, account="eve")
+    assert table.standing("k", "ada") is None
+    own = table.add("k", REQUEST, INPUTS, account="ada")
+    assert table.standing("k", "ada").id == own.id
+    assert table.standing("k", "eve").id == planted.id
+
+
+def test_a_job_from_before_there_were_accounts_is_found_by_its_key(table):
+    job = table.add("k", REQUEST, INPUTS)
+    assert table.standing("k", "ada").id == job.id
+
+
+def test_of_one_account_few_ended_jobs_are_kept_and_what_nobody_fetched(table, monkeypatch):
+    monkeypatch.setattr(jobtable, "KEPT_ENDED", 5)
+    waits, other = queued(table, account="ada"), queued(table, account="bob")
+    table.move(other, "cancelled")
+    made = queued(table, account="ada")
+    for state in ("running", "done"):
+        table.move(made, state)
+    ended = [queued(table, account="ada") for _ in range(70)]
+    for job in ended:
+        table.move(job, "cancelled")
+    assert table.crowd_out("ada") == ended[-6::-1]
+    assert {job.id for job in table.all()} == {waits, other, made, *ended[-5:]}
+    assert table.crowd_out("ada") == []
+
+
+def test_of_one_account_few_megabytes_of_ended_jobs_are_kept(table, monkeypatch):
+    monkeypatch.setattr(jobtable, "KEPT_ENDED_BYTES", 20 << 20)
+    large = replace(REQUEST, client="x" * (6 << 20))
+    gone = []
+    for at in range(12):
+        job = table.add(f"k{at}", large, INPUTS, account="ada")
+        table.move(job.id, "cancelled")
+        gone += table.crowd_out("ada")
+        assert len(table.all()) <= 5
+    assert len(gone) >= 7
 
 
 @pytest.mark.parametrize("end", ["cancelled", "refused"])

@@ -19,6 +19,7 @@ from gencomp_protocol.sockets import client_socket
 from gencomp_protocol.transfer import read_stretch
 from gencomp_protocol.version import PROTOCOL_VERSION
 from gencomp_server.engine import ingest
+from gencomp_server.front import questions
 
 
 class Peer:
@@ -300,6 +301,43 @@ def test_a_client_with_a_long_name_leaves_the_list_of_jobs_to_all(peer, shot):
     for at, job in enumerate(jobs):
         peer.send(m.Cancel(40 + at, job))
         peer.await_(m.Acknowledged)
+
+
+@pytest.mark.parametrize(("limit", "most"), [("MOST_LISTED", 3), ("_LIST_BYTES", 1500)])
+def test_a_list_of_very_many_jobs_holds_the_newest_and_what_has_not_ended(
+    in_thread, shot, monkeypatch, limit, most
+):
+    monkeypatch.setattr(questions, limit, most)
+    server = in_thread()
+    with Peer(server) as peer:
+        peer.hello()
+        jobs = []
+        for at in range(12):
+            peer.send(submission(shot, f"many-{at}"))
+            jobs.append(peer.await_(m.Accepted).job)
+            if at:
+                peer.send(m.Cancel(4, jobs[-1]))
+                peer.await_(m.Acknowledged)
+        peer.send(m.Jobs(30))
+        listed = [one["job"] for one in peer.await_(m.JobList).jobs]
+        assert listed == [*jobs[: -len(listed) : -1], jobs[0]]
+        assert 2 <= len(listed) <= 4
+        peer.send(m.Cancel(4, jobs[0]))
+        peer.await_(m.Acknowledged)
+
+
+def test_a_key_that_somebody_else_planted_gets_nobody_their_job(server, shot):
+    found = []
+    for account in ("eve", "ada", "ada"):
+        with Peer(server) as peer:
+            peer.send(m.Hello(1, (1, 2), server.here.secret, "test", account))
+            peer.await_(m.Welcome)
+            peer.send(submission(shot, "planted"))
+            found.append(peer.await_(m.Accepted).job)
+    assert found[0] != found[1] == found[2]
+    with server.client() as client:
+        for job in set(found):
+            client.cancel(job)
 
 
 def test_what_one_client_began_another_goes_on_with_at_the_offset(
