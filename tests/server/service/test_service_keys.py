@@ -18,7 +18,7 @@ from gencomp_nuke import checking
 from gencomp_protocol import sockets
 from gencomp_protocol.client import Client, request_key
 from gencomp_protocol.codec import encode
-from gencomp_protocol.errors import ServerBusy, ServerUnreachable, Unauthorised
+from gencomp_protocol.errors import MalformedMessage, ServerBusy, ServerUnreachable, Unauthorised
 from gencomp_protocol.keys import ClientKeys, write_key_file
 from gencomp_protocol.locate import find_server
 from gencomp_protocol.messages import Hello, JobQuery, Jobs
@@ -281,6 +281,31 @@ def test_even_without_zap_the_server_reads_nothing_of_a_key_that_is_not_let_in(t
         assert (letter.key, door.counts["heard"]) == ("", 0)
         made.close(linger=0)
     finally:
+        door.close()
+        context.term()
+
+
+def test_blaming_one_of_very_many_takes_no_longer_than_one_of_few(tmp_path, monkeypatch):
+    context = zmq.Context()
+    door = Door(context, "127.0.0.1", 0, KeyFolder(tmp_path / "keys"), 64_000_000)
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    try:
+        began = time.perf_counter()
+        for at in range(20_000):
+            letter = the_door.Letter(at.to_bytes(5, "big"), [b"x"])
+            door.blame(letter, MalformedMessage("It cannot be read."))
+        assert time.perf_counter() - began < 5.0
+        assert len(door._strikes) <= 10_000
+        for _ in range(19):
+            assert letter.identity in door._strikes
+            door.blame(letter, MalformedMessage("It cannot be read."))
+        assert door.counts["cut"] == 1
+        now[0] += 11.0
+        door.blame(the_door.Letter(b"later", [b"x"]), MalformedMessage("Nor can this."))
+        assert list(door._strikes) == [b"later"]
+    finally:
+        monkeypatch.undo()
         door.close()
         context.term()
 
