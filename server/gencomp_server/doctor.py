@@ -165,12 +165,22 @@ def _as_numbers(version: str) -> tuple[int, ...]:
 
 def check_fence() -> Finding:
     """Tell whether the kernel keeps decoders from network and programs; it is well either way."""
+    folders = (
+        "no file but those sent to the server, and the system's"
+        if fence.has_folders()
+        else "every file of its user, since this kernel has no Landlock"
+    )
     if fence.has_filter():
-        return Finding(True, "decoders: no network and no other program, by the kernel's filter.")
+        return Finding(
+            True,
+            "decoders: no network and no other program, by the kernel's filter; "
+            f"they can read {folders}.",
+        )
     return Finding(
         True,
         "decoders: this kernel filters no calls: memory and time are bounded, but network and "
-        "other programs are kept from them by Python alone; Linux on x86_64 or aarch64 does more.",
+        "other programs are kept from them by Python alone; Linux on x86_64 or aarch64 does more; "
+        f"they can read {folders}.",
     )
 
 

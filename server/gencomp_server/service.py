@@ -167,6 +167,7 @@ class Service:
             memory_bytes=self._config.decode_memory_bytes,
             timeout_s=self._config.decode_timeout_s,
             limits=self._config.picture_limits(),
+            places=(self._spool.pictures, self._spool.decoded),
         )
         self._spool.sweep()
         self._table = JobTable(self._spool.database)

@@ -283,3 +283,11 @@ def test_a_kernel_without_a_filter_is_told_and_is_no_fault(monkeypatch):
     found = doctor.check_fence()
     assert found.is_good
     assert "this kernel filters no calls" in found.sentence
+
+
+@pytest.mark.parametrize(("version", "words"), [(0, "has no Landlock"), (4, "no file but those")])
+def test_whether_decoders_keep_to_their_folders_is_told(monkeypatch, version, words):
+    monkeypatch.setattr(doctor.fence, "has_folders", lambda: version)
+    found = doctor.check_fence()
+    assert found.is_good
+    assert words in found.sentence

@@ -42,6 +42,8 @@ SPOILT = "spoilt"  # The detail of a refusal: the file is not the one that arriv
 MEMORY_BYTES = 3 << 30
 # Importing the libraries takes 0.5 s, and many times that on a machine that is busy elsewhere.
 _START_S = 60
+Places = tuple[Path, Path]
+"""The folder beneath which the pictures lie, and the one in which they are decoded."""
 _PICTURES = 1000  # After so many a process makes room for a fresh one, whatever it has gathered.
 
 
@@ -241,6 +243,8 @@ class DecodePool:
         memory_bytes: Address space of each process.
         timeout_s: How long one picture may take.
         limits: What a picture may be at most.
+        places: What a process keeps to, where the kernel has rules for folders; None for no such
+            bounds.
     """
 
     def __init__(
@@ -250,11 +254,14 @@ class DecodePool:
         memory_bytes: int = MEMORY_BYTES,
         timeout_s: float = 60.0,
         limits: PictureLimits = LIMITS,
+        places: Places | None = None,
     ) -> None:
         self._waiting: queue.SimpleQueue[tuple[DecodeTask, Future[Any]] | None]
         self._waiting = queue.SimpleQueue()
         self._hurry = threading.Event()
-        self._decoders = [_Decoder(memory_bytes, timeout_s, limits) for _ in range(processes)]
+        self._decoders = [
+            _Decoder(memory_bytes, timeout_s, limits, places) for _ in range(processes)
+        ]
         self._threads = [
             threading.Thread(target=self._serve, args=(decoder,), name="decode", daemon=True)
             for decoder in self._decoders
@@ -325,8 +332,11 @@ class DecodePool:
 class _Decoder:
     """One decoder process, started on demand."""
 
-    def __init__(self, memory_bytes: int, timeout_s: float, limits: PictureLimits) -> None:
+    def __init__(
+        self, memory_bytes: int, timeout_s: float, limits: PictureLimits, places: Places | None
+    ) -> None:
         self._memory_bytes, self._timeout_s, self._limits = memory_bytes, timeout_s, limits
+        self._places = None if places is None else [[str(one.absolute())] for one in places]
         self._process: subprocess.Popen[bytes] | None = None
         self._seen = 0  # Pictures of this process.
         self.is_leaving = False  # Its death is our doing from then on.
@@ -386,6 +396,7 @@ class _Decoder:
                 *(sys.executable, "-m", "gencomp_server.exr.decoder"),
                 *(str(self._memory_bytes), str(math.ceil(self._timeout_s) + _START_S)),
                 json.dumps(vars(self._limits)),
+                json.dumps(self._places),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

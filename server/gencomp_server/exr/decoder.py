@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """The decoder process: the one place where a file that somebody sent is opened.
 
-``python -m gencomp_server.exr.decoder MEMORY_BYTES SECONDS LIMITS`` reads one task per line (JSON)
-from standard input and answers one line each::
+``python -m gencomp_server.exr.decoder MEMORY_BYTES SECONDS LIMITS PLACES`` reads one task
+per line (JSON) from standard input and answers one line each::
 
     {"ready": true}                  once, at the start
     {"source": path, "target": stem, "kind": "exr" | "image", "role": …, "channel": …, …}
     {"header": {…}, "stats": {…}}    or    {"error": {"code": …, "message": …, …}}
 
 It works on one thread, in a bounded address space and a bounded time for each picture, without
-network and without other programs (``exr/fence.py``). What it does not know how to answer kills it,
-and the pool that asked (``exr/decode.py``) refuses the picture and starts another. It leaves when
-its input closes.
+network and without other programs, and for a server with no files but those sent
+(``exr/fence.py``). What it does not know how to answer kills it, and the pool that asked
+(``exr/decode.py``) refuses the picture and starts another. It leaves when its input closes.
 """
 
 import errno
@@ -66,6 +66,9 @@ def main() -> int:
     os.dup2(2, 1)
     pixels.limit_library(limits)
     fence.close_in(memory_bytes, max(limits.picture_bytes, carry.MAX_REST_BYTES) + _SPARE_BYTES)
+    places = json.loads(sys.argv[4])
+    if places is not None:
+        fence.keep_to(*places)
     answers.write(b'{"ready": true}\n')
     for line in sys.stdin.buffer:
         # The pool is quicker to kill; these are for a picture that hangs after the pool is gone.

@@ -5,19 +5,24 @@ A picture library that reads past its buffers is somebody else's program from th
 process that runs it has a bounded address space, processor time and file size, and for the rest of
 its life it can neither open a socket, nor start another program, nor reach into another process:
 the kernel refuses those calls (seccomp, a filter in classic BPF, which needs no privilege), and
-where a kernel knows no such filter, Python does so for what is written in Python. Nothing here is
-ever taken back.
+where a kernel knows no such filter, Python does so for what is written in Python. Where the kernel
+knows folders that a process keeps to (Landlock, without a privilege as well), a decoder of a server
+opens what belongs to Python and the system, the pictures that were sent, and the folder in which it
+writes, and nothing else. Nothing here is ever taken back.
 
 Numbers of the calls: the kernel's ``arch/x86/entry/syscalls/syscall_64.tbl`` and
-``include/uapi/asm-generic/unistd.h``; layout of the filter: ``seccomp(2)``, ``bpf(4)``.
+``include/uapi/asm-generic/unistd.h``; layout of the filter: ``seccomp(2)``, ``bpf(4)``; of folders:
+``landlock(7)``.
 """
 
 import ctypes
 import errno
 import math
+import os
 import platform
 import resource
 import sys
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 # Calls that a decoder has no use for, by machine. Both tables name the same calls, but for those
@@ -59,6 +64,18 @@ _KILL, _ERRNO, _ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _NUMBER_AT, _ARCHITECTURE_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 
+_MAKE_RULES, _ADD_RULE, _KEEP_RULES = 444, 445, 446  # Landlock's calls, on every machine.
+_TELL_VERSION, _BENEATH = 1, 1
+_WRITE_FILE, _READ_FILE, _READ_DIR, _REMOVE_FILE = 1 << 1, 1 << 2, 1 << 3, 1 << 5
+_MAKE_FILE, _MAKE_LINK, _TRUNCATE = 1 << 8, 1 << 12, 1 << 14
+# What may be done with files at all, by Landlock's version: to move and to truncate came later.
+_RIGHTS = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1}
+_READ = _READ_FILE | _READ_DIR
+_WRITE = _READ | _WRITE_FILE | _REMOVE_FILE | _MAKE_FILE | _MAKE_LINK | _TRUNCATE
+_OF_FILES = _READ_FILE | _WRITE_FILE | _TRUNCATE
+_SYSTEM = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/proc/self")
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom", "/sys/devices/system")
+
 _BARRED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spawn", "os.system")
 _OPEN_FILES = 64
 
@@ -79,6 +96,11 @@ class _Program(ctypes.Structure):
     )
 
 
+class _Rule(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("rights", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
 def close_in(memory_bytes: int, file_bytes: int) -> None:
     """Give up, for good, what a decoder has no use for; every thread of the process.
 
@@ -96,6 +118,74 @@ def close_in(memory_bytes: int, file_bytes: int) -> None:
     sys.addaudithook(_bar)
     if has_filter():
         _install(_program(platform.machine()))
+
+
+def keep_to(reads: Iterable[str], writes: Iterable[str]) -> None:
+    """Open, from now on, no file but the system's, Python's and those beneath some folders.
+
+    It is of this thread and of those that it makes. Where the kernel cannot do it, nothing is done.
+
+    Args:
+        reads: Folders beneath which files may be read.
+        writes: Those beneath which they may be written, too.
+
+    Raises:
+        OSError: The kernel knows such rules and did not take these.
+    """
+    version = has_folders()
+    if not version:
+        return
+    rights = _RIGHTS[min(version, max(_RIGHTS))]
+    library = ctypes.CDLL(None, use_errno=True)
+
+    def call(number: int, *values: Any) -> int:
+        said = int(library.syscall(ctypes.c_long(number), *values))
+        if said < 0:
+            raise OSError(ctypes.get_errno(), "rules for folders were refused")
+        return said
+
+    asked = ctypes.c_uint64(rights)
+    rules = call(_MAKE_RULES, ctypes.byref(asked), ctypes.c_size_t(8), ctypes.c_uint32(0))
+    try:
+        for path, wanted in (*_own(), *((p, _READ) for p in reads), *((p, _WRITE) for p in writes)):
+            try:
+                handle = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            except OSError:  # What cannot be opened now cannot be later.
+                continue
+            rule = _Rule(wanted & rights & (-1 if os.path.isdir(path) else _OF_FILES), handle)
+            try:
+                call(_ADD_RULE, rules, _BENEATH, ctypes.byref(rule), ctypes.c_uint32(0))
+            finally:
+                os.close(handle)
+        if library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "no_new_privs was refused")
+        call(_KEEP_RULES, rules, ctypes.c_uint32(0))
+    finally:
+        os.close(rules)
+
+
+def has_folders() -> int:
+    """Return the version of the kernel's rules for folders; 0 where it has none."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    library = ctypes.CDLL(None, use_errno=True)
+    nothing = ctypes.c_void_p(None)
+    said = library.syscall(
+        ctypes.c_long(_MAKE_RULES), nothing, ctypes.c_size_t(0), ctypes.c_uint32(_TELL_VERSION)
+    )
+    return max(0, int(said))
+
+
+def _own() -> Iterator[tuple[str, int]]:
+    """Return what belongs to Python and to the system, and what may be done with it."""
+    whole = {"/", os.path.expanduser("~")}
+    python = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
+    for path in python:
+        if path and os.path.realpath(path) not in whole:
+            yield path, _READ
+    for path in (*_SYSTEM, *_DEVICES):
+        yield path, _READ
+    yield "/dev/null", _READ_FILE | _WRITE_FILE
 
 
 def allow_seconds(seconds: float) -> None:

@@ -129,6 +129,45 @@ os.unlink("/tmp/gencomp-fence")
     assert 5 < int(lines[0]) < 30
 
 
+@pytest.mark.skipif(not fence.has_folders(), reason="this kernel has no rules for folders")
+def test_a_decoder_that_is_taken_over_reads_and_writes_nothing_but_its_own(tmp_path):
+    for name in ("sent", "made", "secret"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_bytes(b"x")
+    lines, _ = inside(
+        f"""
+os.chdir({str(tmp_path)!r})
+fence.keep_to(["sent"], ["made"])
+def tried(does):
+    try:
+        does()
+        print("done")
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+def write(path):
+    with open(path, "wb") as file:
+        file.write(b"y")
+tried(lambda: open("sent/file").read())
+tried(lambda: write("made/file"))
+tried(lambda: os.symlink({str(tmp_path / "sent" / "file")!r}, "made/link"))
+tried(lambda: open("made/link").read())
+tried(lambda: os.unlink("made/link"))
+tried(lambda: os.replace("made/file", "made/other"))
+import colorsys, zoneinfo
+print("imported")
+tried(lambda: open("secret/file").read())
+tried(lambda: os.listdir("secret"))
+tried(lambda: write("secret/new"))
+tried(lambda: write("sent/new"))
+tried(lambda: os.unlink("sent/file"))
+tried(lambda: os.symlink({str(tmp_path / "secret" / "file")!r}, "made/out") or open("made/out"))
+tried(lambda: open(f"/proc/{{os.getppid()}}/environ").read())
+"""
+    )
+    assert lines[:7] == [*["done"] * 6, "imported"]
+    assert lines[7:] == ["EACCES"] * 7
+
+
 def test_a_decoder_is_fenced_in_before_its_first_file(handmade, tmp_path):
     plane = np.ones((2, 2), np.float16)
     path = tmp_path / "good.exr"
