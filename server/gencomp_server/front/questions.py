@@ -133,7 +133,8 @@ class Questions:
             spool=self._front.spool.root,
             log_file=self._front.config.log_settings().file,
         )
-        report["counts"].update({f"door:{name}": n for name, n in self._front.door.counts.items()})
+        counts = dict(self._front.door.counts)  # In one go: the doorkeeper counts meanwhile.
+        report["counts"].update({f"door:{name}": n for name, n in counts.items()})
         self._telling.send(session.identity, m.HealthReport(message.id, report))
 
     def _tell_sheet(self, session: Session, message: m.Sheet) -> None:
