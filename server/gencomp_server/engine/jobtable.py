@@ -14,6 +14,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 
 from gencomp_protocol import disk
 from gencomp_protocol.codec import inputs_from_plain, request_from_plain, to_plain
-from gencomp_protocol.errors import GencompError
+from gencomp_protocol.errors import GencompError, UnwritableOutput
 from gencomp_protocol.messages import (
     DONE,
     FINAL_STATES,
@@ -82,6 +83,7 @@ _COLUMNS = (
     "account, show, shot, priority, tries"
 )
 _KEPT_ORDERS, _KEPT_HEADLINES = 64, 4096
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEPT_NONCES = 64  # Of one job; a client that asks again has another one each time.
 
 
@@ -111,6 +113,9 @@ class JobTable:
     Args:
         path: The database file; made where it is not there.
         clock: Wall-clock seconds.
+
+    Raises:
+        UnwritableOutput: It is no job table, or one of a later release.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -120,14 +125,33 @@ class JobTable:
         self._path = path
         self._reserve = path.with_name(f"{path.name}.reserve")
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._bring_up_to_date()
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._bring_up_to_date()
+        except (sqlite3.DatabaseError, UnwritableOutput) as error:
+            self._db.close()
+            if not isinstance(error, sqlite3.DatabaseError):
+                raise
+            raise UnwritableOutput(
+                f"The job table {path} cannot be used ({error}).",
+                hint="See who owns the file, and its disk; if it is damaged, move it and the files "
+                "beside it away, and the server begins a new one without the jobs it knew.",
+            ) from error
         self._keep_reserve()
 
     def _bring_up_to_date(self) -> None:
-        """Make the tables, or add to those of an older release what they lack."""
+        """Make the tables, or add to those of an older release what they lack.
+
+        Raises:
+            UnwritableOutput: They are of a later release, which may mean something else by them.
+        """
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA_VERSION:
+            raise UnwritableOutput(
+                f"The job table {self._path} was written by a later release of gencomp.",
+                hint="Start that release, or name another spool with --spool.",
+            )
         if version == _SCHEMA_VERSION:
             return
         steps = "".join((_SCHEMA, _SINCE_1, _SINCE_2)[version:])
@@ -240,6 +264,11 @@ class JobTable:
     def all(self) -> list[Job]:
         """Return every job, newest first."""
         return self._many("ORDER BY turn DESC")
+
+    def digests(self) -> frozenset[str]:
+        """Return the digests of all pictures of all jobs; quickly, however many there are."""
+        rows = self._db.execute("SELECT inputs FROM jobs")
+        return frozenset(digest for (inputs,) in rows for digest in _DIGEST.findall(inputs))
 
     def listed(self, most: int = 0) -> list[Job]:
         """Return jobs as they are listed, newest first; quickly, however many pictures they have.

@@ -153,7 +153,7 @@ class Spool:
     def drop_pictures(self, keep: Collection[str]) -> None:
         """Remove every picture, whole or arriving, whose digest no job needs any more."""
         for path in self.pictures.glob("??/*"):
-            if path.name.removesuffix(".part") not in keep:
+            if path.name.partition(".")[0] not in keep:
                 path.unlink(missing_ok=True)
 
     # --- decoded pixels --------------------------------------------------------------------------
