@@ -84,7 +84,7 @@ class Watch:
                 mend()
 
 
-PLACES = ("/pictures/", "/layers/", ".working", ".npz", "manifest.json")
+PLACES = ("/pictures/", "/layers/", "/stages/", "manifest.json")
 
 
 @pytest.mark.fault("F35")
@@ -117,7 +117,7 @@ def test_on_a_full_disk_a_job_waits_and_goes_on_when_there_is_room(
             ]
             assert len(list(out.rglob("*.exr"))) == 3
             # What was kept before the disk was full is not computed again.
-            assert len(steps.read_text().split()) == (4 if place == ".npz" else 3)
+            assert len(steps.read_text().split()) == (4 if place == "/stages/" else 3)
     check_whole(running.folder, exr[1])
 
 
