@@ -186,7 +186,6 @@ class Spool:
         """
         mark = self.stages / f".{os.getpid()}.{secrets.token_hex(4)}{_WORKING}"
         try:
-            disk.about_to("write", mark)
             held = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise disk_error(error, self.stages) from error
