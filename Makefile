@@ -40,8 +40,8 @@ $(SHOT)/plate: docs/examples/demo.toml | setup
 
 # The Nuke side runs under its own Pythons, 3.11 among them.
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/nuke --ignore=tests/protocol
-	$(BIN)/python tools/nuke_pythons.py
+	$(BIN)/python tools/nuke_pythons.py --beside \
+		$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/nuke --ignore=tests/protocol
 
 test-server: setup
 	$(BIN)/python -m pytest $(TESTS)

@@ -39,7 +39,7 @@ DOORS = {
         "training/loop.py",
     ),
     "accelerate": ("training/loop.py",),
-    "zmq": ("service.py", "door.py"),
+    "zmq": ("service.py", "door.py", "doorkeeper.py"),
     "aiohttp": ("web/",),
     "prometheus_client": ("web/",),
     "rich": ("progress.py", "measure_cli.py"),

@@ -6,10 +6,10 @@ the golden messages. Needs Atheris: ``pip install '.[fuzz]'``. A finding is left
 """
 
 import re
-import sys
 from pathlib import Path
 
 import atheris
+from fuzzing import fuzz
 
 with atheris.instrument_imports(include=["gencomp_protocol", "msgpack"]):
     from gencomp_protocol import codec
@@ -48,14 +48,7 @@ def seeds() -> list[bytes]:
 
 def main() -> None:
     """Fuzz until something breaks or the time is up."""
-    folders = [word for word in sys.argv[1:] if not word.startswith("-")]
-    if folders:
-        place = Path(folders[0])
-        place.mkdir(parents=True, exist_ok=True)
-        for number, seed in enumerate(seeds()):
-            (place / f"golden-{number:02d}").write_bytes(seed)
-    atheris.Setup(sys.argv, read)
-    atheris.Fuzz()
+    fuzz(read, seeds, "golden")
 
 
 if __name__ == "__main__":

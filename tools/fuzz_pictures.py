@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import atheris
+from fuzzing import fuzz
 
 with atheris.instrument_imports(include=["gencomp_server.exr"]):
     from gencomp_server.exr.decode import EXR, IMAGE, DecodeTask
@@ -78,15 +79,8 @@ def seeds() -> list[bytes]:
 
 def main() -> None:
     """Fuzz until something breaks or the time is up."""
-    folders = [word for word in sys.argv[1:] if not word.startswith("-")]
-    if folders:
-        place = Path(folders[0])
-        place.mkdir(parents=True, exist_ok=True)
-        for number, seed in enumerate(seeds()):
-            (place / f"good-{number:02d}").write_bytes(seed)
     with tempfile.TemporaryDirectory(prefix="gencomp-fuzz-") as scratch:
-        atheris.Setup(sys.argv, Reader(Path(scratch)).read)
-        atheris.Fuzz()
+        fuzz(Reader(Path(scratch)).read, seeds, "good")
 
 
 if __name__ == "__main__":

@@ -256,10 +256,6 @@ class Following:
             what = f"Layer '{one.name}' frame {one.frame}"
             words = f"{what} arrived with the wrong digest; it is fetched once more."
             self._tell(Warned(self._job, words))
-        for one in self._link.receiver.asked_again():
-            what = f"Layer '{one.name}' frame {one.frame}"
-            words = f"{what} arrived with the wrong digest; it is fetched once more."
-            self._tell(Warned(self._job, words))
         for outcome in self._link.receiver.outcomes():
             picture = outcome.picture
             if not isinstance(outcome, Arrived):

@@ -105,7 +105,7 @@ class ServerConfig:
         quota_jobs: Most jobs of one account that are received or wait; 0 sets no limit.
         quota_show_jobs: The same of one show.
         shares: Weights of accounts and shows when workers are shared, ``hero=2,night=0.5``; 1 for
-            those that are not named.
+            those that are not named. What each has had is forgotten at the next start.
         registry: Where the systems are, as ``module:attribute``.
         weights: Folder of installed weights; need not exist.
         weights_lock: Where their digests are recorded.

@@ -20,6 +20,7 @@ import socket
 import stat
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -168,7 +169,7 @@ def job_named(job: str, private: Sequence[str] = ()) -> Iterator[None]:
 # --- where lines go ------------------------------------------------------------------------------
 
 
-class Sink(logging.Handler):
+class Sink(logging.Handler, ABC):
     """A place for lines that may fail: what it does not take is lost, and counted.
 
     Attributes:
@@ -201,8 +202,9 @@ class Sink(logging.Handler):
         facts = (__name__, logging.WARNING, __file__, 0, words, (self._untold,), None)
         return logging.LogRecord(*facts)
 
+    @abstractmethod
     def _put(self, line: bytes) -> None:
-        raise NotImplementedError
+        """Take a line, or raise anything where it is not taken whole."""
 
     def _write(self, write: Callable[[memoryview], int], line: bytes, most: int) -> None:
         """Write a line whole; one that is cut short is ended by the next."""

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the front keeps and tells of jobs beside their pictures: stages, reports, the ledger."""
+"""What the front keeps and tells of jobs beside their pictures: stages, reports, the ledger.
+
+The table is read and written by the front's thread. What may take long is not done there: the
+ledger, which other servers may hold and which may lie on a share, is written by a thread of its
+own, and a report is a call that any thread may make.
+"""
 
 from __future__ import annotations
 
 import logging
 import sqlite3
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from gencomp_protocol.errors import GencompError, UnwritableOutput
@@ -15,7 +22,7 @@ from gencomp_server.engine import graph
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import JobTable
 from gencomp_server.engine.spool import Spool
-from gencomp_server.ledger import Ledger, entry_of
+from gencomp_server.ledger import Entry, Ledger, entry_of
 from gencomp_server.report import Server, gather
 
 log = logging.getLogger(__name__)
@@ -41,7 +48,12 @@ class Records:
         self._table, self._spool, self._server = table, spool, server
         self._machine = machine
         self._ledger = Ledger(server.config.ledger)
-        self._owed: list[str] = []
+        self._owed: list[Entry] = []  # Of the thread.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+
+    def close(self) -> None:
+        """Wait until what is done is in the ledger, or cannot be written now."""
+        self._thread.shutdown()
 
     def note_stage(self, job: str, plain: Mapping[str, Any]) -> None:
         """Keep how a stage stands that a worker told of; no job fails where that has no room."""
@@ -55,17 +67,26 @@ class Records:
         rows = self._table.stages(job.id)
         return rows if job.state == RUNNING else [graph.stopped(row) for row in rows]
 
-    def report(self, job: Job, *, with_prompts: bool = False) -> dict[str, Any]:
-        """Return a job's report; see ``report.py``."""
+    def reporter(self, job: Job, *, with_prompts: bool = False) -> Callable[[], dict[str, Any]]:
+        """Return what gathers a job's report; it reads files alone, and up to 16 MiB of the log.
+
+        See ``report.py``; any thread may call it.
+        """
         server = replace(self._server, machine=dict(self._machine()))
         stages, warnings = self.stages(job), self._table.warnings(job.id)
-        return gather(job, stages, warnings, self._spool, server, with_prompts=with_prompts)
+        return partial(
+            gather, job, stages, warnings, self._spool, server, with_prompts=with_prompts
+        )
 
     def delivered(self, job: str) -> None:
-        """Enter a job that is done into the ledger; what could not be written is tried again."""
-        owed, self._owed = [*self._owed, job], []
-        for one in owed:
-            self._enter(one)
+        """Have a job that is done entered into the ledger; where that fails, with the next one."""
+        entry = self._entry(job)
+        if entry is None:
+            return
+        try:
+            self._thread.submit(self._enter, entry)
+        except RuntimeError:  # No thread is left for it.
+            self._enter(entry)
 
     def catch_up(self) -> None:
         """Enter what is done and is not in the ledger: its server was killed in between."""
@@ -76,17 +97,22 @@ class Records:
             return
         for job in self._table.in_state(DONE):
             if job.id not in known:
-                self._enter(job.id)
+                self.delivered(job.id)
 
-    def _enter(self, job_id: str) -> None:
+    def _entry(self, job_id: str) -> Entry | None:
         job, manifest = self._table.get(job_id), self._spool.read_manifest(job_id)
         if job is None or manifest is None or job.state != DONE:
-            return
-        try:
-            self._ledger.add(entry_of(job, manifest))
-        except UnwritableOutput as error:
-            log.error("%s", error)
-            self._owed.append(job_id)
+            return None
+        return entry_of(job, manifest)
+
+    def _enter(self, entry: Entry) -> None:
+        owed, self._owed = [*self._owed, entry], []
+        for one in owed:
+            try:
+                self._ledger.add(one)
+            except UnwritableOutput as error:
+                log.error("%s", error)
+                self._owed.append(one)
 
 
 def named(error: GencompError, job: str) -> GencompError:

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
+from gencomp_protocol import disk
 from gencomp_protocol.codec import to_plain
 from gencomp_protocol.errors import DiskFull, UnwritableOutput
 from gencomp_protocol.request import Request
@@ -305,5 +306,5 @@ def write_zip(path: Path, job: str, files: Mapping[str, Any]) -> None:
         beside.replace(path)
     except OSError as error:
         beside.unlink(missing_ok=True)
-        kind = DiskFull if error.errno == 28 else UnwritableOutput
+        kind = DiskFull if error.errno in disk.FULL else UnwritableOutput
         raise kind(f"The report {path} cannot be written ({error.strerror}).") from error

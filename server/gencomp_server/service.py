@@ -43,6 +43,7 @@ from gencomp_server.front.dispatch import Dispatch
 from gencomp_server.front.ending import Ending
 from gencomp_server.front.layers import Layers
 from gencomp_server.front.pictures import Pictures
+from gencomp_server.front.questions import Questions
 from gencomp_server.front.requests import Requests
 from gencomp_server.front.state import Front
 from gencomp_server.front.taking import Taking
@@ -196,6 +197,8 @@ class Service:
             closing.start()
             closing.join(_CLOSE_S)
             self._storeroom.close()
+            self._questions.close()
+            self._records.close()
             with suppress(DiskFull, UnwritableOutput):  # The next start does it then.
                 self._table.recover()
             self._table.close()
@@ -231,8 +234,15 @@ class Service:
         self._pictures = Pictures(front, self._telling, taking, self._ending)
         self._layers = Layers(front, self._telling)
         self._dispatch = Dispatch(front, self._telling, self._ending, self._pictures)
+        self._questions = Questions(front, self._telling)
         self._requests = Requests(
-            front, self._telling, taking, self._ending, self._pictures, self._layers
+            front,
+            self._telling,
+            taking,
+            self._ending,
+            self._pictures,
+            self._layers,
+            self._questions,
         )
 
     def _supervisor(self, at: int, device: str) -> Supervisor:
@@ -343,6 +353,7 @@ class Service:
         self._door.watch()
         self._shut_out_revoked()
         self._layers.try_again()
+        self._questions.answer_gathered()
         now = self._clock()
         for session in self._sessions.all():
             if not session.receiver.in_flight:

@@ -19,7 +19,7 @@ from gencomp_protocol.request import Request
 from gencomp_server.admission import check_fits, check_handles, limits_of, refusal
 from gencomp_server.config import ServerConfig
 from gencomp_server.contract import Plan, System
-from gencomp_server.engine.clearing import FILES, Item, Keeper, to_clear
+from gencomp_server.engine.clearing import FILES, Clearing, Item, Keeper, to_clear
 from gencomp_server.engine.jobtable import JobTable
 from gencomp_server.engine.room import BACK, Room
 from gencomp_server.engine.spool import Spool
@@ -125,19 +125,22 @@ class Storeroom:
 
     def expire(self) -> None:
         """Forget jobs that ended ``keep_days`` ago, and pictures that no job has."""
-        for job in self._table.forget_before(time.time() - self._config.keep_days * _DAY_S):
+        forgotten = self._table.forget_before(time.time() - self._config.keep_days * _DAY_S)
+        for job in forgotten:
             with job_named(job):
                 log.info("forgotten, with all it delivered: its days are over")
-            self._spool.remove_job(job)
-        self._spool.drop_pictures(frozenset(d for job in self._table.all() for d in job.digests))
+        self._keeper.remove(Clearing(tuple(Item(FILES, job, 0, 0.0) for job in forgotten)))
+        self._spool.drop_pictures(self._table.digests())
 
     def crowd_out(self, account: str) -> None:
         """Forget the oldest ended jobs of an account beyond those that are kept of one."""
-        with suppress(DiskFull, UnwritableOutput):  # They are removed another time.
-            for job in self._table.crowd_out(account):
-                with job_named(job):
-                    log.info("forgotten: %s has many that ended since", account)
-                self._spool.remove_job(job)
+        gone: list[str] = []
+        with suppress(DiskFull, UnwritableOutput):  # They are forgotten another time.
+            gone = self._table.crowd_out(account)
+        for job in gone:
+            with job_named(job):
+                log.info("forgotten: %s has many that ended since", account)
+        self._keeper.remove(Clearing(tuple(Item(FILES, job, 0, 0.0) for job in gone)))
 
     def _clear(self, items: Sequence[Item]) -> None:
         over = self._keeper.excess(items)

@@ -96,11 +96,18 @@ CASES = {
 }
 
 
+# The same gate tells these; tests/server/test_gate.py and test_sources.py try every one.
+_SLOW = ("a matte of another size", "a matte of another range", "an empty file")
+
+
 @pytest.mark.fault("F01")
 @pytest.mark.fault("F07")
 @pytest.mark.fault("F09")
 @pytest.mark.fault("F10")
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(one, marks=pytest.mark.slow) if one in _SLOW else one for one in CASES],
+)
 def test_bad_input_is_refused_by_input_frame_and_cure(shot, gencomp, case):
     spoil, words = CASES[case]
     spoil(shot)

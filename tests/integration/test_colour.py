@@ -49,7 +49,13 @@ def refused(ended, *said):
     assert "pictures sent" not in ended.out
 
 
-@pytest.mark.parametrize("case", CASES)
+_QUICK = ("an unknown space", "a config that does not parse")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [one if one in _QUICK else pytest.param(one, marks=pytest.mark.slow) for one in CASES],
+)
 def test_bad_colour_is_refused_before_a_picture_travels(shot, gencomp, case):
     words, said = CASES[case]
     places = {"BROKEN": broken(shot.folder), "SILENT": silent(shot.folder)}
@@ -81,6 +87,7 @@ def test_a_space_is_resolved_said_and_kept_in_the_manifest(shot, gencomp):
     assert len(colour["config_id"]) > 16
 
 
+@pytest.mark.slow
 def test_the_manifest_of_a_run_that_says_nothing_says_linear_rec709(shot, gencomp):
     assert gencomp(*shot.words).code == 0
     colour = json.loads((shot.out / "manifest.json").read_text())["colour"]
@@ -97,6 +104,7 @@ def test_the_variable_names_the_config_and_the_run_says_so(shot, gencomp, monkey
     assert (colour["asked"], colour["working_space"]) == ("scene_linear", "ACEScg")
 
 
+@pytest.mark.slow
 def test_an_empty_config_passes_the_variable_over(shot, gencomp, monkeypatch):
     monkeypatch.setitem(os.environ, "OCIO", CG)
     assert gencomp(*shot.words, "--ocio", "").code == 0

@@ -78,7 +78,9 @@ def test_a_shot_goes_in_and_its_layers_come_out(shot, gencomp, read):
 
 
 @pytest.mark.fault("F40")
-@pytest.mark.parametrize(("gain", "flag"), [("1", False), ("1.5", True)])
+@pytest.mark.parametrize(
+    ("gain", "flag"), [pytest.param("1", False, marks=pytest.mark.slow), ("1.5", True)]
+)
 def test_a_result_is_checked_and_what_differs_from_the_plate_is_said(shot, gencomp, gain, flag):
     ended = gencomp(*shot.words, "--json", "--set", f"gain={gain}")
     assert ended.code == 0
@@ -98,7 +100,7 @@ def test_plain_lines_tell_where_everything_lies(shot, gencomp):
     assert "checked  alpha 0 to 1; layers against the plate" in ended.out
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_shots_of_one_and_two_frames_work(shot, gencomp, count):
     last = FRAMES[count - 1]
     ended = gencomp(*shot.words, "--frames", f"1001-{last}")
@@ -128,6 +130,7 @@ def test_nan_in_a_plate_is_warned_of_and_delivered_as_it_came(shot, gencomp, rea
     assert np.array_equal(background, plate, equal_nan=True)
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F41")
 def test_the_same_command_again_delivers_the_same_pixels(shot, gencomp, read):
     taken = []
@@ -139,6 +142,7 @@ def test_the_same_command_again_delivers_the_same_pixels(shot, gencomp, read):
     assert all(np.array_equal(a, b) for a, b in zip(*taken, strict=True))
 
 
+@pytest.mark.slow
 def test_a_shorter_range_tells_of_the_frames_left_from_the_earlier_run(shot, gencomp):
     assert gencomp(*shot.words).code == 0
     ended = gencomp(*shot.words, "--frames", "1001", "--json")
@@ -156,6 +160,7 @@ def test_ctrl_c_cancels_the_job_and_leaves_with_130(shot):
     assert not (shot.out / "manifest.json").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_twice_leaves_at_once_and_takes_the_server_along(shot):
     process = start(*shot.words, "--json", "--set", "wait_s=30", "--set", "stubborn=true")
     first_event(process, "progress")

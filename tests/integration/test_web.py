@@ -321,6 +321,7 @@ def test_a_prompt_of_markup_and_control_characters_is_text_everywhere(served, br
     assert {one["job"] for one in kept if "onerror" in one["message"]} == {job}
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F46")
 def test_a_page_that_is_killed_costs_no_job_and_comes_back(served, tmp_path):
     assert b"gencomp_up 1.0" in served.ask("/metrics")[1]

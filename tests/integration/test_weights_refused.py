@@ -168,6 +168,7 @@ def test_when_weights_are_spoilt_then_they_are_refused_by_name_with_a_cure(
     assert [path for path in out.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.fault("F17")
 def test_when_verified_weights_change_then_they_are_refused_until_that_is_accepted(
     run, start, weights

@@ -166,7 +166,7 @@ def test_what_is_turned_above_the_node_is_seen_once_it_is_quiet(app, played):
 
 
 def test_however_often_something_is_turned_one_thread_waits_for_quiet(app, played, monkeypatch):
-    monkeypatch.setattr(stale, "_QUIET_S", 60)
+    monkeypatch.setattr(stale, "_QUIET_S", 3)
     started, real = [], threading.Thread.start
     monkeypatch.setattr(threading.Thread, "start", lambda t: (started.append(t.name), real(t)))
     for frame in range(20):

@@ -167,6 +167,7 @@ def test_an_unpaired_clip_needs_no_job(background, shot):
     assert read_picture(clip.original[0])[9, 9].tolist() == [PLATE] * 3
 
 
+@pytest.mark.slow
 def test_a_real_job_makes_the_background(shot):
     # Whatever it takes the block for, outside of it the plate stays, and the clip is whole.
     assert decompose(*GIVEN, "--name", "real", "--set", "clean_plate_from=temporal") == 0

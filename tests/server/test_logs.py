@@ -53,6 +53,11 @@ def fail():
     raise ValueError("inside\n2026 INFO forged")
 
 
+def test_a_place_that_cannot_take_lines_is_a_mistake_and_not_a_silent_one():
+    with pytest.raises(TypeError, match="_put"):
+        type("Nowhere", (logs.Sink,), {})()
+
+
 def test_a_line_carries_the_job_at_hand(lines):
     log = logging.getLogger("here")
     with job_named("3f9a"):

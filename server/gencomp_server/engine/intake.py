@@ -135,7 +135,7 @@ class Intake:
         kinds = reception.job.kinds()
         for name, frame in reception.lacking.pop(digest):
             entry = reception.job.request.input(name)
-            assert entry is not None, name  # service.py refuses pictures of no input
+            assert entry is not None, name  # gate.py refuses pictures of no input
             task = ingest.decode_task(
                 self._spool,
                 ingest.input_kind(reception.system, name),

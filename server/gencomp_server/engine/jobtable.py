@@ -14,6 +14,7 @@ import errno
 import json
 import logging
 import os
+import re
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +24,7 @@ from typing import Any
 
 from gencomp_protocol import disk
 from gencomp_protocol.codec import inputs_from_plain, request_from_plain, to_plain
-from gencomp_protocol.errors import GencompError
+from gencomp_protocol.errors import GencompError, UnwritableOutput
 from gencomp_protocol.messages import (
     DONE,
     FINAL_STATES,
@@ -84,6 +85,7 @@ _COLUMNS = (
 _KEPT_ORDERS, _KEPT_HEADLINES = 64, 4096
 KEPT_ENDED, KEPT_ENDED_BYTES = 1000, 64 << 20  # Of one account, and what was asked of them.
 _LOOK_JOBS, _LOOK_BYTES = 64, 8 << 20  # So much of one account is new before it is looked at.
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _KEPT_NONCES = 64  # Of one job; a client that asks again has another one each time.
 
 
@@ -113,6 +115,9 @@ class JobTable:
     Args:
         path: The database file; made where it is not there.
         clock: Wall-clock seconds.
+
+    Raises:
+        UnwritableOutput: It is no job table, or one of a later release.
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
@@ -123,14 +128,33 @@ class JobTable:
         self._path = path
         self._reserve = path.with_name(f"{path.name}.reserve")
         self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA foreign_keys = ON")
-        self._bring_up_to_date()
+        try:
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._bring_up_to_date()
+        except (sqlite3.DatabaseError, UnwritableOutput) as error:
+            self._db.close()
+            if not isinstance(error, sqlite3.DatabaseError):
+                raise
+            raise UnwritableOutput(
+                f"The job table {path} cannot be used ({error}).",
+                hint="See who owns the file, and its disk; if it is damaged, move it and the files "
+                "beside it away, and the server begins a new one without the jobs it knew.",
+            ) from error
         self._keep_reserve()
 
     def _bring_up_to_date(self) -> None:
-        """Make the tables, or add to those of an older release what they lack."""
+        """Make the tables, or add to those of an older release what they lack.
+
+        Raises:
+            UnwritableOutput: They are of a later release, which may mean something else by them.
+        """
         version = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if version > _SCHEMA_VERSION:
+            raise UnwritableOutput(
+                f"The job table {self._path} was written by a later release of gencomp.",
+                hint="Start that release, or name another spool with --spool.",
+            )
         if version == _SCHEMA_VERSION:
             return
         steps = "".join((_SCHEMA, _SINCE_1, _SINCE_2)[version:])
@@ -234,7 +258,7 @@ class JobTable:
         """Return the job of that id, or None."""
         return self._one("WHERE id = ?", job)
 
-    def standing(self, key: str, account: str = "") -> Job | None:
+    def standing(self, key: str, *accounts: str) -> Job | None:
         """Return the job that a submit of this key means, or None where it means a new one.
 
         That is a job still under way, or one that is done and whose layers are still here. One
@@ -242,11 +266,11 @@ class JobTable:
 
         Args:
             key: What makes submitting idempotent.
-            account: Whose submit it is; nobody's key means a job of somebody else. Jobs from
-                before there were accounts are anybody's.
+            accounts: Whose jobs it may mean. Those from before there were accounts are anybody's.
         """
-        where = "WHERE key = ? AND account IN (?, '') ORDER BY turn DESC"
-        job = self._one(where, key, account)
+        marks = ",".join("?" * (len(accounts) + 1))
+        where = f"WHERE key = ? AND account IN ({marks}) ORDER BY turn DESC"
+        job = self._one(where, key, "", *accounts)
         if job is None or (job.has_ended and (job.state != DONE or job.released)):
             return None
         return job
@@ -254,6 +278,11 @@ class JobTable:
     def all(self) -> list[Job]:
         """Return every job, newest first."""
         return self._many("ORDER BY turn DESC")
+
+    def digests(self) -> frozenset[str]:
+        """Return the digests of all pictures of all jobs; quickly, however many there are."""
+        rows = self._db.execute("SELECT inputs FROM jobs")
+        return frozenset(digest for (inputs,) in rows for digest in _DIGEST.findall(inputs))
 
     def listed(self, most: int = 0) -> list[Job]:
         """Return jobs as they are listed, newest first; quickly, however many pictures they have.

@@ -153,7 +153,7 @@ class Spool:
     def drop_pictures(self, keep: Collection[str]) -> None:
         """Remove every picture, whole or arriving, whose digest no job needs any more."""
         for path in self.pictures.glob("??/*"):
-            if path.name.removesuffix(".part") not in keep:
+            if path.name.partition(".")[0] not in keep:
                 path.unlink(missing_ok=True)
 
     # --- decoded pixels --------------------------------------------------------------------------
@@ -186,7 +186,6 @@ class Spool:
         """
         mark = self.stages / f".{os.getpid()}.{secrets.token_hex(4)}{_WORKING}"
         try:
-            disk.about_to("write", mark)
             held = os.open(mark, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise disk_error(error, self.stages) from error

@@ -48,6 +48,7 @@ REGISTRY = "gencomp_server.systems:REGISTRY"
 _DYING_S = 0.5
 DEFAULT_LOG = LogSettings()
 TRACES = "workers"  # Folder of the spool: where each worker was when a fault of its own ended it.
+_TAIL_BYTES = 1 << 20  # Of the log, from its end; reading all of it would take a second.
 _TAIL_LINES, _TRACE_CHARACTERS = 20, 4000
 
 
@@ -129,7 +130,8 @@ class Worker:
         """
         lines = []
         if self._log_file:
-            for entry in last_lines(Path(self._log_file), _TAIL_LINES, job=job):
+            log_file, most = Path(self._log_file), _TAIL_BYTES
+            for entry in last_lines(log_file, _TAIL_LINES, job=job, most_bytes=most):
                 lines.append(f"{entry.get('level')}: {entry['message']}")
         try:
             trace = self._trace.read_text("utf-8", "replace")

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 from gencomp_protocol import messages as m
 from gencomp_protocol.codec import HEADER_BYTES
-from gencomp_protocol.errors import MissingFrame
+from gencomp_protocol.errors import MissingFrame, ServerBusy
 from gencomp_server.engine import graph
 from gencomp_server.engine.job import Job
 from gencomp_server.front.state import Front
@@ -19,6 +21,17 @@ from gencomp_server.sessions import Session
 MOST_LISTED = 5000  # Jobs in a list, beside those that have not ended.
 _LIST_BYTES = HEADER_BYTES - (1 << 20)
 _MOST_CLIENT = 128  # Characters of what a client calls itself, in a list of jobs.
+_MOST_REPORTS = 8  # That are being gathered; each holds up to some megabytes of the log.
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A report that is being gathered, and who wants it."""
+
+    identity: bytes
+    number: int
+    job: str
+    files: Future[dict[str, Any]]
 
 
 class Questions:
@@ -34,6 +47,8 @@ class Questions:
 
     def __init__(self, front: Front, telling: Telling) -> None:
         self._front, self._telling = front, telling
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="reports")
+        self._asked: list[_Asked] = []
         self.answers: dict[type[m.Message], Callable[[Session, Any], None]] = {
             m.Jobs: self._list_jobs,
             m.JobQuery: self._tell_job,
@@ -74,8 +89,33 @@ class Questions:
 
     def _give_report(self, session: Session, message: m.Report) -> None:
         job = self._front.known(message.job)
-        files = self._front.records.report(job, with_prompts=message.with_prompts)
-        self._telling.send(session.identity, m.Reported(message.id, job.id, files))
+        gather = self._front.records.reporter(job, with_prompts=message.with_prompts)
+        try:
+            if len(self._asked) >= _MOST_REPORTS:
+                raise RuntimeError
+            files = self._thread.submit(gather)
+        except RuntimeError as error:  # No thread is left, or too many ask.
+            raise ServerBusy(
+                "The server is gathering as many reports as it can.",
+                hint="Try again in a minute.",
+            ) from error
+        self._asked.append(_Asked(session.identity, message.id, job.id, files))
+        files.add_done_callback(lambda _: self._front.notice.wake())
+
+    def answer_gathered(self) -> None:
+        """Send the reports that are gathered by now."""
+        gathered = [one for one in self._asked if one.files.done()]
+        self._asked = [one for one in self._asked if one not in gathered]
+        for one in gathered:
+            try:
+                answer = m.Reported(one.number, one.job, one.files.result())
+                self._telling.send(one.identity, answer)
+            except Exception as error:
+                self._telling.refuse(one.identity, one.number, error)
+
+    def close(self) -> None:
+        """Gather nothing more; what is being gathered is not waited for."""
+        self._thread.shutdown(wait=False, cancel_futures=True)
 
     def _describe(self, job: Job, places: Mapping[str, int]) -> dict[str, Any]:
         progress = self._front.meter.last(job.id)
@@ -108,7 +148,8 @@ class Questions:
             spool=self._front.spool.root,
             log_file=self._front.config.log_settings().file,
         )
-        report["counts"].update({f"door:{name}": n for name, n in self._front.door.counts.items()})
+        counts = dict(self._front.door.counts)  # In one go: the doorkeeper counts meanwhile.
+        report["counts"].update({f"door:{name}": n for name, n in counts.items()})
         self._telling.send(session.identity, m.HealthReport(message.id, report))
 
     def _tell_sheet(self, session: Session, message: m.Sheet) -> None:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import hmac
 import logging
-import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +13,6 @@ from gencomp_protocol import messages as m
 from gencomp_protocol.codec import decode, request_id_of, to_plain
 from gencomp_protocol.errors import (
     GencompError,
-    InternalError,
     MalformedMessage,
     Unauthorised,
     VersionMismatch,
@@ -52,6 +50,7 @@ class Requests:
         ending: Ends jobs that are cancelled before they run.
         pictures: Takes pictures in.
         layers: Gives layers out.
+        questions: Answers what changes nothing.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class Requests:
         ending: Ending,
         pictures: Pictures,
         layers: Layers,
+        questions: Questions,
     ) -> None:
         self._front, self._telling, self._taking = front, telling, taking
         self._ending, self._pictures = ending, pictures
@@ -76,7 +76,7 @@ class Requests:
             m.Want: layers.give,
             m.Chunk: pictures.take,
             m.Withheld: pictures.take,
-            **Questions(front, telling).answers,
+            **questions.answers,
         }
 
     def answer(self, letter: Letter) -> None:
@@ -102,19 +102,12 @@ class Requests:
             session.heard_s = self._front.clock()
             answer(session, message)
         except GencompError as error:
-            self._front.vitals.count(f"refused:{error.code}")
             is_unread = session is None and sum(map(len, frames)) > HELLO_BYTES
             number = 0 if is_unread else request_id_of(frames)
-            self._telling.send(identity, m.Refusal(number, error), letter.wire)
+            self._telling.refuse(identity, number, error, letter.wire)
             self._front.door.blame(letter, error)
-        except Exception:
-            mark = secrets.token_hex(4)
-            log.exception("fault %s in answering a message", mark)
-            self._front.vitals.count("faults")
-            fault = InternalError(
-                f"The server made a mistake ({mark}).", hint="Its log says more.", id=mark
-            )
-            self._telling.send(identity, m.Refusal(request_id_of(frames), fault), letter.wire)
+        except Exception as error:
+            self._telling.refuse(identity, request_id_of(frames), error, letter.wire)
 
     def _session(self, letter: Letter) -> Session | None:
         """Return the session of a letter's connection.
@@ -207,7 +200,8 @@ class Requests:
     def _submit(self, session: Session, message: m.Submit) -> None:
         # A nonce that was seen: sent again after a lost answer, or played back by somebody.
         job = self._front.table.of_nonce(message.nonce) if message.nonce else None
-        job = job or self._front.table.standing(message.key, session.account)
+        # One's own, or of a client of this machine that names no account, as older ones do.
+        job = job or self._front.table.standing(message.key, session.account, UNNAMED)
         if job is None:
             self._taking.check_quota(session.account, message.show)
             self._taking.check_colours(session, message.request)

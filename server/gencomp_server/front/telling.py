@@ -3,14 +3,19 @@
 
 from __future__ import annotations
 
+import logging
+import secrets
+
 from gencomp_protocol import messages as m
 from gencomp_protocol.codec import encode, to_plain
-from gencomp_protocol.errors import error_from_wire
+from gencomp_protocol.errors import GencompError, InternalError, error_from_wire
 from gencomp_server.doorkeeper import Wire
 from gencomp_server.engine.job import Job
 from gencomp_server.engine.jobtable import LayerRow
 from gencomp_server.front.state import Front
 from gencomp_server.sessions import Session
+
+log = logging.getLogger(__name__)
 
 
 class Telling:
@@ -36,6 +41,29 @@ class Telling:
             wire = session.wire
         if wire is not None and not self._front.door.send(identity, encode(message), wire):
             self._front.sessions.drop(identity)
+
+    def refuse(
+        self, identity: bytes, number: int, error: Exception, wire: Wire | None = None
+    ) -> None:
+        """Send why a request is not answered; what nobody foresaw is logged under a mark.
+
+        Args:
+            identity: Routing id of the connection.
+            number: Id of the request; 0 where that was not read.
+            error: Why.
+            wire: As of :meth:`send`.
+        """
+        if isinstance(error, GencompError):
+            self._front.vitals.count(f"refused:{error.code}")
+            self.send(identity, m.Refusal(number, error), wire)
+            return
+        mark = secrets.token_hex(4)
+        log.error("fault %s in answering a message", mark, exc_info=error)
+        self._front.vitals.count("faults")
+        fault = InternalError(
+            f"The server made a mistake ({mark}).", hint="Its log says more.", id=mark
+        )
+        self.send(identity, m.Refusal(number, fault), wire)
 
     def tell(self, job: str, message: m.Message) -> None:
         """Send an event to everybody who follows a job."""

@@ -2,6 +2,7 @@
 """What a server still knows after it was killed."""
 
 import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -54,6 +55,27 @@ def queued(table, key="k", **whose):
     job = table.add(key, REQUEST, INPUTS, **whose)
     assert table.move(job.id, "queued")
     return job.id
+
+
+def test_a_table_of_a_later_release_is_left_as_it_is(table, tmp_path, clock):
+    table._db.execute("PRAGMA user_version = 99")
+    with pytest.raises(UnwritableOutput, match="a later release"):
+        reopen(table, tmp_path, clock)
+    with closing(sqlite3.connect(tmp_path / "jobs.db")) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (99,)
+
+
+def test_what_is_no_table_is_said(tmp_path):
+    (tmp_path / "jobs.db").write_bytes(b"garbage" * 1000)
+    with pytest.raises(UnwritableOutput, match="not a database") as failed:
+        JobTable(tmp_path / "jobs.db")
+    assert "move it" in failed.value.hint
+
+
+def test_the_digests_of_all_pictures_are_told(table):
+    assert table.digests() == frozenset()
+    job = table.add("k", REQUEST, INPUTS)
+    assert table.digests() == frozenset(job.digests)
 
 
 def test_a_job_is_the_same_after_a_restart(table, tmp_path, clock):

@@ -80,6 +80,12 @@ def test_pictures_that_no_job_needs_are_dropped_whole_or_not(spool):
     assert names(spool.pictures) == [ABC]
 
 
+def test_a_picture_that_is_being_copied_is_not_dropped(spool):
+    beside = arrive(spool.part(ABC).with_suffix(".7.shared"))
+    spool.drop_pictures(keep={ABC})
+    assert names(spool.pictures) == [beside.name]
+
+
 def test_a_manifest_is_there_when_the_job_is_done_and_not_before(spool):
     assert spool.read_manifest("j1") is None
     spool.write_manifest("j1", {"seed": 3, "frames": "1-2"})

@@ -257,6 +257,7 @@ def test_the_process_says_report_or_error_in_one_line(tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["error"]["code"] == "unwritable-output"
 
 
+@pytest.mark.slow
 def test_the_command_converts_in_another_process(tmp_path):
     torch.save({"state_dict": {"a": A}}, tmp_path / "x.pt")
     report = weights_cli.convert(tmp_path / "x.pt", tmp_path / "x.safetensors")

@@ -284,6 +284,7 @@ def test_a_block_whose_attention_kernels_are_named_is_captured_whole(transformer
     assert counter.frame_count == GRAPHS_PER_SHAPE
 
 
+@pytest.mark.slow
 def test_more_picture_sizes_than_torch_keeps_by_default_are_compiled_too(transformer, counter):
     speed.compile_blocks_(transformer, counter)
     with torch._dynamo.config.patch(recompile_limit=GRAPHS_PER_SHAPE):

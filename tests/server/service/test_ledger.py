@@ -43,14 +43,15 @@ ENTRY = Entry(
 
 
 def test_when_a_job_is_delivered_then_one_row_says_all_but_the_prompt(
-    passes, shot, monkeypatch, capsys
+    passes, shot, monkeypatch, capsys, wait_until
 ):
     request, pictures = shot.request("passes", prompt=PROMPT, seed=5), shot.pictures()
     with passes.client() as client:
         whose = {"show": "=nightfall", "shot": "nf_010"}
         job = client.submit(request, pictures, request_key(request, pictures), **whose)
         assert client.follow(job, pictures=pictures).state == "done"
-        client.job(job)  # The row is written once the end was told.
+    # The row is written once the end was told.
+    wait_until(lambda: job in [one.job for one in Ledger(passes.config.ledger).entries()])
     (row,) = [one for one in Ledger(passes.config.ledger).entries() if one.job == job]
     assert (row.show, row.shot, row.system) == ("=nightfall", "nf_010", "passes")
     assert (row.seed, row.frames, row.version) == (5, "1001-1003", "0.1.0")
@@ -89,6 +90,16 @@ class Bench:
         self.spool.write_manifest(job.id, {"seed": 3, "knobs": {"prompt": PROMPT}})
         return job.id
 
+    def delivered(self, job):
+        """Have a job entered, and wait for it."""
+        self.records.delivered(job)
+        self.records._thread.submit(int).result()
+
+    def catch_up(self):
+        """The same of all that are not entered."""
+        self.records.catch_up()
+        self.records._thread.submit(int).result()
+
     def rows(self):
         return [one.job for one in Ledger(self.ledger).entries()]
 
@@ -97,13 +108,14 @@ class Bench:
 def bench(tmp_path):
     made = Bench(tmp_path)
     yield made
+    made.records.close()
     made.table.close()
 
 
 def test_when_a_server_died_before_it_wrote_the_row_then_the_next_start_writes_it_once(bench):
     job = bench.done("k")
     for _ in range(2):
-        bench.records.catch_up()
+        bench.catch_up()
         assert bench.rows() == [job]
     (row,) = Ledger(bench.ledger).entries()
     assert (row.seed, row.frames, row.prompt_hash) == (3, "1-2", ENTRY.prompt_hash)
@@ -111,28 +123,41 @@ def test_when_a_server_died_before_it_wrote_the_row_then_the_next_start_writes_i
 
 def test_when_a_job_is_forgotten_then_its_row_stays(bench):
     job = bench.done("k")
-    bench.records.delivered(job)
+    bench.delivered(job)
     assert bench.table.forget_before(time.time() + 1) == [job]
-    bench.records.catch_up()
+    bench.catch_up()
     assert bench.rows() == [job]
 
 
 def test_when_the_ledger_cannot_be_written_then_the_row_comes_with_the_next(bench, caplog):
     bench.ledger.parent.write_text("in the way")
     first = bench.done("1")
-    bench.records.delivered(first)
+    bench.delivered(first)
     assert f"The ledger {bench.ledger} cannot be written" in caplog.text
     bench.ledger.parent.unlink()
     second = bench.done("2")
-    bench.records.delivered(second)
+    bench.delivered(second)
     assert sorted(bench.rows()) == sorted([first, second])
+
+
+def test_a_ledger_that_another_server_holds_holds_up_nobody(bench):
+    bench.delivered(bench.done("1"))
+    with closing(sqlite3.connect(bench.ledger, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        second = bench.done("2")
+        begun = time.monotonic()
+        bench.records.delivered(second)
+        assert time.monotonic() - begun < 1.0
+        other.execute("COMMIT")
+    bench.records.close()
+    assert second in bench.rows()
 
 
 def test_a_job_that_did_not_end_well_is_not_in_it(bench):
     job = bench.table.add("k", Request("passes", FrameRange(1, 2), ()), ())
     bench.table.move(job.id, "cancelled")
-    bench.records.delivered(job.id)
-    bench.records.catch_up()
+    bench.delivered(job.id)
+    bench.catch_up()
     assert bench.rows() == []
 
 

@@ -2,12 +2,15 @@
 """A job's report: what support needs in one zip, and nothing that is not support's."""
 
 import json
+import threading
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gencomp_protocol.errors import UnknownJob
+from gencomp_protocol.errors import InternalError, ServerBusy, UnknownJob
+from gencomp_server import records
 from gencomp_server.cli import main
 from gencomp_server.config import ServerConfig
 from gencomp_server.report import HIDDEN, settings_of, write_zip
@@ -159,6 +162,53 @@ def test_a_report_that_cannot_be_written_leaves_nothing_behind(tmp_path):
     with zipfile.ZipFile(tmp_path / "report.zip") as packed:
         assert packed.namelist() == ["gencomp-report-job/a.json"]
     assert [one.name for one in tmp_path.iterdir()] == ["report.zip"]
+
+
+def test_while_a_report_is_gathered_others_are_answered_and_a_flood_of_them_is_refused(
+    run, server, monkeypatch
+):
+    _, job, _ = run(seed=4)
+    goes_on, gathering, real = threading.Event(), threading.Event(), records.gather
+
+    def slow(*given, **more):
+        gathering.set()
+        assert goes_on.wait(60)
+        return real(*given, **more)
+
+    monkeypatch.setattr(records, "gather", slow)
+    with ThreadPoolExecutor(8) as pool, server.client() as other:
+
+        def ask(_):
+            with server.client() as client:
+                return client.report(job)
+
+        try:
+            asked = [pool.submit(ask, n) for n in range(8)]
+            assert gathering.wait(10)
+            begun = time.monotonic()
+            assert job in [one["job"] for one in other.jobs()]
+            assert time.monotonic() - begun < 2
+            until_refused = time.monotonic() + 10
+            refused = None
+            while refused is None and time.monotonic() < until_refused:
+                if len(server.service._questions._asked) == 8:
+                    with pytest.raises(ServerBusy, match="reports") as refused:
+                        other.report(job)
+        finally:
+            goes_on.set()
+        assert refused is not None
+        assert all(set(one.result()) == FILES | {"manifest.json"} for one in asked)
+
+
+def test_when_a_report_cannot_be_gathered_then_that_is_said(run, server, monkeypatch):
+    _, job, _ = run(seed=5)
+
+    def fail(*given, **more):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(records, "gather", fail)
+    with server.client() as client, pytest.raises(InternalError, match="made a mistake"):
+        client.report(job)
 
 
 def test_a_report_of_a_job_that_nobody_has_is_refused(server):

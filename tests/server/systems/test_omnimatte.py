@@ -205,6 +205,7 @@ def test_when_nothing_tells_what_is_hidden_then_the_manifest_names_the_frame(cro
     assert made.ctx.figures["hidden_frames"] == {"a": [], "b": [CROSSING]}
 
 
+@pytest.mark.slow
 def test_when_a_clean_frame_is_painted_then_it_beats_what_was_guessed(new_job):
     job, shot = new_job(width=320, height=192, frames=3, clean=False, pan=[0.0, 0.0])
     n = 1002

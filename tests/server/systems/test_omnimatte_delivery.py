@@ -255,6 +255,7 @@ def test_what_came_without_grain_gets_the_plates_and_the_layers_stay_exact(grain
         assert (over(matched.layer("patch")[n], plate) == matched.layer("clean")[n][..., :3]).all()
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_grain_and_another_seed_another(grainy):
     runs = [grainy.run(grain="match", seed=seed) for seed in (1, 1, 2)]
     first, again, other = (grain_behind_the_block(made, "clean").tobytes() for made in runs)
