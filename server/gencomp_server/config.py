@@ -202,6 +202,8 @@ class ServerConfig:
                     raise BadKnob(
                         f"Setting '{name}' cannot have '{one}'.", hint="Give absolute paths."
                     )
+        _not_a_file("keys", self.keys)
+        _not_a_file("weights", self.weights)
         _within("port", self.port, 0, 65535)
         _within("credit_bytes", self.credit_bytes, 64 * 1024, 2**40)
         _within("chunk_bytes", self.chunk_bytes, 4096, CHUNK_BYTES)
@@ -305,6 +307,14 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise BadKnob(
             f"Setting '{name}' cannot be '{value}'.", hint=f"Choose one of: {', '.join(choices)}."
+        )
+
+
+def _not_a_file(name: str, folder: Path) -> None:
+    if folder.is_file():
+        raise BadKnob(
+            f"Setting '{name}' names a file, {folder}, where a folder belongs.",
+            hint=f"Name the folder; the file's own is {folder.absolute().parent}.",
         )
 
 
