@@ -84,7 +84,8 @@ class ServerConfig:
         release_after_s: Give the worker's memory back, on the GPU too, after so long without a job;
             0 keeps it. The next job starts the worker and loads its model again.
         drain_s: How long the running job may go on after SIGTERM; the server has left some seconds
-            later, within the 30 s that a farm gives before it kills.
+            later, within the 30 s that a farm gives before it kills. Where it is raised, raise
+            ``TimeoutStopSec`` of the systemd unit (60) too: it has to be at least 10 s more.
         keep_days: How long an ended job's layers are kept for a client to come back.
         decoded_bytes: How much decoded pixels the spool keeps; they are made again on demand.
         stages_bytes: How much of finished stages it keeps, for jobs that resume or change a knob.
