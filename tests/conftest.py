@@ -3,6 +3,10 @@
 
 import pytest
 
+from faults.figures import measured
+
+__all__ = ["measured"]
+
 
 @pytest.fixture(autouse=True)
 def _own_home(tmp_path_factory, monkeypatch):

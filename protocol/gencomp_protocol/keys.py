@@ -27,6 +27,7 @@ from gencomp_protocol.errors import (
 _KEY = re.compile(r"[0-9a-f]{64}\Z")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}\Z")
 _MOST_BYTES = 64 * 1024
+OWN_FILE = "own_file"  # In an error's details: a file on this machine that is not fit for use.
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def read_key_file(path: Path) -> "dict[str, str]":
         if plain.get("server_key"):
             checked_key(str(plain["server_key"]), f"'server_key' in {path}")
     except BadKnob as error:
-        raise Unauthorised(error.message, hint="Make one with gencomp keys new.") from error
+        hint = "Make one with gencomp keys new."
+        raise Unauthorised(error.message, hint=hint, **{OWN_FILE: str(path)}) from error
     return {str(name): str(value) for name, value in plain.items()}
 
 
@@ -136,10 +138,15 @@ def parse_map(text: str, path: Path) -> "dict[str, Any]":
     try:
         plain = json.loads(text)
     except ValueError as error:
-        raise ServerUnreachable(f"{path} cannot be understood ({error}).") from error
+        line = getattr(error, "lineno", 1)
+        raise _unusable(path, f"cannot be understood at line {line} (it is not JSON)") from error
     if not isinstance(plain, dict):
-        raise ServerUnreachable(f"{path} cannot be understood (it is not a map).")
+        raise _unusable(path, "cannot be understood (it is not a map)")
     return plain
+
+
+def _unusable(path: Path, what: str, hint: str = "Mend it, or move it away.") -> ServerUnreachable:
+    return ServerUnreachable(f"{path} {what}.", hint=hint, **{OWN_FILE: str(path)})
 
 
 def _is_private(facts: os.stat_result) -> bool:
@@ -165,10 +172,12 @@ def read_private(path: Path) -> str:
                 raise Unauthorised(
                     f"{path} holds a secret and is not yours alone.",
                     hint=f"Make it so: chmod 600 {path}",
+                    **{OWN_FILE: str(path)},
                 )
             text = source.read(_MOST_BYTES).decode("utf-8")
     except OSError as error:
-        raise ServerUnreachable(f"{path} cannot be read ({error.strerror}).") from error
+        hint = "Check that it is there and that you may read it."
+        raise _unusable(path, f"cannot be read ({error.strerror})", hint) from error
     except UnicodeDecodeError as error:
-        raise ServerUnreachable(f"{path} cannot be understood (it is not text).") from error
+        raise _unusable(path, "cannot be understood (it is not text)") from error
     return text

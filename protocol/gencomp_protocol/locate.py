@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-from gencomp_protocol.errors import ServerUnreachable, Unauthorised, UnwritableOutput
+from gencomp_protocol.errors import LinkError, ServerUnreachable, Unauthorised, UnwritableOutput
 from gencomp_protocol.keys import (
+    OWN_FILE,
     ClientKeys,
     checked_key,
     parse_map,
@@ -77,7 +78,11 @@ def read_server_file(path: "os.PathLike[str]") -> ServerFile:
         Unauthorised: Others than the owner can read or write it, or it is somebody else's.
         ServerUnreachable: It is not there, or it is not such a file.
     """
-    plain = read_private_map(Path(path))
+    try:
+        plain = read_private_map(Path(path))
+    except ServerUnreachable as error:
+        error.details.pop(OWN_FILE, None)  # Nobody writes this one by hand.
+        raise
     try:
         return ServerFile(
             address=_checked(str(plain["address"])),
@@ -186,7 +191,8 @@ def _named(address: str, environ: "Mapping[str, str]", chosen: "dict[str, Any]")
     raise Unauthorised(
         f"The secret of the server at {address} is not known.",
         hint=f"Perhaps no server runs there (gencomp doctor tells); else name the file that holds "
-        f"its secret in {SECRET_VARIABLE}.",
+        f"its secret in {SECRET_VARIABLE}, or, where clients need keys at that port, your key file "
+        f"in {KEY_VARIABLE} (gencomp keys new makes one).",
     )
 
 
@@ -233,7 +239,12 @@ def _my_key(environ: "Mapping[str, str]", chosen: "dict[str, Any]") -> "dict[str
     """Return the user's key file as a map; empty where there is none."""
     named = environ.get(KEY_VARIABLE, "") or str(chosen.get("key_file", "") or "")
     if named:
-        return read_key_file(Path(named).expanduser())
+        try:
+            return read_key_file(Path(named).expanduser())
+        except LinkError as error:
+            where = KEY_VARIABLE if environ.get(KEY_VARIABLE) else CLIENT_FILE
+            error.hint = f"{error.hint} It is named in {where}."
+            raise
     if "secret_key" in chosen:
         return read_key_file(home_folder(environ) / CLIENT_FILE)
     return {}

@@ -8,6 +8,7 @@ imported inside the subcommand that needs them, so that ``--help`` answers at on
 
 import argparse
 import contextlib
+import difflib
 import itertools
 import json
 import os
@@ -34,6 +35,7 @@ from gencomp_protocol.errors import (
     UnknownJob,
 )
 from gencomp_protocol.frames import FrameRange
+from gencomp_protocol.keys import OWN_FILE
 from gencomp_protocol.layers import BG, EFFECT_UNDER, FG, ORIGIN_CHANNELS, PLATE
 from gencomp_protocol.locate import SERVER_VARIABLE
 from gencomp_protocol.request import STILL
@@ -100,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def exit_code(error: GencompError) -> int:
     """Return the exit code that an error ends the command with."""
-    if isinstance(error, (ArtistError, UnknownJob)):
+    if isinstance(error, (ArtistError, UnknownJob)) or OWN_FILE in error.details:
         return WRONG
     if isinstance(error, Cancelled):
         return INTERRUPTED
@@ -137,6 +139,15 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Write the sentence and leave with 2."""
         self.exit(WRONG, f"gencomp: {message}. See {self.prog} --help.\n")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Name the nearest command where there is none of that name."""
+        known = list(action.choices or ())
+        if isinstance(action, argparse._SubParsersAction) and value not in known:
+            near = difflib.get_close_matches(value, known, n=1, cutoff=0.5)
+            guess = f"; did you mean '{near[0]}'?" if near else f"; there is {', '.join(known)}"
+            self.error(f"there is no command '{value}'{guess}")
+        super()._check_value(action, value)
 
 
 def _unquoted(words: Sequence[str], strays: Sequence[str]) -> str:

@@ -84,7 +84,8 @@ class ServerConfig:
         release_after_s: Give the worker's memory back, on the GPU too, after so long without a job;
             0 keeps it. The next job starts the worker and loads its model again.
         drain_s: How long the running job may go on after SIGTERM; the server has left some seconds
-            later, within the 30 s that a farm gives before it kills.
+            later, within the 30 s that a farm gives before it kills. Where it is raised, raise
+            ``TimeoutStopSec`` of the systemd unit (60) too: it has to be at least 10 s more.
         keep_days: How long an ended job's layers are kept for a client to come back.
         decoded_bytes: How much decoded pixels the spool keeps; they are made again on demand.
         stages_bytes: How much of finished stages it keeps, for jobs that resume or change a knob.
@@ -202,6 +203,8 @@ class ServerConfig:
                     raise BadKnob(
                         f"Setting '{name}' cannot have '{one}'.", hint="Give absolute paths."
                     )
+        _not_a_file("keys", self.keys)
+        _not_a_file("weights", self.weights)
         _within("port", self.port, 0, 65535)
         _within("credit_bytes", self.credit_bytes, 64 * 1024, 2**40)
         _within("chunk_bytes", self.chunk_bytes, 4096, CHUNK_BYTES)
@@ -305,6 +308,14 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise BadKnob(
             f"Setting '{name}' cannot be '{value}'.", hint=f"Choose one of: {', '.join(choices)}."
+        )
+
+
+def _not_a_file(name: str, folder: Path) -> None:
+    if folder.is_file():
+        raise BadKnob(
+            f"Setting '{name}' names a file, {folder}, where a folder belongs.",
+            hint=f"Name the folder; the file's own is {folder.absolute().parent}.",
         )
 
 

@@ -10,6 +10,8 @@ never changed, which the file itself enforces.
 from __future__ import annotations
 
 import datetime
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -133,6 +135,37 @@ class Ledger:
                 hint="The row is added at the next try; see who owns the file, and its disk.",
             ) from error
 
+    def check(self) -> None:
+        """Find out, without making anything, whether rows could be added.
+
+        Raises:
+            UnwritableOutput: They could not; names the file, and why.
+        """
+        try:
+            if self._path.exists():
+                self._try()
+            else:
+                _check_folder(self._path.parent)
+        except (OSError, sqlite3.Error) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise UnwritableOutput(
+                f"The ledger {self._path} cannot be written ({why}), so no delivery is entered.",
+                hint="Name another file in 'ledger' (GENCOMP_LEDGER), or see who owns this one; "
+                "what was not entered is entered later.",
+            ) from error
+
+    def _try(self) -> None:
+        """Begin to write and leave it; another server that writes just now proves that one can."""
+        with closing(sqlite3.connect(self._path, timeout=0.0)) as db:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute("PRAGMA user_version = 0")
+            except sqlite3.OperationalError as error:
+                if "locked" not in str(error):
+                    raise
+            finally:
+                db.rollback()
+
     def jobs(self) -> frozenset[str]:
         """Return the ids of all jobs in it."""
         return frozenset(one.job for one in self.entries())
@@ -169,6 +202,18 @@ class Ledger:
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(_SCHEMA)
             yield db
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise OSError where a file could not be made in a folder that may not be there yet."""
+    there = folder
+    while not os.path.lexists(there) and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, f"{there} is no folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        number = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(number, os.strerror(number))
 
 
 def moment_of(text: str) -> float:

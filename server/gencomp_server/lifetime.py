@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from gencomp_protocol.errors import GencompError, ServerUnreachable, UnwritableOutput
+from gencomp_protocol.errors import GencompError, ServerUnreachable
 from gencomp_protocol.locate import ServerFile, read_server_file, write_server_file
+from gencomp_server.engine.spool import spool_error
 
 
 class Notice:
@@ -114,7 +115,7 @@ def claimed(lock: Path) -> Iterator[None]:
     try:
         held = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise UnwritableOutput(f"The spool cannot be written ({error.strerror}).") from error
+        raise spool_error(error, lock.parent) from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

@@ -22,7 +22,7 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from difflib import SequenceMatcher
@@ -290,6 +290,16 @@ class FileSink(Sink):
         self._segment_bytes = max(most_bytes // SEGMENTS, 1)
         self._fd: int | None = None
         self._retry_s = 0.0
+        self._why = ""
+
+    def complaint(self) -> str:
+        """Return why the file cannot be written; empty where it can."""
+        with self.lock or nullcontext():
+            try:
+                self._opened()
+            except OSError:
+                return f"The log file {self._path} cannot be written ({self._why})."
+        return ""
 
     def close(self) -> None:
         """Close the file."""
@@ -315,9 +325,16 @@ class FileSink(Sink):
             if now < self._retry_s:
                 raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
             self._retry_s = now + _RETRY_S
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
-            self._fd = os.open(self._path, flags | os.O_NOFOLLOW, 0o600)
+            try:
+                self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._fd = os.open(self._path, flags | os.O_NOFOLLOW, 0o600)
+            except OSError as error:
+                in_the_way = isinstance(error, FileExistsError)
+                self._why = (
+                    f"{self._path.parent} is no folder" if in_the_way else str(error.strerror)
+                )
+                raise
             self._retry_s = 0.0
         return self._fd
 
@@ -351,6 +368,12 @@ def segments(path: Path) -> list[Path]:
 def lost_lines() -> int:
     """Return how many lines of this process no place took."""
     return sum(sink.lost for sink in logging.getLogger().handlers if isinstance(sink, Sink))
+
+
+def unwritable_logs() -> list[str]:
+    """Return a sentence for each log file of this process that cannot be written."""
+    sinks = [sink for sink in logging.getLogger().handlers if isinstance(sink, FileSink)]
+    return [words for words in (sink.complaint() for sink in sinks) if words]
 
 
 def configure(log: LogSettings | str, stream: TextIO | None = None, *, turns: bool = False) -> None:

@@ -88,6 +88,14 @@ class Records:
         except RuntimeError:  # No thread is left for it.
             self._enter(entry)
 
+    def complaint(self) -> str:
+        """Return why nothing can be entered into the ledger; empty where it can."""
+        try:
+            self._ledger.check()
+        except UnwritableOutput as error:
+            return str(error)
+        return ""
+
     def catch_up(self) -> None:
         """Enter what is done and is not in the ledger: its server was killed in between."""
         try:

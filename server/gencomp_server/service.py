@@ -51,7 +51,7 @@ from gencomp_server.front.telling import Telling
 from gencomp_server.gate import load_registry
 from gencomp_server.keys import KeyFolder
 from gencomp_server.lifetime import Notice, announced, claimed
-from gencomp_server.logs import job_named
+from gencomp_server.logs import job_named, unwritable_logs
 from gencomp_server.records import Records
 from gencomp_server.report import Server
 from gencomp_server.sessions import Sessions
@@ -131,10 +131,21 @@ class Service:
                     log.info("with keys at %s; public key %s", here.public, here.public_key)
                 if on_ready is not None:
                     on_ready(here)
+                self._warn_of_places()
                 while not self._is_over():
                     self._turn()
         log.info("left")
         return 0
+
+    def _warn_of_places(self) -> None:
+        """Say which files that are written later cannot be; jobs run without them."""
+        for complaint in unwritable_logs():
+            log.warning(
+                "%s Lines go to standard error alone; name another in 'log_file'.", complaint
+            )
+        complaint = self._records.complaint()
+        if complaint:
+            log.warning("%s", complaint)
 
     def stop(self) -> None:
         """Leave now; a running job goes back to the queue. Any thread may call this."""

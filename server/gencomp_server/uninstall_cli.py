@@ -11,12 +11,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-from gencomp_protocol.errors import ServerUnreachable
+from gencomp_protocol.errors import BadKnob, ServerUnreachable
 from gencomp_protocol.locate import home_folder
 from gencomp_server.writes import Kind, Place, places, remove, size_of
 
 _BECOMES = {
     Kind.STATE: "removed by gencomp uninstall",
+    Kind.KEYS: "removed with --keys alone",
     Kind.RESULTS: "removed, but kept with --keep-results",
     Kind.LEFT: "never removed",
 }
@@ -35,7 +36,14 @@ def add_uninstall(commands: Any) -> None:
     command.add_argument(
         "--keep-results", action="store_true", help="keep unsaved results, ledger and presets"
     )
-    command.add_argument("--yes", action="store_true", help="do not ask on a terminal")
+    command.add_argument(
+        "--keys",
+        action="store_true",
+        help="remove the server's key and the list of keys too: every seat needs a new key file",
+    )
+    command.add_argument(
+        "--yes", action="store_true", help="do not ask; needed where there is no terminal"
+    )
 
 
 def lines(environ: Mapping[str, str]) -> list[str]:
@@ -66,8 +74,11 @@ def _uninstall(args: argparse.Namespace) -> int:
     from gencomp_server.lifetime import claimed
     from gencomp_server.service import LOCK_FILE
 
-    kinds = {Kind.STATE} if args.keep_results else {Kind.STATE, Kind.RESULTS}
-    going = [place for place in places(os.environ) if place.kind in kinds and place.found()]
+    kinds = {Kind.STATE}
+    kinds |= set() if args.keep_results else {Kind.RESULTS}
+    kinds |= {Kind.KEYS} if args.keys else set()
+    known = [place for place in places(os.environ) if place.found()]
+    going = [place for place in known if place.kind in kinds]
     spool = load_config().config.spool
     with ExitStack() as held:
         if spool.is_dir():
@@ -79,7 +90,12 @@ def _uninstall(args: argparse.Namespace) -> int:
                 ) from error
         if not going:
             sys.stdout.write("Nothing of gencomp's is here.\n")
-        if going and sys.stdin.isatty() and not args.yes and not _agreed(going):
+        if going and not args.yes and not _is_asked():
+            raise BadKnob(
+                "Nobody can be asked here whether all this shall be removed.",
+                hint="gencomp doctor --paths lists what goes; say --yes to remove it.",
+            )
+        if going and not args.yes and not _agreed(going):
             sys.stdout.write("Nothing was removed.\n")
             return 1
         for place in going:
@@ -87,8 +103,15 @@ def _uninstall(args: argparse.Namespace) -> int:
             for path in remove(place):
                 sys.stdout.write(f"removed {path}\n")
             sys.stdout.write(f"  {size / 1e6:.1f} MB: {place.what}\n")
+        for place in known:
+            if place.kind is Kind.KEYS and not args.keys:
+                sys.stdout.write(f"kept {_spelt(place)}: {place.what}; --keys removes it.\n")
     _leave(home_folder())
     return 0
+
+
+def _is_asked() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 def _agreed(going: list[Place]) -> bool:

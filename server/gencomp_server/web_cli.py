@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 PORT = 9477
 DONE = 0
+_BESIDE = "Jobs go on without the page; name another port with --web-port, or 0 for a free one."
 _LEAVE_S = 5.0
 _LIVED_S = 60.0  # A page that lived so long is started again at once.
 _FIRST_PAUSE_S, _MOST_PAUSE_S = 1.0, 60.0
@@ -93,7 +94,7 @@ def _web(args: argparse.Namespace) -> int:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise ServerUnreachable(
             f"The page cannot be at port {args.port} ({why}).",
-            hint="Name another one, or 0 for a free one.",
+            hint=_BESIDE if args.until_stdin_closes else "Name another one, or 0 for a free one.",
         ) from error
     finally:
         _remove_own(place)
@@ -171,6 +172,10 @@ class WebChild:
                 return
             if time.monotonic() - began_s > _LIVED_S:
                 pause_s = _FIRST_PAUSE_S
-            log.warning("the web page ended (%s); it starts again in %g s", code, pause_s)
+            log.warning(
+                "the web page ended (%s); jobs go on without it, and it starts again in %g s",
+                code,
+                pause_s,
+            )
             self._over.wait(pause_s)
             pause_s = min(2 * pause_s, _MOST_PAUSE_S)

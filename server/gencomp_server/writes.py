@@ -43,6 +43,7 @@ class Kind(Enum):
     """What becomes of a place when gencomp is removed."""
 
     STATE = "state"  # Can be made again, or means nothing without gencomp: removed.
+    KEYS = "keys"  # What other machines know the server by: removed where that is asked for.
     RESULTS = "results"  # What people made: removed unless they are to be kept.
     LEFT = "left"  # Where somebody told it to be, or somebody else's: never removed.
 
@@ -127,7 +128,13 @@ def places(environ: Mapping[str, str]) -> tuple[Place, ...]:
             state,
         ),
         Place(home, _beside(home / WEB_FILE), "address and token of gencomp web", state),
-        Place(config.keys, _KEYS, "the server's key and the list of those it lets in", state, True),
+        Place(
+            config.keys,
+            _KEYS,
+            "the server's key, which every seat trusts, and the list of those it lets in",
+            Kind.KEYS,
+            True,
+        ),
         Place(home, ("*.key", ".*.key.*"), "keys that gencomp keys new has made", state),
         Place(home, ("server.log", "starting.lock"), "a server that Nuke has started", state),
         Place(home, ("nuke.log", "nuke.log.*"), "log of the Nuke room", state),

@@ -11,12 +11,14 @@ import re
 import time
 from pathlib import Path
 
+from faults import figures
 from faults.rows import ROWS
 
 PASS, FAIL = "pass", "fail"
 _FOUND = "GENCOMP_FAULTS_FOUND"  # The JSON file.
 _ROWS = "GENCOMP_FAULT_ROWS"  # Those to run, with commas between; empty for all.
 _OPTIONAL = "optional"
+_FIGURES = "figures"
 
 
 def pytest_collection_modifyitems(config, items):
@@ -26,7 +28,8 @@ def pytest_collection_modifyitems(config, items):
     for item in list(items):
         rows = {row for mark in item.iter_markers("fault") for row in mark.args}
         optional = any(mark.kwargs.get(_OPTIONAL) for mark in item.iter_markers("fault"))
-        item.user_properties += [("fault", sorted(rows)), (_OPTIONAL, optional)]
+        if item.get_closest_marker("fault"):
+            item.user_properties += [("fault", sorted(rows)), (_OPTIONAL, optional)]
         if asked and not asked & rows:
             items.remove(item)
             left.append(item)
@@ -41,15 +44,17 @@ class _Notes:
 
     def pytest_runtest_logreport(self, report):
         properties = list(report.user_properties)
-        rows = [row for name, value in properties if name == "fault" for row in value]
-        if not rows:
+        marks = [value for name, value in properties if name == "fault"]
+        if not marks:
             return
+        rows = [row for value in marks for row in value]
         entry = self.tests.setdefault(
             report.nodeid,
             {"rows": sorted(set(rows)), "outcome": PASS, "seconds": 0.0, "reason": ""},
         )
         entry["optional"] = (_OPTIONAL, True) in properties
         entry["seconds"] = round(entry["seconds"] + report.duration, 2)
+        entry[_FIGURES] = [value for name, value in properties if name == figures.FIGURE]
         entry["day"] = time.strftime("%Y-%m-%d", time.gmtime())
         if report.failed:
             entry["outcome"] = FAIL
@@ -130,6 +135,10 @@ def page(found, told=""):
         f"{sum(test['seconds'] for test in ran) / 60:.0f} minutes, "
         f"{' to '.join(dict.fromkeys((days[0], days[-1]))) if days else 'never'}. {told}".strip(),
         "",
+        _kills(found),
+        "",
+        _damaged(found),
+        "",
         "| row | layer | fault | expected | decided by | tests | seconds | result |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -139,6 +148,7 @@ def page(found, told=""):
             f"| {row.id} | {row.layer} | {row.fault} | {row.expected} | {row.oracle} "
             f"| {len(tests)} | {seconds:.1f} | {verdicts[row]} |"
         )
+    lines += ["", *_figures(found)]
     lines += ["", "## Tests of each row", ""]
     for row, tests in of_rows.items():
         lines.append(f"- {row.id}: {_by_file(tests) or 'none'}")
@@ -146,6 +156,68 @@ def page(found, told=""):
     if skipped:
         lines += ["", "## Left out", "", *(f"- {reason}" for reason in skipped if reason)]
     return "\n".join(lines) + "\n"
+
+
+def _noted(found):
+    """Return every figure with the test that measured it, by figure."""
+    noted = [(entry, name) for name, test in found.items() for entry in test.get(_FIGURES, ())]
+    return sorted(noted, key=lambda one: (one[0]["figure"], one[1]))
+
+
+def _values(found, figure):
+    return [entry["value"] for entry, _ in _noted(found) if entry["figure"] == figure]
+
+
+def _kills(found):
+    """Say what the campaign of kills came to, over all its seeds."""
+    seeds = sum(_values(found, figures.SEEDS))
+    if not seeds:
+        return "Kills at random: none was run."
+    lost, doubled, silent = (
+        sum(_values(found, name)) for name in (figures.LOST, figures.DOUBLED, figures.SILENT)
+    )
+    return (
+        f"Kills at random: **{seeds} seeds run, {lost} jobs lost, {doubled} doubled, "
+        f"{silent} files or layers silently accepted** that were half or not the right ones."
+    )
+
+
+def _damaged(found):
+    """Say what became of damaged files, over all tests that tried some."""
+    tried = sum(_values(found, figures.TRIED))
+    if not tried:
+        return "Damaged files: none was tried."
+    refused, decoded, deaths = (
+        sum(_values(found, name)) for name in (figures.REFUSED, figures.DECODED, figures.DEATHS)
+    )
+    most = max(_values(found, figures.MEMORY), default=None)
+    memory = "" if most is None else f", most memory of a decoder {_plain(most)} MiB"
+    return (
+        f"Damaged files: **{tried} tried, {refused} refused, {decoded} decoded** (none of them "
+        f"empty), **{deaths} deaths** of a decoder{memory}."
+    )
+
+
+def _figures(found):
+    """Return the section of what was measured, as lines."""
+    lines = [
+        "## Figures",
+        "",
+        "As measured, to a tenth of a millisecond; a figure beyond its bound is **bold**.",
+        "",
+        "| figure | value | bound | test |",
+        "|---|---|---|---|",
+    ]
+    for entry, name in _noted(found):
+        value = f"{_plain(entry['value'])} {entry['unit']}".strip()
+        value = value if figures.is_kept(entry) else f"**{value}**"
+        test = name.replace("|", "/")
+        lines.append(f"| {entry['figure']} | {value} | {figures.bound_of(entry)} | `{test}` |")
+    return lines if len(lines) > 6 else ["## Figures", "", "None was measured."]
+
+
+def _plain(value):
+    return str(value) if isinstance(value, int) else f"{value:.4f}"
 
 
 def _by_file(tests):

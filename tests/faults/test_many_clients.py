@@ -2,7 +2,6 @@
 """Fifty clients at once: each is answered soon, each gets its job, none gets another's."""
 
 import random
-import threading
 import time
 
 import pytest
@@ -33,7 +32,9 @@ def submission(shot, number, knobs):
 
 @pytest.mark.slow
 @pytest.mark.fault("F24")
-def test_of_fifty_clients_at_once_each_is_answered_within_200_ms_and_gets_its_jobs(tmp_path):
+def test_of_fifty_clients_at_once_each_is_answered_within_200_ms_and_gets_its_jobs(
+    tmp_path, measured
+):
     shot = make_shot(tmp_path / "shot", seed=50, frames=(1001,))
     with Server(tmp_path / "server", device="cpu,cpu") as server:
         with server.client() as first:  # The pictures are there; that is another test's.
@@ -58,6 +59,7 @@ def test_of_fifty_clients_at_once_each_is_answered_within_200_ms_and_gets_its_jo
             waits.append(time.monotonic() - asked)
             jobs.setdefault(number, []).append(answer.job)
         late = sorted(waits)[int(0.95 * len(waits))]
+        measured(f"submit p95 of {CLIENTS} clients", late, "s", most=ANSWERED_S)
         with server.client() as looking:
             end = time.monotonic() + END_S
             while any(one["state"] != "done" for one in looking.jobs()):
@@ -67,4 +69,3 @@ def test_of_fifty_clients_at_once_each_is_answered_within_200_ms_and_gets_its_jo
         assert len({job for own in jobs.values() for job in own}) == CLIENTS * JOBS
         for peer in peers:
             peer.close()
-    assert late < ANSWERED_S, f"{late:.3f} s, {threading.active_count()} threads"

@@ -238,15 +238,16 @@ def follow_through(proxy, server, shot, out, act):
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("how", ["drop", pytest.param("forget", marks=SLOW)])
 def test_a_link_that_is_gone_is_found_out_and_made_again_within_five_seconds(
-    server, proxy, tmp_path, how
+    server, proxy, tmp_path, measured, how
 ):
     shot = make_shot(tmp_path / "shot", seed=21, **BIG)
     act = getattr(proxy, how)
     outcome, found, back = follow_through(proxy, server, shot, tmp_path / "out", act)
     assert outcome.state == "done"
     assert delivered(tmp_path / "out") == digests(outcome.manifest)
-    assert found < DETECT_S
-    assert back < DETECT_S
+    lost = {"drop": "a link that dropped", "forget": "a link that a router forgot"}[how]
+    measured(f"found out: {lost}", found, "s", most=DETECT_S)
+    measured(f"reconnect: {lost}", back, "s", most=DETECT_S)
     assert count_jobs(server) == 1
 
 
@@ -254,7 +255,7 @@ def test_a_link_that_is_gone_is_found_out_and_made_again_within_five_seconds(
 @pytest.mark.fault("F21")
 @pytest.mark.parametrize("stall_s", [6.0, 30.0])
 def test_a_line_that_stalls_is_found_out_and_the_job_goes_on_when_it_is_back(
-    server, proxy, tmp_path, stall_s
+    server, proxy, tmp_path, measured, stall_s
 ):
     shot = make_shot(tmp_path / "shot", seed=22, **BIG)
     ends = []
@@ -267,8 +268,9 @@ def test_a_line_that_stalls_is_found_out_and_the_job_goes_on_when_it_is_back(
     outcome, found, back = follow_through(proxy, server, shot, tmp_path / "out", stall)
     assert outcome.state == "done"
     assert delivered(tmp_path / "out") == digests(outcome.manifest)
-    assert found < DETECT_S
-    assert back < stall_s + (DETECT_S if stall_s < 10 else 2 * DETECT_S)
+    measured(f"found out: a line that stalls for {stall_s:.0f} s", found, "s", most=DETECT_S)
+    most = DETECT_S if stall_s < 10 else 2 * DETECT_S
+    measured(f"reconnect after a stall of {stall_s:.0f} s", back - stall_s, "s", most=most)
     assert count_jobs(server) == 1
 
 

@@ -120,6 +120,24 @@ def test_bars_show_stage_warning_and_result_and_brackets_are_kept():
         assert words in text
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["rnu"], "there is no command 'rnu'; did you mean 'run'?"),
+        (["doktor"], "there is no command 'doktor'; did you mean 'doctor'?"),
+        (["keys", "lst"], "there is no command 'lst'; did you mean 'list'?"),
+        (["keys", "xyzzy"], "there is no command 'xyzzy'; there is new, "),
+    ],
+)
+def test_a_command_that_there_is_not_names_the_nearest(words, told, capsys):
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.count("\n") == 1
+
+
 def test_bars_are_for_terminals_and_lines_for_the_rest():
     assert isinstance(narrator_for(io.StringIO(), io.StringIO(), as_json=False), PlainNarrator)
     assert isinstance(narrator_for(Terminal(), io.StringIO(), as_json=True), JsonNarrator)

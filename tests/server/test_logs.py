@@ -15,7 +15,15 @@ from pathlib import Path
 import pytest
 
 from gencomp_server import logs
-from gencomp_server.logs import JSON, JobFormatter, LogSettings, configure, job_named, lost_lines
+from gencomp_server.logs import (
+    JSON,
+    JobFormatter,
+    LogSettings,
+    configure,
+    job_named,
+    lost_lines,
+    unwritable_logs,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 EVIL = "evil\n2026 INFO forged\x1b[31m\r\x9b\u2028\u202e{}%s"
@@ -252,6 +260,18 @@ def test_the_file_holds_json_whatever_the_stream_holds_and_is_its_owners(
     assert json.loads(place.read_text())["message"] == "said"
     assert place.stat().st_mode & 0o777 == 0o600
     assert place.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_file_that_cannot_be_written_is_known_with_its_reason(tmp_path, logging_of_the_test_run):
+    (tmp_path / "log").write_text("in the way")
+    place = tmp_path / "log" / "server.jsonl"
+    told = [f"The log file {place} cannot be written ({tmp_path}/log is no folder)."]
+    configure(LogSettings(file=str(place)), io.StringIO())
+    assert unwritable_logs() == told
+    logging.getLogger("here").info("said")
+    assert unwritable_logs() == told
+    configure(LogSettings(file=str(tmp_path / "good.jsonl")), io.StringIO())
+    assert unwritable_logs() == []
 
 
 def test_the_file_is_kept_within_its_bytes_and_the_newest_lines_stay(

@@ -60,5 +60,7 @@ def test_a_page_that_cannot_start_is_tried_again_and_ends_with_the_server(tmp_pa
         child.start()
         child._over.wait(1.0)
         child.stop()
-    assert "the web page ended (7); it starts again in 1 s" in caplog.text
+    assert (
+        "the web page ended (7); jobs go on without it, and it starts again in 1 s" in caplog.text
+    )
     assert not child._thread.is_alive()

@@ -147,13 +147,13 @@ def test_what_a_server_makes_is_in_the_table_and_uninstalling_removes_just_that(
     (seat / "passing" / "gencomp-notes").write_text("somebody's")
     (seat / "passing" / "gencomp-plan-abcdefgh").mkdir()
     (home / "unsaved" / "job").mkdir(parents=True)
-    assert main(["uninstall", "--keep-results"]) == 0
+    assert main(["uninstall", "--keep-results", "--yes", "--keys"]) == 0
     assert {path.name for path in home.iterdir()} == {
         *("gencomp.toml", "spool", "knobs.json", "unsaved", "ledger.db"),
     }
     assert [path.name for path in (home / "spool").iterdir()] == ["not ours.txt"]
     assert [path.name for path in (seat / "passing").iterdir()] == ["gencomp-notes"]
-    assert main(["uninstall"]) == 0
+    assert main(["uninstall", "--yes"]) == 0
     assert {path.name for path in home.iterdir()} == {"gencomp.toml", "spool"}
     assert any(out.iterdir())
 
@@ -164,8 +164,9 @@ def test_every_place_is_told_with_what_becomes_of_it(seat, capsys):
     (seat / "home" / "gencomp.toml").write_text('[nuke]\ncache_template = "/mnt/c/$SHOW/{id}"\n')
     assert main(["doctor", "--paths"]) == 0
     said = capsys.readouterr().out
-    state, results, left = (said.index(f"{kind.value}: ") for kind in Kind)
+    state, keys, results, left = (said.index(f"{kind.value}: ") for kind in Kind)
     assert said.index("(2.0 MB)  pictures, stages, jobs") > state
+    assert keys < said.index("the server's key, which every seat trusts") < results
     assert results < said.index(f"{seat / 'home' / 'unsaved'}  (not there)") < left
     assert said.index("/mnt/c/$SHOW/{id}") > left
     assert said.index("gencomp.toml,nuke.json,client.json") > left
@@ -236,6 +237,31 @@ def test_on_a_terminal_it_asks_first(seat, monkeypatch, capsys, answer, code):
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert main(["uninstall"]) == code
     assert (seat / "home" / "server.log").exists() is (code == 1)
+
+
+def test_without_a_terminal_nothing_is_removed_unless_that_is_said(seat, capsys):
+    (seat / "home").mkdir()
+    (seat / "home" / "server.log").write_text("")
+    assert main(["uninstall"]) == 2
+    said = capsys.readouterr().err
+    assert "Nobody can be asked here" in said
+    assert "say --yes" in said
+    assert (seat / "home" / "server.log").exists()
+    assert main(["uninstall", "--yes"]) == 0
+    assert not (seat / "home").exists()
+
+
+def test_the_key_that_every_seat_trusts_stays_unless_it_is_named(seat, capsys):
+    assert main(["keys", "new", "ada", "--server", "tcp://127.0.0.1:9470", "--allow"]) == 0
+    folder = seat / "home" / "keys"
+    before = (folder / "server.key").read_bytes()
+    assert main(["uninstall", "--yes"]) == 0
+    assert (folder / "server.key").read_bytes() == before
+    assert (folder / "allowed.json").exists()
+    assert f"kept {folder}" in capsys.readouterr().out
+    assert not (seat / "home" / "ada.key").exists()
+    assert main(["uninstall", "--yes", "--keys"]) == 0
+    assert not folder.exists()
 
 
 def test_what_is_made_for_a_moment_bears_a_name_of_the_table(seat):

@@ -18,6 +18,7 @@ and renamed. Folders are 0700 and files 0600. Names that come from a client (dig
 layers) are checked here, before they become a path.
 """
 
+import errno
 import fcntl
 import json
 import logging
@@ -87,9 +88,46 @@ def disk_error(error: OSError, folder: Path) -> DiskFull | UnwritableOutput:
         )
     return UnwritableOutput(
         f"The server cannot write into its folder '{folder.name}': {error.strerror}.",
-        hint="Check who owns the spool folder and whether its disk is mounted read-only.",
+        hint=_cure(error),
         **facts,
     )
+
+
+def _cure(error: OSError) -> str:
+    """Return what to do about a folder or file of a spool that cannot be written."""
+    if error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        return "Something else has a name that a spool's own folder needs; move it away."
+    if error.errno == errno.ENOENT:
+        return "Check that the spool folder is still there, and its disk mounted."
+    if error.errno == errno.EROFS:
+        return "The disk is mounted read-only; mount it for writing, or name another spool."
+    return "Check who owns the spool folder and whether its disk is mounted read-only."
+
+
+def spool_error(error: OSError, root: Path) -> UnwritableOutput:
+    """Return the error of a server that cannot start in a spool, with where that lies.
+
+    Args:
+        error: What the disk said.
+        root: The spool folder.
+    """
+    whole = Path(os.path.abspath(root))
+    stuck = next(one for one in (whole, *whole.parents) if os.path.lexists(one))
+    hint = "Or name another spool with --spool."
+    if stuck.is_symlink() and not stuck.exists():
+        hint = f"{stuck} is a link that leads nowhere; is its disk mounted? {hint}"
+    elif not stuck.is_dir():
+        hint = f"{stuck} is a file; move it away. {hint}"
+    elif error.errno == errno.ENOENT:
+        hint = f"Nothing can be made in {stuck}; is its disk mounted? {hint}"
+    elif error.errno == errno.EROFS:
+        hint = f"The disk of {stuck} is mounted read-only; mount it for writing. {hint}"
+    elif error.errno in (errno.EEXIST, errno.ENOTDIR, errno.EISDIR):
+        odd = error.filename or stuck
+        hint = f"{odd} is not what a spool needs there; move it away. {hint}"
+    else:
+        hint = f"Check who owns {stuck}, and that you may write there. {hint}"
+    return UnwritableOutput(f"The spool {whole} cannot be written ({error.strerror}).", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -126,7 +164,12 @@ class Spool:
         self.jobs = self.root / "jobs"
         self._budget = budget
         for folder in (self.root, self.pictures, self.decoded, self.stages, self.jobs):
-            make_folder(folder)
+            try:
+                make_folder(folder)
+            except UnwritableOutput as error:
+                if isinstance(error.__cause__, OSError):
+                    raise spool_error(error.__cause__, self.root) from error
+                raise
 
     # --- pictures as they arrive -----------------------------------------------------------------
 

@@ -215,5 +215,5 @@ def test_a_folder_that_cannot_be_written_is_named_without_its_path(tmp_path):
 
 def test_a_spool_where_a_file_is_in_the_way_says_so(tmp_path):
     (tmp_path / "spool").write_bytes(b"")
-    with pytest.raises(UnwritableOutput, match="its folder 'spool'"):
+    with pytest.raises(UnwritableOutput, match="/spool is a file; move it away"):
         Spool(tmp_path / "spool")

@@ -12,7 +12,7 @@ from contextlib import closing
 import pytest
 
 from gencomp_protocol.client import request_key
-from gencomp_protocol.errors import BadKnob
+from gencomp_protocol.errors import BadKnob, UnwritableOutput
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import Request
 from gencomp_server.cli import main
@@ -151,6 +151,36 @@ def test_a_ledger_that_another_server_holds_holds_up_nobody(bench):
         other.execute("COMMIT")
     bench.records.close()
     assert second in bench.rows()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda place: place.parent.write_text("in the way"), "is no folder"),
+        (lambda place: place.mkdir(parents=True), "unable to open database file"),
+        (lambda place: place.parent.mkdir() or place.write_text("x" * 999), "not a database"),
+    ],
+)
+def test_that_no_row_could_be_added_is_known_before_one_is(tmp_path, spoil, why):
+    place = tmp_path / "of" / "ledger.db"
+    spoil(place)
+    with pytest.raises(UnwritableOutput, match=why) as refused:
+        Ledger(place).check()
+    assert refused.value.message.startswith(f"The ledger {place} cannot be written (")
+    assert "GENCOMP_LEDGER" in refused.value.hint
+
+
+def test_looking_whether_rows_could_be_added_makes_and_changes_nothing(tmp_path):
+    place = tmp_path / "of" / "ledger.db"
+    Ledger(place).check()
+    assert list(tmp_path.iterdir()) == []
+    Ledger(place).add(ENTRY)
+    before = place.read_bytes()
+    with closing(sqlite3.connect(place)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        Ledger(place).check()  # Another server writes just now.
+    Ledger(place).check()
+    assert place.read_bytes() == before
 
 
 def test_a_job_that_did_not_end_well_is_not_in_it(bench):

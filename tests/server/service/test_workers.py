@@ -4,6 +4,7 @@
 import threading
 import time
 
+import numpy as np
 import psutil
 import pytest
 
@@ -15,6 +16,7 @@ from gencomp_protocol.sockets import client_socket, new_context
 from gencomp_protocol.version import PROTOCOL_VERSION
 
 REGISTRY = "stub_engine:REGISTRY"
+CANCELS = 20  # Of running jobs, in each stage.
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ def test_a_worker_that_crashes_is_started_again_and_its_job_runs_once_more(
 @pytest.mark.slow
 @pytest.mark.fault("F28")
 def test_a_worker_that_crashed_is_there_again_within_3_s_and_the_others_notice_nothing(
-    serve, shot, make_shot
+    serve, shot, make_shot, measured
 ):
     server = serve(device="cpu,cpu")
     other = make_shot("other")
@@ -115,7 +117,7 @@ def test_a_worker_that_crashed_is_there_again_within_3_s_and_the_others_notice_n
         assert client.follow(job, pictures=pictures, on_event=note).state == "done"
         lost = next(at for state, at in reversed(moments) if state == "queued")
         again = next(at for state, at in reversed(moments) if state == "running")
-        assert again - lost < 3.0
+        measured("restart of a worker", again - lost, "s", most=3.0)
         thread.join(60)
     outcome, events = ended["other"]
     assert (outcome.state, outcome.manifest["report"]["tries"], said_by(events)) == ("done", 1, [])
@@ -147,7 +149,9 @@ def test_a_job_that_always_crashes_is_put_away_after_n_tries_and_the_queue_goes_
 @pytest.mark.fault("F29")
 @pytest.mark.slow
 @pytest.mark.parametrize("hang", ["sleep", "loop", "same step"])
-def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_job_put_away(serve, shot, hang):
+def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_job_put_away(
+    serve, shot, measured, hang
+):
     server = serve(no_progress_s=2.0, tries=1)
     with server.client() as client:
         began = []
@@ -161,7 +165,7 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_job_put_away(serve, 
         took = time.monotonic() - began[0]
         assert (outcome.state, outcome.error.code) == ("failed", "quarantined")
         assert "made no progress for 2 s" in outcome.error.message
-        assert 1.0 <= took <= 3.0  # the limit, give or take a second
+        measured("watchdog beside its limit", took - 2.0, "s", least=-1.0, most=1.0)
         assert run(client, shot, tag=1)[0].state == "done"
 
 
@@ -192,7 +196,7 @@ def cancelled_after(client, other, job, pictures):
 
 
 @pytest.mark.fault("F27")
-def test_a_queued_job_is_cancelled_at_once(serve, shot, make_shot):
+def test_a_queued_job_is_cancelled_at_once(serve, shot, make_shot, measured):
     server = serve()
     with server.client() as client, server.client() as other:
         job, pictures = submit(client, shot, steps=20, step_s=0.1)
@@ -214,7 +218,7 @@ def test_a_queued_job_is_cancelled_at_once(serve, shot, make_shot):
                     took.append(time.monotonic() - before)
 
         assert other.follow(waiting, pictures=waiting_pictures, on_event=note).state == "cancelled"
-        assert took[0] <= 0.1
+        measured("cancel of a queued job", took[0], "s", most=0.1)
         other.cancel(job)
         thread.join(30)
 
@@ -222,20 +226,22 @@ def test_a_queued_job_is_cancelled_at_once(serve, shot, make_shot):
 @pytest.mark.slow
 @pytest.mark.fault("F27")
 @pytest.mark.parametrize("stage", ["sample", "decode", "loading weights"])
-def test_a_running_job_is_cancelled_within_a_step_and_half_a_second(serve, shot, stage):
+def test_a_running_job_is_cancelled_within_a_step_and_half_a_second(serve, shot, measured, stage):
     server = serve()
     step_s, took = 0.15, []
     with server.client() as client, server.client() as other:
-        for tag in range(8):
+        for tag in range(CANCELS):
             job, pictures = submit(client, shot, tag=tag, stage=stage, steps=100, step_s=step_s)
             took.append(cancelled_after(client, other, job, pictures))
-        assert sorted(took)[-1] <= step_s + 0.5
+        late = float(np.percentile(took, 95, method="higher"))
+        words = f"cancel of a running job p95 of {CANCELS}, {stage}"
+        measured(words, late, "s", most=step_s + 0.5)
         assert run(client, shot, tag=99)[0].state == "done"  # the worker is free
 
 
 @pytest.mark.slow
 @pytest.mark.fault("F27")
-def test_a_job_that_does_not_listen_has_ended_within_5_s(serve, shot):
+def test_a_job_that_does_not_listen_has_ended_within_5_s(serve, shot, measured):
     server = serve()
     with server.client() as client, server.client() as other:
         job, pictures = submit(client, shot, steps=3, step_s=0.2)
@@ -249,7 +255,7 @@ def test_a_job_that_does_not_listen_has_ended_within_5_s(serve, shot):
                 asked.append(time.monotonic())
 
         assert client.follow(job, pictures=pictures, on_event=note).state == "cancelled"
-        assert time.monotonic() - asked[0] <= 5.0
+        measured("hard kill of a job", time.monotonic() - asked[0], "s", most=5.0)
         assert run(client, shot, tag=2)[0].state == "done"
 
 
@@ -336,7 +342,7 @@ def test_a_submit_whose_answer_was_lost_and_a_double_click_are_one_job_for_all(
 @pytest.mark.slow
 @pytest.mark.fault("F31")
 def test_a_killed_server_accepts_and_queues_within_3_s_and_says_that_its_worker_is_not_ready(
-    serve, shot, make_shot, monkeypatch
+    serve, shot, make_shot, monkeypatch, measured
 ):
     monkeypatch.setenv("STUB_WORKER_START_S", "2")
     server = serve()
@@ -348,8 +354,12 @@ def test_a_killed_server_accepts_and_queues_within_3_s_and_says_that_its_worker_
     with server.client() as client:
         assert client.connect().worker == "starting"
         job, _ = submit(client, shot, tag=1)
-        assert time.monotonic() - started < 3.0
+        measured("front accepts and queues after a kill", time.monotonic() - started, "s", most=3.0)
         assert client.job(job)["state"] == "receiving"
+        while client.connect().worker != "ready":
+            time.sleep(0.02)
+        words = "worker ready after a kill, the stub's own start of 2 s in it"
+        measured(words, time.monotonic() - started, "s")
         assert client.follow(before, pictures=pictures).state == "done"
         assert client.follow(job, pictures=pictures).state == "done"
         assert client.connect().worker == "ready"

@@ -234,17 +234,22 @@ def test_when_a_job_runs_twice_from_nothing_then_the_bits_are_equal(
         assert picture.pixels.tobytes() == second.pictures[place].pixels.tobytes()
 
 
+@pytest.mark.fault
 @RUNS
 def test_when_a_delivery_knob_changes_then_no_expensive_stage_runs_again(
-    system, with_tiny, finished
+    system, with_tiny, finished, measured
 ):
     job, knobs, _ = finished(system, with_tiny)
+    forwards = 0
     for name, value in delivery_knobs(system).items():
         again = job.run(**{**knobs, name: value})
         assert again.ctx.rows, name
         made = {row.name for row in again.ctx.rows if not row.reused}
         assert made <= CHEAP_STAGES, name
-        assert again.forwards == 0
+        forwards += again.forwards
+    if with_tiny:
+        words = f"transformer forwards after a delivery knob, {system.name}"
+        measured(words, forwards, least=0, most=0)
 
 
 @pytest.mark.parametrize(
