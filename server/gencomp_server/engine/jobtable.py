@@ -287,6 +287,11 @@ class JobTable:
         rows = self._db.execute(f"{sql} ORDER BY turn DESC", values).fetchall()
         return [self._job(row, self._headline(row[0]), ()) for row in rows]
 
+    def moments(self) -> list[float]:
+        """Return the last time of day that was noted of every job, the latest first."""
+        sql = "SELECT MAX(created_s, COALESCE(ended_s, 0)) AS last_s FROM jobs ORDER BY last_s DESC"
+        return [float(row[0]) for row in self._db.execute(sql)]
+
     def count_by_state(self) -> dict[str, int]:
         """Return how many jobs are in each state that any is in."""
         sql = "SELECT state, COUNT(*) FROM jobs GROUP BY state"
