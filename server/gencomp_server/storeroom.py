@@ -146,7 +146,7 @@ class Storeroom:
         over = self._keeper.excess(items)
         missing = max(over, self._room.missing_bytes)
         if missing:
-            clearing = to_clear(items, self._table.all(), missing)
+            clearing = to_clear(items, self._table.holdings(), missing)
             self._keeper.remove(clearing)
             kinds = sorted({item.kind for item in clearing.items})
             log.warning(

@@ -106,6 +106,16 @@ def test_over_its_quota_what_ended_jobs_left_goes_and_a_result_that_nobody_fetch
     assert not one.room.is_short
 
 
+def test_no_request_is_read_to_find_what_goes(bench, monkeypatch):
+    one = bench(spool_bytes=int(3.5 * MB))
+    failed, _ = one.add("failed", "queued", "running", "failed")
+    one.add("done", "queued", "running", "done")
+    one.table._orders.clear()
+    monkeypatch.setattr(one.table, "_order", lambda job: pytest.fail("a request was read"))
+    one.look()
+    assert not one.spool.job(failed).exists()
+
+
 def test_where_nothing_may_go_jobs_wait_with_the_figure_until_a_result_is_fetched(bench):
     one = bench(spool_bytes=2 * MB)
     first, picture = one.add("first", "queued", "running", "done")

@@ -107,6 +107,22 @@ class Turn:
     priority: int = 0
 
 
+@dataclass(frozen=True)
+class Holding:
+    """A job as far as what it holds in the spool depends on it; see :class:`Job`."""
+
+    id: str
+    state: str
+    created_s: float
+    ended_s: float | None
+    digests: frozenset[str]
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether nothing more will happen to it."""
+        return self.state in FINAL_STATES
+
+
 class JobTable:
     """Jobs, the layers they made and the warnings they gave.
 
@@ -269,6 +285,14 @@ class JobTable:
         """Return the digests of all pictures of all jobs; quickly, however many there are."""
         rows = self._db.execute("SELECT inputs FROM jobs")
         return frozenset(digest for (inputs,) in rows for digest in _DIGEST.findall(inputs))
+
+    def holdings(self) -> list[Holding]:
+        """Return what every job holds, newest first; quickly, however many pictures they have."""
+        sql = "SELECT id, state, created_s, ended_s, inputs FROM jobs ORDER BY turn DESC"
+        return [
+            Holding(job, state, created_s, ended_s, frozenset(_DIGEST.findall(inputs)))
+            for job, state, created_s, ended_s, inputs in self._db.execute(sql)
+        ]
 
     def listed(self, most: int = 0) -> list[Job]:
         """Return jobs as they are listed, newest first; quickly, however many pictures they have.
