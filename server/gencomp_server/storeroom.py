@@ -66,6 +66,7 @@ class Storeroom:
     def close(self) -> None:
         """End what looks at the spool."""
         self._keeper.close()
+        self._room.close()
 
     # --- taking a job ----------------------------------------------------------------------------
 

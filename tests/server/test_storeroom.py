@@ -73,6 +73,8 @@ class Bench:
             changed = self.room.turn() or changed
         self.room._keeper._pool.submit(int).result(30)  # What was doomed is deleted by now.
         self.now += 1.0
+        changed = self.room.turn() or changed
+        self.room._room._pool.submit(int).result(30)  # Whether there is room is found by now.
         return self.room.turn() or changed
 
 
