@@ -28,6 +28,7 @@ from gencomp_protocol.messages import CHUNK_BYTES, Chunk, Want, Withheld
 
 _READ_BYTES = 4 * 1024 * 1024
 _ATTEMPTS = 2  # A picture whose digest is wrong is fetched once more, then given up.
+_MOST_LATE = 64  # Jobs that were forgotten and of which an answer may come late.
 
 Place = tuple[str, str, str, int]  # job, input or layer, name, frame
 
@@ -250,6 +251,7 @@ class Receiver:
         self._asked_now: deque[_Asked] = deque()
         self._asked_ever = 0
         self._given_up: Counter[tuple[Place, int]] = Counter()
+        self._late: dict[str, int] = {}  # As many of a job that was forgotten, as a whole.
         self._in_flight = 0
         self._received = 0
         self._outcomes: deque[Union[Arrived, Lost]] = deque()
@@ -275,6 +277,12 @@ class Receiver:
         self._coming = {
             place: arrival for place, arrival in self._coming.items() if place[0] != job
         }
+        given_up = [key for key in self._given_up if key[0][0] == job]
+        late = self._late.pop(job, 0) + sum(self._given_up.pop(key) for key in given_up)
+        if late:
+            self._late[job] = late
+            while len(self._late) > _MOST_LATE:
+                del self._late[next(iter(self._late))]
 
     def unfinished(self) -> list[Expected]:
         """Return every picture that was expected and is not here, in order."""
@@ -382,6 +390,8 @@ class Receiver:
             late = next((key for key in self._given_up if key[0] == place), None)
             key = late if offset is None else (place, offset)
             if key is None or not self._given_up[key]:
+                if self._was_late(place[0]):
+                    return None
                 raise MalformedMessage(f"chunk: '{place[2]}' frame {place[3]} was not wanted.")
             self._given_up[key] -= 1
             self._given_up += Counter()  # Keys that count nothing go.
@@ -396,6 +406,13 @@ class Receiver:
         self._in_flight -= own[index].length
         self._received += own[index].length
         return own[index]
+
+    def _was_late(self, job: str) -> bool:
+        """Count an answer to what was given up before its job was forgotten; False for none."""
+        left = self._late.pop(job, 0)
+        if left > 1:
+            self._late[job] = left - 1
+        return left > 0
 
     def _append(self, arrival: _Arrival) -> None:
         """Write what is here without a gap."""

@@ -197,7 +197,7 @@ class Service:
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
         self._poller.register(self._notice.fileno(), zmq.POLLIN)
-        self._polled: set[int] = set()
+        self._polled: dict[int, int] = {}
         try:
             yield
         finally:
@@ -347,11 +347,14 @@ class Service:
 
     def _watch_workers(self) -> None:
         """Poll the workers that are there now; one that was started again has another pipe."""
-        now = {connection.fileno() for connection in self._workers.connections}
-        for gone in self._polled - now:
+        now: dict[int, int] = {
+            one.fileno(): zmq.POLLIN | (zmq.POLLOUT if one.has_unsent else 0)
+            for one in self._workers.connections
+        }
+        for gone in self._polled.keys() - now.keys():
             self._poller.unregister(gone)
-        for new in now - self._polled:
-            self._poller.register(new, zmq.POLLIN)
+        for connection, events in now.items():
+            self._poller.register(connection, events)
         self._polled = now
 
     def _go_on(self, ready: Mapping[Any, int]) -> None:
@@ -389,7 +392,7 @@ class Service:
             self._requests.answer(letter)
 
     def _hear_workers(self, ready: Mapping[Any, int]) -> None:
-        self._dispatch.hear(ready.keys() & self._polled)
+        self._dispatch.hear(ready.keys() & self._polled.keys())
 
     def _hear_intake(self, ready: Mapping[Any, int]) -> None:
         self._pictures.hear()

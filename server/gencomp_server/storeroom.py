@@ -19,6 +19,7 @@ from gencomp_protocol.request import Request
 from gencomp_server.admission import check_fits, check_handles, limits_of, refusal
 from gencomp_server.config import ServerConfig
 from gencomp_server.contract import Plan, System
+from gencomp_server.datekeeper import DAY_S, DateKeeper, uptime
 from gencomp_server.engine.clearing import FILES, Clearing, Item, Keeper, to_clear
 from gencomp_server.engine.jobtable import JobTable
 from gencomp_server.engine.room import BACK, Room
@@ -27,7 +28,6 @@ from gencomp_server.logs import job_named
 
 log = logging.getLogger(__name__)
 
-_DAY_S = 86400.0
 _EXPIRE_EVERY_S = 3600.0
 _CLEARED = "What this job left was cleared away to make room."
 
@@ -40,6 +40,8 @@ class Storeroom:
         spool: Its spool.
         table: Its jobs.
         clock: Monotonic seconds.
+        wall: The time of day, in seconds.
+        beneath: What the time of day is judged by; see ``datekeeper``.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class Storeroom:
         spool: Spool,
         table: JobTable,
         clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        beneath: Callable[[], float] = uptime,
     ) -> None:
         self._config, self._spool, self._table, self._clock = config, spool, table, clock
         self._room = Room(spool.root, config.keep_free_bytes, clock=clock)
@@ -56,10 +60,13 @@ class Storeroom:
             config.memory_bytes, config.spool_bytes, config.keep_free_bytes, spool.root
         )
         self._expire_s = clock() + _EXPIRE_EVERY_S
+        self._keep_s = config.keep_days * DAY_S
+        self._dates = DateKeeper(self._keep_s, table.moments(), wall=wall, beneath=beneath)
 
     def close(self) -> None:
         """End what looks at the spool."""
         self._keeper.close()
+        self._room.close()
 
     # --- taking a job ----------------------------------------------------------------------------
 
@@ -124,8 +131,12 @@ class Storeroom:
         return self._room.look()
 
     def expire(self) -> None:
-        """Forget jobs that ended ``keep_days`` ago, and pictures that no job has."""
-        forgotten = self._table.forget_before(time.time() - self._config.keep_days * _DAY_S)
+        """Forget jobs that ended ``keep_days`` ago, and pictures that no job has.
+
+        No job is forgotten while the time of day cannot be believed.
+        """
+        now = self._dates.now()
+        forgotten = [] if now is None else self._table.forget_before(now - self._keep_s)
         for job in forgotten:
             with job_named(job):
                 log.info("forgotten, with all it delivered: its days are over")
@@ -146,7 +157,7 @@ class Storeroom:
         over = self._keeper.excess(items)
         missing = max(over, self._room.missing_bytes)
         if missing:
-            clearing = to_clear(items, self._table.all(), missing)
+            clearing = to_clear(items, self._table.holdings(), missing)
             self._keeper.remove(clearing)
             kinds = sorted({item.kind for item in clearing.items})
             log.warning(

@@ -283,6 +283,19 @@ def test_an_answer_that_was_given_up_is_passed_over_once(tmp_path):
         receiver.take(answer(want))
 
 
+@pytest.mark.fault("F23")
+def test_nothing_is_kept_of_each_stretch_that_was_lost_of_jobs_that_are_forgotten(tmp_path):
+    receiver = Receiver(8_192, 8_192)
+    for number in range(300):
+        receiver.expect(expected(tmp_path, job=f"j{number}"))
+        for _ in range(3):
+            assert len(receiver.wants()) == 1
+            receiver.give_up(receiver.asked)
+        receiver.forget(f"j{number}")
+    assert not receiver._given_up
+    assert len(receiver._late) <= 64
+
+
 def test_after_forgetting_a_job_its_late_chunks_free_the_credit_and_write_nothing(tmp_path):
     receiver = Receiver(8_192, 8_192)
     receiver.expect(expected(tmp_path))

@@ -14,9 +14,10 @@ ROOMS = ("protocol/gencomp_protocol", "nuke_plugin/gencomp_nuke", "server/gencom
 # Who may ask what time of day it is, and what for. Nobody times anything by it.
 WALL_CLOCK = {
     "nuke_plugin/gencomp_nuke/pending.py": "how old a file is",
+    "server/gencomp_server/datekeeper.py": "whether it can be believed",
     "server/gencomp_server/engine/jobtable.py": "when a job was submitted, started, ended",
     "server/gencomp_server/keys.py": "when a key was let in",
-    "server/gencomp_server/storeroom.py": "how many days an ended job is kept",
+    "server/gencomp_server/storeroom.py": "how many days an ended job is kept, unless it jumped",
     "server/gencomp_server/vitals.py": "what the page shows",
     "server/gencomp_server/web/metrics.py": "what the page shows",
     "server/gencomp_server/web/serving.py": "what the page shows",

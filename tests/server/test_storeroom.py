@@ -33,7 +33,20 @@ class Bench:
         self.spool = Spool(folder / "spool")
         self.table = JobTable(self.spool.database, lambda: self.day_s)
         config = ServerConfig(**{"spool": self.spool.root, "keep_free_bytes": 0, **settings})
-        self.room = Storeroom(config, self.spool, self.table, lambda: self.now)
+        self.config, self.below_s = config, 0.0
+        self.start()
+
+    def start(self):
+        """Have the server begin, or begin anew."""
+        clocks = (lambda: self.now, lambda: self.day_s, lambda: self.below_s)
+        self.room = Storeroom(self.config, self.spool, self.table, *clocks)
+
+    def pass_days(self, days, *, beneath=None):
+        """Have days pass on the clock, and as many or others beneath; expire what is to go."""
+        self.day_s += days * DAY_S
+        self.below_s += (days if beneath is None else beneath) * DAY_S
+        self.room.expire()
+        return {job.id for job in self.table.all()}
 
     def add(self, name, *states, layer=True):
         """Enter a job with one picture, and bring it through some states."""
@@ -60,6 +73,8 @@ class Bench:
             changed = self.room.turn() or changed
         self.room._keeper._pool.submit(int).result(30)  # What was doomed is deleted by now.
         self.now += 1.0
+        changed = self.room.turn() or changed
+        self.room._room._pool.submit(int).result(30)  # Whether there is room is found by now.
         return self.room.turn() or changed
 
 
@@ -91,6 +106,16 @@ def test_over_its_quota_what_ended_jobs_left_goes_and_a_result_that_nobody_fetch
     assert len(one.table.layers(done)) == 1
     assert needed.exists()
     assert not one.room.is_short
+
+
+def test_no_request_is_read_to_find_what_goes(bench, monkeypatch):
+    one = bench(spool_bytes=int(3.5 * MB))
+    failed, _ = one.add("failed", "queued", "running", "failed")
+    one.add("done", "queued", "running", "done")
+    one.table._orders.clear()
+    monkeypatch.setattr(one.table, "_order", lambda job: pytest.fail("a request was read"))
+    one.look()
+    assert not one.spool.job(failed).exists()
 
 
 def test_where_nothing_may_go_jobs_wait_with_the_figure_until_a_result_is_fetched(bench):
@@ -133,6 +158,7 @@ def test_after_its_days_a_job_is_forgotten_with_all_it_delivered(bench):
     old, picture = one.add("old", "queued", "running", "done")
     waits, needed = one.add("waits", "queued", layer=False)
     one.day_s += 3 * DAY_S
+    one.below_s += 3 * DAY_S
     new, _ = one.add("new", "queued", "running", "done")
     one.now = 3600.0
     one.room.turn()
@@ -140,6 +166,49 @@ def test_after_its_days_a_job_is_forgotten_with_all_it_delivered(bench):
     assert not one.spool.job(old).exists()
     assert not picture.exists()
     assert needed.exists()
+
+
+@pytest.mark.fault("F42")
+def test_a_clock_that_jumps_ahead_forgets_no_result_until_it_has_been_so_for_the_days(
+    bench, caplog
+):
+    one = bench(keep_days=7.0)
+    done, _ = one.add("done", "queued", "running", "done")
+    assert one.pass_days(400, beneath=0.1) == {done}
+    assert "the clock jumped ahead by 399.9 days" in caplog.text
+    assert one.spool.layer(done, "copy", 1).exists()
+    assert one.pass_days(6.9) == {done}
+    assert one.pass_days(0.2) == set()
+
+
+@pytest.mark.fault("F42")
+def test_a_clock_that_is_set_right_again_counts_at_once(bench, caplog):
+    one = bench(keep_days=7.0)
+    done, _ = one.add("done", "queued", "running", "done")
+    assert one.pass_days(400, beneath=0.1) == {done}
+    assert one.pass_days(-399, beneath=0.9) == {done}
+    assert "the clock was set back" in caplog.text
+    assert one.pass_days(6.5) == set()
+
+
+@pytest.mark.fault("F42")
+def test_at_a_start_after_a_jump_or_a_pause_nothing_is_forgotten_for_a_day(bench, caplog):
+    one = bench(keep_days=2.0)
+    done, _ = one.add("done", "queued", "running", "done")
+    one.pass_days(400, beneath=0.0)
+    new, _ = one.add("new", "queued")  # It came after the jump, and must not hide it.
+    one.room.close()
+    one.start()
+    assert one.pass_days(0.5) == {done, new}
+    assert "nothing was noted for 400.0 days" in caplog.text
+    assert one.pass_days(0.6) == {new}
+
+
+@pytest.mark.fault("F42")
+def test_a_machine_that_slept_has_jumped_nowhere(bench):
+    one = bench(keep_days=7.0)
+    one.add("done", "queued", "running", "done")
+    assert one.pass_days(8) == set()
 
 
 @pytest.mark.fault("F38")

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from gencomp_protocol.messages import DONE
 from gencomp_server.engine.job import Job
+from gencomp_server.engine.jobtable import Holding
 from gencomp_server.engine.spool import Spool
 
 PICTURE, DECODED, STAGE, FILES = "picture", "decoded", "stage", "job"
@@ -71,7 +72,7 @@ def measure(spool: Spool) -> list[Item]:
     return [item for item in found if item is not None]
 
 
-def to_clear(items: Sequence[Item], jobs: Sequence[Job], excess_bytes: int) -> Clearing:
+def to_clear(items: Sequence[Item], jobs: Sequence[Job | Holding], excess_bytes: int) -> Clearing:
     """Return what is removed so that ``excess_bytes`` are free.
 
     Args:
@@ -88,7 +89,7 @@ def to_clear(items: Sequence[Item], jobs: Sequence[Job], excess_bytes: int) -> C
     return Clearing(tuple(chosen), max(0, excess_bytes))
 
 
-def _in_order(items: Sequence[Item], jobs: Sequence[Job]) -> Iterator[Item]:
+def _in_order(items: Sequence[Item], jobs: Sequence[Job | Holding]) -> Iterator[Item]:
     """Go through what may be removed, what is missed least first."""
     ended = sorted((job for job in jobs if job.has_ended), key=lambda job: job.ended_s or 0.0)
     under_way = [job for job in jobs if not job.has_ended]

@@ -109,6 +109,22 @@ class Turn:
     priority: int = 0
 
 
+@dataclass(frozen=True)
+class Holding:
+    """A job as far as what it holds in the spool depends on it; see :class:`Job`."""
+
+    id: str
+    state: str
+    created_s: float
+    ended_s: float | None
+    digests: frozenset[str]
+
+    @property
+    def has_ended(self) -> bool:
+        """Tell whether nothing more will happen to it."""
+        return self.state in FINAL_STATES
+
+
 class JobTable:
     """Jobs, the layers they made and the warnings they gave.
 
@@ -284,6 +300,14 @@ class JobTable:
         rows = self._db.execute("SELECT inputs FROM jobs")
         return frozenset(digest for (inputs,) in rows for digest in _DIGEST.findall(inputs))
 
+    def holdings(self) -> list[Holding]:
+        """Return what every job holds, newest first; quickly, however many pictures they have."""
+        sql = "SELECT id, state, created_s, ended_s, inputs FROM jobs ORDER BY turn DESC"
+        return [
+            Holding(job, state, created_s, ended_s, frozenset(_DIGEST.findall(inputs)))
+            for job, state, created_s, ended_s, inputs in self._db.execute(sql)
+        ]
+
     def listed(self, most: int = 0) -> list[Job]:
         """Return jobs as they are listed, newest first; quickly, however many pictures they have.
 
@@ -300,6 +324,11 @@ class JobTable:
         values = (*alive, most) if most else ()
         rows = self._db.execute(f"{sql} ORDER BY turn DESC", values).fetchall()
         return [self._job(row, self._headline(row[0]), ()) for row in rows]
+
+    def moments(self) -> list[float]:
+        """Return the last time of day that was noted of every job, the latest first."""
+        sql = "SELECT MAX(created_s, COALESCE(ended_s, 0)) AS last_s FROM jobs ORDER BY last_s DESC"
+        return [float(row[0]) for row in self._db.execute(sql)]
 
     def count_by_state(self) -> dict[str, int]:
         """Return how many jobs are in each state that any is in."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from multiprocessing.connection import Connection
 from typing import Any
 
 from gencomp_protocol.errors import GencompError
 from gencomp_server.engine.job import Job
+from gencomp_server.engine.pipe import WorkerPipe
 from gencomp_server.engine.supervisor import BUSY, LOST, READY, RESTING, STARTING, Supervisor
 
 # What is said of all by what is true of one: the first that is found.
@@ -74,8 +74,8 @@ class WorkerPool:
         return self.machine is None and STARTING in self.states
 
     @property
-    def connections(self) -> list[Connection]:
-        """What to poll for messages."""
+    def connections(self) -> list[WorkerPipe]:
+        """What to poll for messages, and for room where one has something unsent."""
         found = [one.connection for one in self._all]
         return [one for one in found if one is not None]
 

@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,11 +44,14 @@ def free_bytes(folder: Path) -> int:
 class Room:
     """Whether a server has room; looked at twice a second, from one thread.
 
+    That one never waits for a file to be written: another thread tries that.
+
     Args:
         root: The spool.
         keep_free_bytes: What must stay free of its disk.
         clock: Monotonic seconds.
         free: Tells how much is free where a folder lies.
+        pool: What writes a file on trial, one at a time; None for a thread of its own.
 
     Attributes:
         sentence: Why jobs wait; empty where none has to.
@@ -60,12 +64,19 @@ class Room:
         *,
         clock: Callable[[], float] = time.monotonic,
         free: Callable[[Path], int] = free_bytes,
+        pool: Executor | None = None,
     ) -> None:
         self._root, self._keep_free_bytes = root, keep_free_bytes
         self._clock, self._free = clock, free
         self._again_s, self._pause_s = -float("inf"), _LOOK_S
+        self._pool = pool or ThreadPoolExecutor(1, thread_name_prefix="room")
+        self._trial: Future[bool] | None = None
         self._failed = self._over = ""
         self.sentence = ""
+
+    def close(self) -> None:
+        """End the thread; a trial that goes on is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def is_short(self) -> bool:
@@ -91,6 +102,7 @@ class Room:
             self._again_s = self._clock() + self._pause_s
             self._pause_s = min(2 * self._pause_s, _LONGEST_PAUSE_S)
         self.sentence = self._failed
+        self._trial = None  # What it finds was so before this.
 
     def fill(self, over_bytes: int) -> None:
         """Note by how much the spool is over its quota after all was cleared away; 0 for not."""
@@ -106,10 +118,20 @@ class Room:
     def look(self) -> bool:
         """Look again where it is time; return whether jobs have to wait now and did not, or did."""
         now, before = self._clock(), self.is_short
-        if now >= self._again_s:
+        is_due = now >= self._again_s
+        if is_due:
             self._again_s = now + _LOOK_S
-            if self._failed and self._has_written():
+            if self._failed and self._trial is None:
+                with suppress(
+                    RuntimeError
+                ):  # No thread is left for it; the next time there may be.
+                    self._trial = self._pool.submit(self._has_written)
+        tried = self._trial if self._trial is not None and self._trial.done() else None
+        if tried is not None:
+            self._trial = None
+            if tried.result():
                 self._failed = ""
+        if is_due or tried is not None:
             self.sentence = self._failed or self._low() or self._over
         return self.is_short != before
 

@@ -3,7 +3,8 @@
 
 A worker that has had nothing to do for a while is ended, and with it all that it holds: a model,
 the device's context, main memory. The next job starts another. One that has grown, or has run
-so many jobs, is replaced between two jobs. One that makes no progress in a job is killed.
+so many jobs, is replaced between two jobs. One that makes no progress in a job is killed, as is one
+that was stopped: the front never waits for what it takes or says.
 
 What happens comes back as the worker's own messages (``engine/worker.py``), and one that no worker
 can say: ``{"is": "lost", "job": id, "error": {…}}``, that the process which ran a job is gone.
@@ -15,12 +16,13 @@ import logging
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from gencomp_protocol.errors import GencompError, OutOfMemory, WorkerLost, error_from_wire
 from gencomp_server.engine.job import Job
+from gencomp_server.engine.pipe import WorkerPipe
 from gencomp_server.logs import job_named
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class WorkerLike(Protocol):
     """What the supervisor needs of a worker; see ``engine.worker.Worker``."""
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> WorkerPipe:
         """The front's end of the pipe."""
         ...
 
@@ -53,7 +55,7 @@ class WorkerLike(Protocol):
         ...
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message."""
+        """Send a message; never waits for the worker to take it."""
         ...
 
     def kill(self) -> None:
@@ -142,7 +144,7 @@ class Supervisor:
         return None if self._fault is None else error_from_wire(self._fault)
 
     @property
-    def connection(self) -> Connection | None:
+    def connection(self) -> WorkerPipe | None:
         """What to poll for messages; None where there is no worker: given up, stopped, at rest."""
         is_gone = self.state == LOST or (self.state == RESTING and self._leave_by_s is None)
         return None if is_gone else self._worker.connection
@@ -208,11 +210,16 @@ class Supervisor:
             self._worker.send({"do": "cancel", "job": job})
 
     def read(self) -> list[Mapping[str, Any]]:
-        """Return what the worker said; where it died, that its job lost it, and start another."""
+        """Return what the worker said; where it died, that its job lost it, and start another.
+
+        What it has not taken yet is sent on.
+        """
         said: list[Mapping[str, Any]] = []
         try:
-            while self._worker.connection.poll():
-                said.append(self._heed(self._worker.connection.recv()))
+            with suppress(BrokenPipeError, ConnectionResetError):  # What it said last is read yet.
+                self._worker.connection.flush()
+            for message in self._worker.connection.receive():
+                said.append(self._heed(message))
         except (EOFError, OSError):
             said.extend(self._bury())
         return said

@@ -3,7 +3,7 @@
 
 One worker runs one job at a time on one device. What it runs is named, ``"module:attribute"`` of a
 registry of systems, so that nothing heavy is imported on this side; the other side is
-``engine/running.py``. Messages are plain dicts over a ``multiprocessing.connection.Connection``::
+``engine/running.py``. Messages are plain dicts over a pipe (``engine/pipe.py``)::
 
     to the worker    {"do": "run", "job": id, "request": {…}, "pictures": {input: {frame: digest}}}
                      {"do": "cancel", "job": id}
@@ -24,7 +24,7 @@ registry of systems, so that nothing heavy is imported on this side; the other s
     The last three also hold {"holds": {"model": text, "memory_bytes": n, "device_bytes": n}}.
 
 When the worker dies its end closes: reading from :attr:`Worker.connection` raises EOFError. When
-the front dies, so does the worker.
+the front dies, so does the worker. A worker that is stopped holds up nobody who writes or reads.
 """
 
 import faulthandler
@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from gencomp_server.engine.machine import WeightsPlace
+from gencomp_server.engine.pipe import WorkerPipe
 from gencomp_server.engine.spool import DEFAULT_BUDGET, SpoolBudget
 from gencomp_server.logfile import last_lines
 from gencomp_server.logs import LogSettings
@@ -89,10 +90,10 @@ class Worker:
         )
         self._process: SpawnProcess | None = None
         self._leaving: list[SpawnProcess] = []  # Ended, and not gone yet.
-        self._connection: Connection | None = None
+        self._connection: WorkerPipe | None = None
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> WorkerPipe:
         """The front's end of the pipe; its ``fileno()`` can be polled."""
         if self._connection is None:
             raise RuntimeError("the worker was not started")
@@ -113,12 +114,15 @@ class Worker:
         )
         process.start()
         theirs.close()
-        self._process, self._connection = process, ours
+        self._process, self._connection = process, WorkerPipe(ours)
 
     def send(self, message: Mapping[str, Any]) -> None:
-        """Send a message; one to a dead worker is dropped, the closed pipe tells the rest."""
+        """Send a message, as far as the pipe takes it; one to a dead worker is dropped.
+
+        The closed pipe tells the rest.
+        """
         try:
-            self.connection.send(dict(message))
+            self.connection.send(message)
         except (BrokenPipeError, ConnectionResetError):
             logging.getLogger(__name__).info("the worker is gone; %s not sent", message.get("do"))
 

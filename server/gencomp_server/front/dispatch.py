@@ -25,6 +25,8 @@ from gencomp_server.front.state import Front
 from gencomp_server.front.telling import Telling, layer_event
 from gencomp_server.logs import job_named
 
+_ENDS = frozenset(("done", "failed", "lost", "cancelled"))  # After which no worker runs a job.
+
 
 class Dispatch:
     """Hands jobs out and heeds what becomes of them.
@@ -77,14 +79,28 @@ class Dispatch:
             job = str(message.get("job", ""))
             try:
                 with job_named(job or "-"):
-                    self._heed(str(message["is"]), job, message)
+                    self._heed_or_fail(str(message["is"]), job, message)
             except (DiskFull, UnwritableOutput):  # The table: it is heeded again in the next turn.
                 self._unheeded.appendleft(message)
                 raise
 
+    def _heed_or_fail(self, kind: str, job: str, message: Mapping[str, Any]) -> None:
+        """Heed a message; where the end of a job cannot be noted, that it failed is noted."""
+        try:
+            self._heed(kind, job, message)
+        except (DiskFull, UnwritableOutput):
+            raise
+        except Exception as error:
+            if kind not in _ENDS:
+                raise
+            fault = self._telling.fault(error, "in ending a job")
+            found = self._front.table.get(job)
+            if found is not None and found.state == m.RUNNING:
+                self._ending.end(job, m.FAILED, fault)
+
     def _heed(self, kind: str, job: str, message: Mapping[str, Any]) -> None:
         """Pass on what a worker said of a job, after noting it."""
-        if kind in ("done", "failed", "lost", "cancelled"):
+        if kind in _ENDS:
             self._front.scheduler.ended(job, self._front.clock())
         if kind == "progress":
             step, total = int(message["step"]), int(message["total"])

@@ -57,13 +57,21 @@ class Telling:
             self._front.vitals.count(f"refused:{error.code}")
             self.send(identity, m.Refusal(number, error), wire)
             return
+        self.send(identity, m.Refusal(number, self.fault(error, "in answering a message")), wire)
+
+    def fault(self, error: Exception, where: str) -> InternalError:
+        """Log under a mark what nobody foresaw, and return what is said of it.
+
+        Args:
+            error: What it was.
+            where: What was being done, for the log.
+        """
         mark = secrets.token_hex(4)
-        log.error("fault %s in answering a message", mark, exc_info=error)
+        log.error("fault %s %s", mark, where, exc_info=error)
         self._front.vitals.count("faults")
-        fault = InternalError(
+        return InternalError(
             f"The server made a mistake ({mark}).", hint="Its log says more.", id=mark
         )
-        self.send(identity, m.Refusal(number, fault), wire)
 
     def tell(self, job: str, message: m.Message) -> None:
         """Send an event to everybody who follows a job."""

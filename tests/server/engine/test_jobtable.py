@@ -76,6 +76,8 @@ def test_the_digests_of_all_pictures_are_told(table):
     assert table.digests() == frozenset()
     job = table.add("k", REQUEST, INPUTS)
     assert table.digests() == frozenset(job.digests)
+    (holding,) = table.holdings()
+    assert (holding.id, holding.digests, holding.has_ended) == (job.id, job.digests, False)
 
 
 def test_a_job_is_the_same_after_a_restart(table, tmp_path, clock):

@@ -2,6 +2,9 @@
 """Room to work: what lacks it waits, and goes on once a file could be written again."""
 
 import errno
+import threading
+import time
+from concurrent.futures import Executor, Future
 
 import pytest
 
@@ -26,6 +29,15 @@ class Disk:
             raise OSError(self.number, "no")
 
 
+class AtOnce(Executor):
+    """Does at once what a thread would do some time."""
+
+    def submit(self, fn, /, *arguments):
+        done = Future()
+        done.set_result(fn(*arguments))
+        return done
+
+
 class Clock:
     now = 0.0
 
@@ -47,7 +59,7 @@ def clock():
 
 @pytest.fixture
 def room(tmp_path, made, clock):
-    return Room(tmp_path, GB, clock=clock, free=made)
+    return Room(tmp_path, GB, clock=clock, free=made, pool=AtOnce())
 
 
 def full(number=errno.ENOSPC):
@@ -65,6 +77,41 @@ def test_a_write_without_room_has_jobs_wait_until_one_succeeds(room, made, clock
     made.number = 0
     clock.now = 4.0
     assert (room.look(), room.is_short, room.sentence) == (True, False, "")
+
+
+@pytest.mark.fault("F35")
+def test_a_disk_that_hangs_holds_up_nobody_who_looks(tmp_path, clock):
+    let_go = threading.Event()
+
+    def hang(doing, path):
+        assert let_go.wait(30)
+
+    room = Room(tmp_path, clock=clock)
+    room.lack(full())
+    with disk.faults(hang):
+        began = time.monotonic()
+        for clock.now in (2.0, 4.0, 6.0):
+            assert (room.look(), room.is_short) == (False, True)
+        assert time.monotonic() - began < 5.0
+        let_go.set()
+        while not room.look():
+            time.sleep(0.01)
+    assert not room.is_short
+    room.close()
+
+
+def test_a_trial_from_before_another_failure_proves_nothing(tmp_path, made, clock):
+    let_go = threading.Event()
+    room = Room(tmp_path, clock=clock)
+    room.lack(full())
+    with disk.faults(lambda doing, path: let_go.wait(30) and None):
+        clock.now = 2.0
+        assert not room.look()
+        room.lack(full())
+        let_go.set()
+        room._pool.submit(int).result(30)
+        assert (room.look(), room.is_short) == (False, True)
+    room.close()
 
 
 def test_the_file_that_was_tried_is_gone(room, made, clock, tmp_path):

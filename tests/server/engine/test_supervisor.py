@@ -3,6 +3,10 @@
 
 import errno
 import multiprocessing
+import os
+import struct
+import threading
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +14,7 @@ from gencomp_protocol.codec import request_to_plain
 from gencomp_protocol.frames import FrameRange
 from gencomp_protocol.request import Request
 from gencomp_server.engine.job import Job
+from gencomp_server.engine.pipe import WorkerPipe
 from gencomp_server.engine.supervisor import Supervisor, Wear, spell_exit
 
 JOB = Job("j1", "k", "queued", Request("copy", FrameRange(1, 1), ()), (), 0.0)
@@ -24,7 +29,8 @@ class PipeWorker:
 
     def start(self):
         self.starts += 1
-        self.connection, self.theirs = multiprocessing.Pipe()
+        ours, self.theirs = multiprocessing.Pipe()
+        self.connection = WorkerPipe(ours)
 
     def send(self, message):
         self.connection.send(message)
@@ -320,6 +326,81 @@ def test_what_counts_as_progress(watched, worker, clock, message, is_progress):
     assert watched.overdue() == []
     clock.now = 18.0
     assert (watched.overdue() == []) is is_progress
+
+
+def promptly(call, *arguments):
+    """Return what a call returns; fail where it waits for somebody."""
+    returned = []
+    thread = threading.Thread(target=lambda: returned.append(call(*arguments)), daemon=True)
+    thread.start()
+    thread.join(5.0)
+    assert returned, "the front waits for its worker"
+    return returned[0]
+
+
+LARGE = replace(JOB, request=replace(JOB.request, knobs={"prompt": "x" * (4 << 20)}))
+
+
+@pytest.mark.fault("F29")
+def test_a_worker_that_takes_nothing_holds_up_nobody_and_is_killed_at_the_limit(
+    watched, worker, clock
+):
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}})
+    watched.read()
+    promptly(watched.run, LARGE)
+    assert watched.connection.has_unsent
+    assert promptly(watched.read) == []
+    clock.now = 10.0
+    (said,) = watched.overdue()
+    assert (said["is"], said["job"]) == ("lost", "j1")
+    assert (worker.ended, worker.starts) == (["kill"], 2)
+    assert not watched.connection.has_unsent
+
+
+@pytest.mark.fault("F29")
+def test_a_worker_that_stops_in_the_midst_of_a_message_is_killed_at_the_limit(
+    watched, worker, clock
+):
+    os.write(worker.theirs.fileno(), struct.pack("!i", 1000) + b"half")
+    assert promptly(watched.read) == []
+    clock.now = 10.0
+    (said,) = watched.overdue()
+    assert (said["is"], said["job"]) == ("lost", "j1")
+
+
+@pytest.mark.fault("F29")
+def test_what_a_worker_did_not_take_at_once_reaches_it_whole(watched, worker):
+    worker.theirs.send({"is": "done", "job": "j1", "manifest": {}})
+    watched.read()
+    worker.theirs.recv()
+    watched.run(LARGE)
+    watched.cancel("j1")
+    heard = []
+
+    def hear():
+        heard.extend((worker.theirs.recv(), worker.theirs.recv()))
+
+    thread = threading.Thread(target=hear, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        assert watched.read() == []
+        thread.join(0.001)
+    assert heard[0]["request"]["knobs"] == LARGE.request.knobs
+    assert heard[1] == {"do": "cancel", "job": "j1"}
+
+
+@pytest.mark.fault("F29")
+def test_what_a_worker_says_bit_by_bit_is_heard_once_it_is_whole(watched, worker):
+    manifest = {"notes": "x" * (4 << 20)}
+    said = {"is": "done", "job": "j1", "manifest": manifest}
+    thread = threading.Thread(target=worker.theirs.send, args=(said,), daemon=True)
+    thread.start()
+    heard = []
+    while thread.is_alive() or not heard:
+        heard.extend(watched.read())
+        thread.join(0.001)
+    assert heard == [said]
+    assert watched.state == "ready"
 
 
 def test_a_worker_without_a_job_need_not_get_on(watched, worker, clock):

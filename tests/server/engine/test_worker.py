@@ -3,7 +3,9 @@
 
 import json
 import os
+import select
 import signal
+from collections import deque
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +26,7 @@ class Talk:
     """A worker and what it said."""
 
     def __init__(self, job):
-        self.tiny = job
+        self.tiny, self.heard = job, deque()
         self.worker = Worker(
             "stub_registry:REGISTRY", "cpu", job.spool.root, log_settings=LogSettings("error")
         )
@@ -47,8 +49,12 @@ class Talk:
         )
 
     def hear(self):
-        assert self.worker.connection.poll(PATIENCE_S), "the worker says nothing"
-        return self.worker.connection.recv()
+        while not self.heard:
+            readable, _, _ = select.select([self.worker.connection], [], [], PATIENCE_S)
+            assert readable, "the worker says nothing"
+            for message in self.worker.connection.receive():
+                self.heard.append(message)
+        return self.heard.popleft()
 
     def hear_all(self):
         """Return what is said of a job, up to how it ended."""

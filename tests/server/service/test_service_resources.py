@@ -20,6 +20,7 @@ from gencomp_protocol.frames import Format, FrameRange
 from gencomp_protocol.request import InputHeader, Request
 from gencomp_protocol.transfer import Picture
 from gencomp_server.config import ServerConfig
+from gencomp_server.engine.spool import Spool
 
 REGISTRY = "stub_faults:REGISTRY"
 MIB = 1 << 20
@@ -119,6 +120,24 @@ def test_on_a_full_disk_a_job_waits_and_goes_on_when_there_is_room(
             # What was kept before the disk was full is not computed again.
             assert len(steps.read_text().split()) == (4 if place == "/stages/" else 3)
     check_whole(running.folder, exr[1])
+
+
+def test_a_job_whose_end_cannot_be_noted_fails_in_words_and_the_next_goes_on(
+    in_thread, shot, make_shot, monkeypatch
+):
+    def fail(spool, job):
+        raise ValueError("no manifest")
+
+    running = in_thread()
+    with running.client() as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(Spool, "read_manifest", fail)
+            job, pictures = submit(client, shot)
+            outcome = client.follow(job, pictures=pictures)
+        assert (outcome.state, outcome.error.code) == ("failed", "internal-error")
+        assert "The server made a mistake" in outcome.error.message
+        job, pictures = submit(client, make_shot("other"))
+        assert client.follow(job, pictures=pictures).state == "done"
 
 
 @pytest.mark.fault("F35")

@@ -169,6 +169,30 @@ def test_a_worker_that_hangs_is_killed_at_the_limit_and_its_job_put_away(
         assert run(client, shot, tag=1)[0].state == "done"
 
 
+def has_open(process, name):
+    """Tell whether a process holds a file of that name open."""
+    return any(one.path.endswith(name) for one in process.open_files())
+
+
+@pytest.mark.fault("F29")
+def test_a_worker_that_is_stopped_is_ended_at_the_limit_and_its_job_goes_on(serve, shot):
+    server = serve(no_progress_s=2.0)
+    front = psutil.Process(server.process.pid)
+    with server.client() as client, server.client() as other:
+        stopped = []
+
+        def note(event):
+            if isinstance(event, Progressed) and not stopped:
+                (worker,) = (one for one in front.children() if has_open(one, "workers/0.txt"))
+                worker.suspend()
+                stopped.append(worker)
+                other.jobs()
+
+        job, pictures = submit(client, shot, steps=4, step_s=0.2)
+        outcome = client.follow(job, pictures=pictures, on_event=note)
+        assert (outcome.state, outcome.manifest["report"]["tries"]) == ("done", 2)
+
+
 @pytest.mark.slow
 @pytest.mark.fault("F29")
 @pytest.mark.parametrize("knobs", [{"steps": 6, "step_s": 0.6}, {"step_s": 4.5, "beats": True}])
