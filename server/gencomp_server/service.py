@@ -131,6 +131,7 @@ class Service:
                     log.info("with keys at %s; public key %s", here.public, here.public_key)
                 if on_ready is not None:
                     on_ready(here)
+                self._busy_s = self._clock()  # Starting is no idling.
                 while not self._is_over():
                     self._turn()
         log.info("left")
