@@ -132,6 +132,7 @@ class Service:
                 if on_ready is not None:
                     on_ready(here)
                 self._warn_of_places()
+                self._busy_s = self._clock()  # Starting is no idling.
                 while not self._is_over():
                     self._turn()
         log.info("left")
