@@ -4,6 +4,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -66,10 +67,15 @@ def loaded_by(statement, names):
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def imported(path):
     """Return the top-level names that a file imports, wherever in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -133,7 +139,7 @@ def test_third_party_names_stay_behind_their_doors():
 
 def modules_named(path):
     """Return the whole names of what a file imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -154,7 +160,7 @@ def test_nothing_but_the_assistant_can_ask_an_address():
 
 def test_nobody_prints_but_the_command():
     for path in sorted((*SERVER.rglob("*.py"), *(ROOT / "protocol").rglob("*.py"))):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parsed(path)
         calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
         prints = [call for call in calls if isinstance(call, ast.Name) and call.id == "print"]
         assert not prints or path.name in ("cli.py", "weights_cli.py"), path
@@ -168,7 +174,7 @@ def test_no_module_is_named_for_nothing():
 
 def test_nobody_catches_everything_and_says_nothing():
     for path in sorted((*SERVER.rglob("*.py"), *(ROOT / "protocol").rglob("*.py"))):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(path)):
             if not isinstance(node, ast.ExceptHandler):
                 continue
             place = f"{path}:{node.lineno}"

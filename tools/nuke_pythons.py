@@ -9,8 +9,9 @@ put a name there for interpreters that are not chosen. What is missing is said i
 a failure anywhere is a failure.
 
 ``--beside COMMAND`` runs a command meanwhile, whose output comes first: tests wait a lot, and both
-halves together take less than one after the other. 3.10 runs the tests that touch every node,
-since 3.9 and 3.11 run all; with ``GENCOMP_ALL_CASES=1``, and in a bundle, it runs all, too.
+halves together take less than one after the other. The oldest, and the newest that a Nuke has, run
+everything; 3.10 and 3.13 the tests that touch every node, and with ``GENCOMP_ALL_CASES=1``, and in
+a bundle, everything, too.
 """
 
 import os
@@ -25,7 +26,8 @@ TOOLS = ("pytest>=8", "pytest-timeout")
 PACKAGES = ("pyzmq", "msgpack")
 TESTS = ("tests/protocol", "tests/nuke")
 _EVERY_NODE = ("every_node", "gizmos", "in_nuke", "session", "startup", "takes")
-SHORT = {"3.10": ("tests/protocol", *(f"tests/nuke/test_{one}.py" for one in _EVERY_NODE))}
+_SHORT = ("tests/protocol", *(f"tests/nuke/test_{one}.py" for one in _EVERY_NODE))
+SHORT = {"3.10": _SHORT, "3.13": _SHORT}
 ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "vendor"
 _PROBE = "import sys, venv, ensurepip, tkinter; print('%d.%d' % sys.version_info[:2])"

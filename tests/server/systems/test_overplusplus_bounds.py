@@ -4,6 +4,8 @@
 A painter stands in for the model: it paints noise over the whole frame, or darkens all of it.
 """
 
+import itertools
+
 import cv2
 import numpy as np
 import pytest
@@ -127,10 +129,15 @@ def soft_disc(size, kind):
     return np.concatenate([alpha * [0.3, 0.4, 0.2], alpha], axis=2).astype(kind)
 
 
-@pytest.mark.parametrize("locked", [True, False], ids=["locked", "free"])
-@pytest.mark.parametrize("kind", [np.float16, np.float32], ids=["half", "float"])
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("paint", [noise, darken])
+# Each value of each beside the others' first; all together are slow.
+_APART = list(itertools.product([noise, darken], MODES, [np.float16, np.float32], [True, False]))
+_ALONE = [one for one in _APART if sum(a is not b for a, b in zip(one, _APART[0], strict=True)) < 2]
+
+
+@pytest.mark.parametrize(
+    ("paint", "mode", "kind", "locked"),
+    [one if one in _ALONE else pytest.param(*one, marks=pytest.mark.slow) for one in _APART],
+)
 def test_when_fg_and_bg_come_apart_then_neither_layer_shows_outside_the_bounds(
     bounded, paint, mode, kind, locked
 ):
