@@ -30,6 +30,7 @@ from gencomp_server.training.preview_prompts import facts_of, prompts_of
 from gencomp_server.training.preview_scene import Camera, draw_camera, draw_place
 
 TASKS = ("remove", "add")
+_FAMILIES = ("train", "held_out")
 CHANGED = 0.02
 CHANNELS = ("plate", "base", "gathered", "seen", "remove", "keep", "subject")
 _STEPS = 2
@@ -129,11 +130,18 @@ def make_batch(
     Raises:
         ValueError: An argument is out of range.
     """
-    if seed < 0 or count < 1 or frames < 2 or min(size) < 16:
-        raise ValueError(f"No clips of {frames} frames of {size}, {count} of seed {seed}.")
-    if families not in ("train", "held_out") or task not in (*TASKS, None):
-        raise ValueError(f"There are no families '{families}' or no task '{task}'.")
-    draws = Draws((seed, count, frames, *size, ("train", "held_out").index(families)), device)
+    rules = {
+        "seed": (seed, seed >= 0, "0 or more"),
+        "count": (count, count >= 1, "1 or more"),
+        "frames": (frames, frames >= 2, "2 or more"),
+        "size": (size, min(size) >= 16, "of 16 lines and columns or more"),
+        "families": (families, families in _FAMILIES, " or ".join(_FAMILIES)),
+        "task": (task, task in (*TASKS, None), " or ".join((*TASKS, "None"))),
+    }
+    for name, (value, holds, allowed) in rules.items():
+        if not holds:
+            raise ValueError(f"Clips with {name} = {value} cannot be made: it is {allowed}.")
+    draws = Draws((seed, count, frames, *size, _FAMILIES.index(families)), device)
     with torch.no_grad():
         return _conditioned(draws, count, frames, size, families, task, scarce)
 
