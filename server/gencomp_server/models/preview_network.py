@@ -161,7 +161,7 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
         self.register_buffer("signal", signal, persistent=False)
 
     def _begin(self) -> None:
-        """Give weights the sizes with which the picture reaches every layer, and places do not rule.
+        """Give weights sizes with which the picture reaches every layer and places do not rule.
 
         Convolutions keep the size of what goes through them; blocks add half of what they find from
         the start, whatever the timestep; the last layer gives nothing.
@@ -247,7 +247,7 @@ def make_network(seed: int, config: PreviewConfig | None = None) -> PreviewNetwo
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = PreviewNetwork(config)
-    return network.eval()
+    return cast(PreviewNetwork, network.eval())
 
 
 def write_network(network: PreviewNetwork, path: Path, facts: dict[str, str]) -> None:
@@ -292,7 +292,7 @@ def read_network(path: Path, device: torch.device | str = "cpu") -> PreviewNetwo
     if strange:
         raise ValueError(f"{path} does not fit the preview model: {', '.join(sorted(strange)[:3])}")
     network.load_state_dict(tensors, strict=False)
-    return network.to(device).eval()
+    return cast(PreviewNetwork, network.to(device).eval())
 
 
 def state_of(network: nn.Module) -> dict[str, Tensor]:

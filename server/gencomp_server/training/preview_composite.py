@@ -21,21 +21,30 @@ class Layers:
 
     Attributes:
         clean: Scene-linear. [B,T,3,H,W].
-        there: Which ranks there are. [B,K] bool.
-        colour: The objects, premultiplied. [B,K,T,3,H,W].
-        alpha: Their coverage. [B,K,T,1,H,W].
-        through: What effects let through: on the ground, in the air. [2,B,K,T,3,H,W].
-        added: What they add. [2,B,K,T,3,H,W].
+        clip: Which clip each object belongs to. [O].
+        rank: Its number in the clip. [O].
+        colour: The objects, premultiplied. [O,T,3,H,W].
+        alpha: Their coverage. [O,T,1,H,W].
+        ground: What their effects on the ground let through, and what they add. [O,T,3,H,W] each.
+        air: The same in the air.
         fields: Fractal fields of the clips. [B,2,128,128].
     """
 
     clean: Tensor
-    there: Tensor
+    clip: Tensor
+    rank: Tensor
     colour: Tensor
     alpha: Tensor
-    through: Tensor
-    added: Tensor
+    ground: tuple[Tensor, Tensor]
+    air: tuple[Tensor, Tensor]
     fields: Tensor
+
+    @property
+    def there(self) -> Tensor:
+        """Tell which ranks there are. [B,K] bool."""
+        flags = torch.zeros(len(self.clean), MOST, dtype=torch.bool, device=self.clean.device)
+        flags[self.clip, self.rank] = True
+        return flags
 
     @classmethod
     def made(
@@ -59,40 +68,35 @@ class Layers:
             lens: What exposure, vignette and cast multiply by. [B,T,3,H,W].
             fields: Kept for mattes. [B,2,128,128].
         """
-        count, frames, _, height, width = clean.shape
+        count = len(clean)
         sigma = draws.log_uniform(0.0005, 0.012, count)
-        noise = draws.normal(2, count, frames, 3, height, width)
+        noise = draws.normal(2, *clean.shape)
         clean = clean * lens
         clean = clean + column(sigma, 5) * (clean.abs() + 0.02).sqrt() * noise[0]
         lens, other = lens[objects.clip], noise[1][objects.clip]
         alpha, colour = drawn[:, :, 3:], drawn[:, :, :3] * lens
         rough = column(sigma[objects.clip], 5)
         colour = colour + alpha * rough * (colour.abs() + 0.02).sqrt() * other
-        whole = (count, MOST, frames)
-        size = (height, width)
-        device = clean.device
-        into = {
-            "colour": torch.zeros(*whole, 3, *size, device=device),
-            "alpha": torch.zeros(*whole, 1, *size, device=device),
-            "through": torch.ones(2, *whole, 3, *size, device=device),
-            "added": torch.zeros(2, *whole, 3, *size, device=device),
-        }
-        at = (objects.clip, objects.rank)
-        into["colour"][at], into["alpha"][at] = colour, alpha
-        for i, (through, added) in enumerate((effects.ground, effects.air)):
-            into["through"][i][at] = through
-            into["added"][i][at] = added * lens
-        there = torch.zeros(count, MOST, dtype=torch.bool, device=device)
-        there[at] = True
-        return cls(clean=clean, there=there, fields=fields, **into)
+        return cls(
+            clean=clean,
+            clip=objects.clip,
+            rank=objects.rank,
+            colour=colour,
+            alpha=alpha,
+            ground=(effects.ground[0], effects.ground[1] * lens),
+            air=(effects.air[0], effects.air[1] * lens),
+            fields=fields,
+        )
 
     def coverage(self) -> Tensor:
         """Return what of each object can be seen, in front of it objects alone. [B,K,T,1,H,W]."""
-        free = torch.ones_like(self.alpha[:, 0])
+        alpha = self.alpha.new_zeros(len(self.clean), MOST, *self.alpha.shape[1:])
+        alpha[self.clip, self.rank] = self.alpha
+        free = torch.ones_like(alpha[:, 0])
         seen = []
         for rank in reversed(range(MOST)):
-            seen.append(self.alpha[:, rank] * free)
-            free = free * (1 - self.alpha[:, rank])
+            seen.append(alpha[:, rank] * free)
+            free = free * (1 - alpha[:, rank])
         return torch.stack(seen[::-1], 1)
 
 
@@ -105,29 +109,34 @@ def composite(
         layers: All of them.
         objects: Which objects. [B,K] bool.
         effects: Whose effects. [B,K] bool.
-        part: Where, and how much of each object's effects; all of them if None. [B,K,1,1,H,W].
+        part: Where, and how much of each object's effects; all of them if None. [O,1,1,H,W].
 
     Returns:
         Scene-linear. [B,T,3,H,W].
     """
-    picture = layers.clean
+    picture = layers.clean.clone()
+    shown, acting = (flags[layers.clip, layers.rank] for flags in (objects, effects))
     for rank in range(MOST):
-        picture = _under(layers, picture, effects, part, rank, 0)
+        _act(picture, layers, layers.ground, acting & (layers.rank == rank), part)
     for rank in range(MOST):
-        if not bool(layers.there[:, rank].any()):
-            continue
-        shown = column(objects[:, rank].float(), 5)
-        picture = picture * (1 - layers.alpha[:, rank] * shown) + layers.colour[:, rank] * shown
-        picture = _under(layers, picture, effects, part, rank, 1)
+        here = layers.rank == rank
+        some = (here & shown).nonzero()[:, 0]
+        clips = layers.clip[some]
+        picture[clips] = picture[clips] * (1 - layers.alpha[some]) + layers.colour[some]
+        _act(picture, layers, layers.air, acting & here, part)
     return picture
 
 
-def _under(
-    layers: Layers, picture: Tensor, effects: Tensor, part: Tensor | None, rank: int, where: int
-) -> Tensor:
-    if not bool((effects & layers.there)[:, rank].any()):
-        return picture
-    changed = picture * layers.through[where, :, rank] + layers.added[where, :, rank]
-    if part is not None:
-        changed = torch.lerp(picture, changed, part[:, rank])
-    return torch.where(column(effects[:, rank], 5), changed, picture)
+def _act(
+    picture: Tensor,
+    layers: Layers,
+    effect: tuple[Tensor, Tensor],
+    which: Tensor,
+    part: Tensor | None,
+) -> None:
+    """Let the effects of some objects, one of a clip, act on the picture."""
+    some = which.nonzero()[:, 0]
+    clips = layers.clip[some]
+    before = picture[clips]
+    after = before * effect[0][some] + effect[1][some]
+    picture[clips] = after if part is None else torch.lerp(before, after, part[some])

@@ -64,7 +64,7 @@ def grid(pictures: NDArray[np.floating[Any]], larger: int = 3) -> Bytes:
     laid = (
         codes.astype(np.uint8).transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, 3)
     )
-    return laid.repeat(larger, 0).repeat(larger, 1)
+    return np.asarray(laid.repeat(larger, 0).repeat(larger, 1), np.uint8)
 
 
 def curves(events: Sequence[Mapping[str, Any]]) -> Bytes:

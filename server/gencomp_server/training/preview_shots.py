@@ -156,7 +156,7 @@ def _conditioned(
     scarce: bool | None,
 ) -> PreviewBatch:
     clips = _chosen(draws, count, frames, size, families, task, scarce)
-    plate, target = encode(clips.plate), encode(clips.target)
+    plate, target = clips.codes
     pixel, adding = 1 / size[0], column(clips.adding, 5)
     step = max(1, round(size[0] / 48))
     subject = roto(draws, clips.wanted, clips.fields, pixel)
@@ -215,11 +215,15 @@ def _conditioned(
 
 @dataclass(frozen=True)
 class _Clips:
-    """Clips as they were shot, worth looking at. Pictures are scene-linear, [B,T,C,H,W]."""
+    """Clips as they were shot, worth looking at.
+
+    Pictures, [B,T,C,H,W], are scene-linear; ``codes`` are plate and target encoded.
+    """
 
     adding: Tensor
     plate: Tensor
     target: Tensor
+    codes: tuple[Tensor, Tensor]
     wanted: Tensor
     others: Tensor
     fields: Tensor
@@ -251,11 +255,9 @@ def _chosen(
     asked = _asked(draws, layers.there)
     mine, theirs = (column(flags.float(), 6) for flags in (asked, ~asked))
     # Of some effects only a part is wanted: the mask says which.
-    part = torch.where(
-        column(asked & adding[:, None], 6),
-        _part(draws, shots.grid, more)[:, None],
-        torch.ones((), device=draws.device),
-    )
+    wanted_part = _part(draws, shots.grid, more)[layers.clip]
+    cut = (asked & adding[:, None])[layers.clip, layers.rank]
+    part = torch.where(column(cut, 5), wanted_part, torch.ones_like(wanted_part))
     whole = composite(layers, layers.there, layers.there, part)
     rest = layers.there & ~asked
     without = composite(layers, rest | (layers.there & adding[:, None]), rest, part)
@@ -264,13 +266,15 @@ def _chosen(
     coverage = layers.coverage()
     wanted = (coverage * mine).sum(1).clamp(0, 1)
     others = (coverage * theirs).sum(1).clamp(0, 1)
-    best = _worth(plate, target, adding)[:count].sort().values
+    codes = encode(plate), encode(target)
+    best = _worth(*codes, adding)[:count].sort().values
     words = prompts_of(draws, shots.objects, shots.effects, asked, adding)
     facts = facts_of(shots.objects, shots.effects, asked)
     return _Clips(
         adding[best],
         plate[best],
         target[best],
+        (codes[0][best], codes[1][best]),
         wanted[best],
         others[best],
         layers.fields[best],
@@ -282,8 +286,8 @@ def _chosen(
 
 
 def _worth(plate: Tensor, target: Tensor, adding: Tensor) -> Tensor:
-    """Return the numbers of clips, those in which enough changes first. [B]."""
-    difference = (encode(plate) - encode(target)).abs().amax(2)
+    """Return the numbers of clips, those first whose codes change enough. [B]."""
+    difference = (plate - target).abs().amax(2)
     changed = (difference > CHANGED).float()
     share = changed.mean((1, 2, 3))
     deep = (difference * changed).sum((1, 2, 3)) / changed.sum((1, 2, 3)).clamp_min(1)

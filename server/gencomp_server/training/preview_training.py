@@ -47,6 +47,7 @@ _STATE, _LOG, _CURVES, _WEIGHTS = "state.json", "log.jsonl", "curves.png", "prev
 _PARTS = ("weights", "average", "mean", "square")
 _TASKS = ("remove", "add")
 _SMOOTH_CODE, _BEND_LIGHT, _LIGHT_SHARE = 0.05, 0.25, 6.0
+_LEAST = 0.005  # added to the error of a base, so that none is nothing
 
 Event = Mapping[str, Any]
 
@@ -229,7 +230,8 @@ def train_step(
         found = network(
             noisy.to(device), conditions, word_numbers(words).to(device), level.to(device)
         )
-    loss = loss_of(found, target, picture(conditions, "plate"), settings.weight)
+    plate, base = picture(conditions, "plate"), picture(conditions, "base")
+    loss = loss_of(found, target, plate, base, settings.weight)
     for group in state.optimiser.param_groups:
         group["lr"] = settings.rate_at(state.step)
     state.optimiser.zero_grad()
@@ -245,18 +247,30 @@ def train_step(
     return float(loss.detach())
 
 
-def loss_of(found: Tensor, target: Tensor, plate: Tensor, weight: float) -> Tensor:
-    """Return the error of a prediction: of codes, nearly absolute, and of light, nearly squared.
+def loss_of(found: Tensor, target: Tensor, plate: Tensor, base: Tensor, weight: float) -> Tensor:
+    """Return the error of predictions as a share of their bases' error, the mean of clips.
 
-    Light above 1 counts as 1; what goes on above it, codes alone say.
+    So each clip counts alike, dark or bright, and what is counted is what figures in dB tell: how
+    much better than the base a prediction is.
 
     Args:
         found: [B,T,H,W,3], model range.
         target: The same.
         plate: The same; pixels in which the target is not the plate count ``weight`` times.
+        base: The same.
         weight: How often.
     """
     counts = 1 + (weight - 1) * changed_pixels(plate, target).float()
+    with torch.no_grad():
+        start = _errors(base, target, counts)
+    return (_errors(found, target, counts) / (start + _LEAST)).mean()
+
+
+def _errors(found: Tensor, target: Tensor, counts: Tensor) -> Tensor:
+    """Return clips' errors: of codes, nearly absolute, and of light, nearly squared. [B].
+
+    Light above 1 counts as 1; what goes on above it, codes alone say.
+    """
     code = ((found - target) / 2).square().add(_SMOOTH_CODE**2).sqrt() - _SMOOTH_CODE
     light = nn.functional.huber_loss(
         light_of(found).clamp_max(1),
@@ -264,8 +278,8 @@ def loss_of(found: Tensor, target: Tensor, plate: Tensor, weight: float) -> Tens
         reduction="none",
         delta=_BEND_LIGHT,
     )
-    total = (counts * (code + _LIGHT_SHARE * light)).mean()
-    return total / counts.mean()
+    total = (counts * (code + _LIGHT_SHARE * light)).mean((1, 2, 3, 4))
+    return total / counts.mean((1, 2, 3, 4))
 
 
 def signal_of(level: Tensor) -> Tensor:
@@ -310,11 +324,10 @@ def validate(state: PreviewState, batches: list[Any], out: Path) -> dict[str, fl
                 level.to(device),
             ).cpu()
         plate, base = picture(conditions, "plate"), picture(conditions, "base")
-        moved = changed_pixels(plate, target)
         stages = {"plate": plate, "base": base, "gathered": picture(conditions, "gathered")}
         for name, stage in {**stages, "model": found}.items():
             for i, said in enumerate(batch.words):
-                figure = psnr(light_of(stage[i]), light_of(target[i]), moved[i])
+                figure = psnr(light_of(stage[i]), light_of(target[i]), batch.changed[i])
                 if math.isfinite(figure):
                     figures.setdefault(f"{said[0]}_{name}", []).append(figure)
         shown += [
@@ -355,7 +368,7 @@ def _started(settings: PreviewSettings, out: Path, device: torch.device) -> Prev
     network = make_network(settings.seed, settings.config).to(device)
     named = state_of(network)
     optimiser = torch.optim.AdamW(
-        named.values(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.01
+        named.values(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     state = PreviewState(network, {n: o.detach().clone() for n, o in named.items()}, optimiser)
     place = out / "checkpoint"
