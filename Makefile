@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# make demo   the main job on a shot made here, from nothing installed to a contact sheet
+# make demo   removal and a soft shadow on a shot made here, from nothing to one contact sheet
 # make test   every test that needs no GPU, no weights and no Nuke
 # make icons  the icons of the gizmos, drawn by a script
 # make docs   the documentation as a site in build/docs; a broken link ends it
@@ -7,6 +7,8 @@
 # make faults  every fault of the table brought about: docs/td/reliability.md; about an hour
 # make fuzz  bytes of any kind at the codec and at the picture reader, by Atheris; SECONDS=60 each
 # make server-bundle  what a TD installs a server from without a network: dist/*.tar
+# make bench-preview  the model that ships, against what needs none: docs/models/preview.md
+# make train-preview  the weights that ship, trained anew in build/preview
 # make check  lint, types, import contracts and the tests: what a change has to pass
 # TORCH_INDEX=URL takes torch from another index (a CPU or a CUDA build); PYTHON=PATH another 3.11.
 
@@ -20,7 +22,7 @@ export OMP_NUM_THREADS ?= 1
 SHOT := demo/shot
 OUT := demo/out
 
-.PHONY: fuzz faults setup demo icons test test-server test-nuke nuke-bundle server-bundle try-bundle docs check fix bench clean
+.PHONY: fuzz faults setup demo icons test test-server test-nuke nuke-bundle server-bundle try-bundle docs check fix bench bench-preview train-preview clean
 
 setup: $(VENV)/.installed
 
@@ -28,15 +30,27 @@ $(VENV)/.installed: setup.cfg pyproject.toml constraints.txt tools/set_up.sh
 	@sh tools/set_up.sh "$(VENV)" "$(TORCH_INDEX)"
 	@touch $@
 
-demo: setup $(SHOT)/plate
-	$(BIN)/gencomp run omnimatte --out $(OUT) \
-		--input plate=$(SHOT)/plate/plate.%04d.exr \
-		--input matte.a=$(SHOT)/matte_a/matte_a.%04d.exr \
-		--input matte.b=$(SHOT)/matte_b/matte_b.%04d.exr
+MATTES := --input plate=$(SHOT)/plate/plate.%04d.exr \
+	--input matte.a=$(SHOT)/matte_a/matte_a.%04d.exr \
+	--input matte.b=$(SHOT)/matte_b/matte_b.%04d.exr
 
-$(SHOT)/plate: docs/examples/demo.toml | setup
+KEYS := 1001,1009,1016,1024
+
+# The same removal without a video model and with the one that ships; then a shadow for a composite.
+demo: setup $(SHOT)/effect_mask
+	$(BIN)/gencomp run omnimatte --out $(OUT)/temporal $(MATTES) --set clean_plate_from=temporal
+	$(BIN)/gencomp run omnimatte --out $(OUT)/preview $(MATTES)
+	$(BIN)/gencomp run overplusplus --out $(OUT)/shadow \
+		--input fg=$(SHOT)/element/element.%04d.exr \
+		--input bg=$(SHOT)/clean_plate/clean_plate.%04d.exr \
+		--input effect_mask=$(SHOT)/effect_mask/effect_mask.%04d.exr \
+		--set mask_frames="keyframes only" --set keyframes=$(KEYS) --set prompt="soft shadow"
+	$(BIN)/python tools/demo.py sheet $(SHOT) $(OUT)
+
+$(SHOT)/effect_mask: docs/examples/demo.toml tools/demo.py | setup
 	rm -rf $(SHOT)
 	$(BIN)/gencomp shot docs/examples/demo.toml --out $(SHOT)
+	$(BIN)/python tools/demo.py inputs docs/examples/demo.toml $(SHOT) $(KEYS)
 
 # The Nuke side runs under its own Pythons, 3.11 among them.
 test: setup
@@ -90,6 +104,14 @@ fix: setup
 
 bench: setup
 	for file in benchmarks/bench_*.py; do $(BIN)/python "$$file" || exit 1; done
+
+# On the clips of benchmarks/preview_clips.json; writes the table of docs/models/preview.md anew.
+bench-preview: setup
+	$(BIN)/python benchmarks/bench_preview.py --table docs/models/preview.md
+
+# The weights that ship, from nothing; it can be stopped and goes on. Some hours on two cores.
+train-preview: setup
+	$(BIN)/python tools/train_preview.py --out build/preview
 
 clean:
 	rm -rf .venv .venv-3.* .venv-vendor-* vendor help dist demo .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

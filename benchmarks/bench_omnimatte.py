@@ -75,7 +75,8 @@ def run(case: Case, seed: int, folder: Path, frames: int) -> tuple[ProceduralSho
         if case.clean:
             inputs.append(f"clean_plate={material}/clean_plate/clean_plate.%04d.exr")
         words = [word for one in inputs for word in ("--input", one)]
-        words += [word for knob in case.knobs for word in ("--set", knob)]
+        knobs = ("clean_plate_from=temporal", *case.knobs)
+        words += [word for knob in knobs for word in ("--set", knob)]
         command = [sys.executable, "-m", "gencomp_server", "run", "omnimatte", "--out", str(out)]
         subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
     return shot, out

@@ -38,6 +38,7 @@ DOORS = {
         "training/export.py",
         "training/grids.py",
         "training/loop.py",
+        "training/preview_",
     ),
     "accelerate": ("training/loop.py",),
     "zmq": ("service.py", "door.py", "doorkeeper.py"),

@@ -30,6 +30,7 @@ DOORS: "dict[str, tuple[str, tuple[str, ...]]]" = {
         ),
     ),
     "TDs": ("td", ("weights", "observe", "performance", "exr-layers", "errors", "protocol")),
+    "Models": ("models", ()),
     "Developers": ("developer", ("architecture",)),
     "Decisions": ("decisions", ()),
 }

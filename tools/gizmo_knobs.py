@@ -45,7 +45,9 @@ def _plain_knob(knob: dict[str, Any], more: list[str]) -> list[str]:
     code = 43 if name in _ON_SEVERAL_LINES else code
     tip = knob["doc"]
     if knob["choices"]:
-        more = ["M {" + " ".join(quoted(choice) for choice in knob["choices"]) + "}", *more]
+        shown = knob["shown"] or {}
+        words = (quoted(shown.get(choice, choice)) for choice in knob["choices"])
+        more = ["M {" + " ".join(words) + "}", *more]
     elif code == 6:
         more = ["+STARTLINE", *more]
     elif knob["lo"] is not None:

@@ -102,6 +102,7 @@ def gencomp(out: Path, *words: str) -> Path:
     """Run the tool once and return its folder."""
     if not (out / "manifest.json").exists():
         command = [sys.executable, "-m", "gencomp_server", "run", "omnimatte", "--out", str(out)]
+        command += ["--set", "clean_plate_from=temporal"]  # The pages say: without a video model.
         subprocess.run([*command, *words], check=True, stdout=subprocess.DEVNULL)
     return out
 

@@ -4,7 +4,7 @@
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from gencomp_nuke import __version__, madefrom, pipes
+from gencomp_nuke import __version__, madefrom, menuwords, pipes
 from gencomp_nuke.colours import ocio_config, working_space
 from gencomp_nuke.declared import ONE_CHANNEL, Declaration, PipeSpec
 from gencomp_nuke.node import (
@@ -166,7 +166,7 @@ def value_of(knob: Any) -> Any:
             f"Knob '{knob.name()}' is animated, and one value counts for the whole job.",
             hint="Remove its animation.",
         )
-    return int(knob.value()) if knob.Class() == "Int_Knob" else knob.value()
+    return int(knob.value()) if knob.Class() == "Int_Knob" else menuwords.value(knob)
 
 
 def _text(knob: Any) -> str:

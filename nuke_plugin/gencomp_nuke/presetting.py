@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import nuke
-from gencomp_nuke import knobfiles, migrating, node, prefs
+from gencomp_nuke import knobfiles, menuwords, migrating, node, prefs
 from gencomp_nuke.knobfiles import Shipped, Values
 from gencomp_protocol.errors import BadKnob, GencompError
 
@@ -62,7 +62,7 @@ def begin(gizmo: Any) -> None:
     wanted = _house(gizmo, migrating.kind_of(gizmo))
     with node.quietly():
         for name, value in wanted.items():
-            gizmo[name].setValue(value)
+            gizmo[name].setValue(menuwords.setting(gizmo[name], value))
     if wanted:
         log.info("%s begins with the defaults of %s", gizmo.name(), ", ".join(wanted))
 
@@ -268,7 +268,8 @@ def _checked(knob: Any, value: Any, said: Shipped, wanted: Values) -> Any:
     if cls == "Boolean_Knob":
         fits, takes = isinstance(value, bool), "true or false"
     elif cls == "Enumeration_Knob":
-        choices = tuple(map(str, knob.values()))
+        choices = tuple(menuwords.spoken(str(one)) for one in knob.values())
+        value = menuwords.spoken(value) if isinstance(value, str) else value
         fits, takes = value in choices, f"one of: {', '.join(choices)}"
     elif cls == "Int_Knob":
         fits, takes = is_number and value == int(value), "a whole number"
@@ -295,13 +296,14 @@ def _as_value(knob: Any, word: Any) -> Any:
         "Boolean_Knob": lambda text: text in ("true", "1"),
         "Int_Knob": int,
         "Double_Knob": float,
+        "Enumeration_Knob": menuwords.spoken,
     }
     return kinds.get(knob.Class(), str)(word)
 
 
 def _plain(knob: Any) -> Any:
     """Return a knob's value as JSON holds it; a text as it was typed."""
-    value = knob.value()
+    value = menuwords.value(knob)
     return int(value) if knob.Class() == "Int_Knob" else value
 
 
@@ -312,7 +314,7 @@ def _is_set(knob: Any, value: Any) -> bool:
 def _set(knob: Any, value: Any) -> None:
     """Set a knob; one that says it already is left, so that undo holds what has changed."""
     if not _is_set(knob, value):
-        knob.setValue(value)
+        knob.setValue(menuwords.setting(knob, value))
 
 
 def _listed(names: "list[str]") -> str:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import nuke
-from gencomp_nuke import callbacks, jobs, keying, node, picturing, playing, readback
+from gencomp_nuke import callbacks, jobs, keying, menuwords, node, picturing, playing, readback
 from gencomp_nuke.runs import Part
 from gencomp_protocol.errors import BadKnob, GencompError, MissingFrame
 from gencomp_protocol.frames import FrameRange, frame_list
@@ -221,7 +221,7 @@ def promote(gizmo: Any) -> None:
     told = readback.manifest_of(folder).get("knobs", {})
     with nuke.Undo(f"{gizmo.name()} take to final"):
         for name, value in settings_of(gizmo, told).items():
-            gizmo[name].setValue(value)
+            gizmo[name].setValue(menuwords.setting(gizmo[name], value))
     callbacks.begin(gizmo)
 
 
@@ -242,7 +242,7 @@ def _is_set(knob: Any, value: Any) -> bool:
     """Tell whether a knob says a value already; one with an expression is left as it is."""
     if knob.hasExpression():
         return True
-    own = knob.value()
+    own = menuwords.value(knob)
     return bool(" ".join(own.split()) == value if isinstance(own, str) else own == value)
 
 

@@ -31,6 +31,9 @@ from gencomp_server.footprint import CPU, feasible, lacking_memory
 
 AUTO = "auto"
 TINY = "tiny"
+PREVIEW = "preview"
+"""The one that comes with gencomp."""
+_PREVIEW_TITLE = "preview (ships, draft quality)"
 DRAFT_STEPS = 10
 # A draft reuses a step whose first block changed by less than this share.
 # Source: FirstBlockCache's own comparisons; beyond 0.2 pictures blur.
@@ -86,7 +89,7 @@ class BackboneSpec:
     Attributes:
         name: What the knob ``backbone`` takes.
         title: What an artist reads.
-        family: ``cogvideox``, ``gencompositor`` or ``wan``: which loader takes it.
+        family: ``cogvideox``, ``gencompositor``, ``preview`` or ``wan``: which loader takes it.
         weights: Its set in ``weights.toml``; empty for the tiny ones, which are made, not loaded.
         base: The set that VAE, text encoder and configuration come from; its own where whole.
         systems: Systems it serves.
@@ -104,6 +107,11 @@ class BackboneSpec:
         layers: Names of the latents that it is given beside the noise, in the order of their
             channels, where it takes layers and no trimask.
         fixed_size: True where it works at ``model_size`` alone: its positions are learned.
+        over_base: True where it changes a base picture and sees pixels, no latents: there is no
+            VAE, and a shot is never padded to a window.
+        few_steps: Most steps that it has use for; asked for more, it takes one. 0: as many as are
+            asked for.
+        guidance_share: Share of what is asked for beyond a guidance of 1 that it takes.
     """
 
     name: str
@@ -127,6 +135,9 @@ class BackboneSpec:
     vae_temporal: int = 4
     layers: tuple[str, ...] = ()
     fixed_size: bool = False
+    over_base: bool = False
+    few_steps: int = 0
+    guidance_share: float = 1.0
 
     @property
     def is_tiny(self) -> bool:
@@ -367,6 +378,41 @@ SPECS: tuple[BackboneSpec, ...] = (
         architecture=_V10,
     ),
     BackboneSpec(
+        name=PREVIEW,
+        title=_PREVIEW_TITLE,
+        family="preview",
+        weights=PREVIEW,
+        base=PREVIEW,
+        systems=("omnimatte", "overplusplus"),
+        trained_for=("omnimatte", "overplusplus"),
+        convention="",
+        model_size=(160, 96),
+        window_frames=9,
+        overlap_frames=4,
+        even_latents=False,
+        pixel_noise=0.0,
+        proven="keys",
+        architecture=Architecture(
+            width=192,
+            blocks=4,
+            heads=3,
+            parameters=2_535_447,
+            text_tokens=16,
+            latent_channels=3,
+            condition_channels=13,
+            vae_parameters=0,
+            text_parameters=0,
+            vae_width=16,
+        ),
+        # Tokens are 8 pixels wide and a frame long.
+        vae_spatial=4,
+        vae_temporal=1,
+        layers=("plate", "base", "gathered", "seen", "remove", "keep", "subject"),
+        over_base=True,
+        few_steps=8,
+        guidance_share=0.2,
+    ),
+    BackboneSpec(
         name=TINY,
         title="Tiny, untrained: for tests of a pipeline, its pictures mean nothing",
         family="cogvideox",
@@ -444,6 +490,7 @@ SPECS: tuple[BackboneSpec, ...] = (
 
 NAMES = tuple(spec.name for spec in SPECS)
 _FOR_A_GPU = ("compiled", "attention", "cached_steps")
+_OF_LARGE_MODELS = (*_FOR_A_GPU, "precision", "scene_prompt", "guidance_rescale")
 
 
 def backbone_knob(system: str) -> Any:
@@ -452,13 +499,16 @@ def backbone_knob(system: str) -> Any:
     Args:
         system: Its wire name; empty for all that there are. A system's own tiny one is ``tiny``.
     """
-    serving = (s.name for s in SPECS if system in s.systems and not s.is_tiny)
+    serving = [s.name for s in SPECS if system in s.systems and not s.is_tiny]
+    ships = PREVIEW in serving or not system
+    told = "preview ships with gencomp and is a draft; " if ships else ""
     return knob(
         AUTO,
         choices=(AUTO, *serving, TINY) if system else (AUTO, *NAMES),
+        shown={PREVIEW: _PREVIEW_TITLE} if ships else None,
         tab="Model",
         doc="Which video model. auto: the best that is installed, allowed and fits this machine; "
-        "tiny is for tests of a pipeline only.",
+        f"{told}tiny is for tests of a pipeline only.",
     )
 
 
@@ -508,8 +558,15 @@ class ModelParams(CommonParams):
     )
 
 
-def steps_of(params: ModelParams) -> int:
-    """Return how many steps a job takes: as its knob says, at most ten in a draft."""
+def steps_of(params: ModelParams, spec: BackboneSpec | None = None) -> int:
+    """Return how many steps a job takes: as its knob says, at most ten in a draft.
+
+    Args:
+        params: The job's knobs.
+        spec: Its backbone: one that has use for few steps takes one where more are asked for.
+    """
+    if spec is not None and spec.few_steps:
+        return params.steps if params.steps <= spec.few_steps else 1
     return min(params.steps, DRAFT_STEPS) if params.quality == "draft" else params.steps
 
 
@@ -524,23 +581,49 @@ def cached_steps_of(params: ModelParams, device: str) -> float:
     return max(params.cached_steps, least)
 
 
-def idle_knobs(params: Any, device: str) -> str | None:
-    """Return the sentence that names the knobs which were turned and do nothing on a device.
+def guidance_of(guidance: float, spec: BackboneSpec) -> float:
+    """Return how far the prompt pulls on a backbone where the knob ``guidance`` says so much."""
+    return 1 + (guidance - 1) * spec.guidance_share
+
+
+def idle_knobs(params: Any, device: str, spec: BackboneSpec | None = None) -> str | None:
+    """Return what is to be said of knobs which were turned and do nothing, on a device or a model.
 
     Args:
         params: A job's knobs; of a system without a backbone there are none such.
         device: ``cpu`` or ``cuda:0``.
+        spec: The job's backbone, where it is known.
     """
-    if device != CPU or not isinstance(params, ModelParams):
+    if not isinstance(params, ModelParams):
         return None
-    usual = ModelParams()
-    turned = [f"'{name}'" for name in _FOR_A_GPU if getattr(params, name) != getattr(usual, name)]
+    over_base = spec is not None and spec.over_base
+    found = []
+    if device == CPU and not over_base:
+        found.append(_without_effect(params, _FOR_A_GPU, "on a CPU"))
+    if spec is not None and over_base:
+        idle: tuple[str, ...] = _OF_LARGE_MODELS
+        if spec.few_steps < params.steps != type(params)().steps:
+            idle = (*idle, "steps")
+        if hasattr(params, "scene_prompt"):  # A removal: there is nothing to pull.
+            idle = (*idle, "guidance")
+        found.append(_without_effect(params, idle, f"with {spec.name}"))
+    return " ".join(one for one in found if one) or None
+
+
+def _without_effect(params: ModelParams, names: Sequence[str], where: str) -> str:
+    """Return the sentence that names those of some knobs which were turned; empty for none."""
+    usual = type(params)()
+    turned = [
+        f"'{name}'"
+        for name in names
+        if hasattr(params, name) and getattr(params, name) != getattr(usual, name)
+    ]
     if not turned:
-        return None
+        return ""
     *first, last = turned
     if not first:
-        return f"Knob {last} has no effect on a CPU."
-    return f"Knobs {', '.join(first)} and {last} have no effect on a CPU."
+        return f"Knob {last} has no effect {where}."
+    return f"Knobs {', '.join(first)} and {last} have no effect {where}."
 
 
 def spec_named(name: str) -> BackboneSpec:
@@ -585,11 +668,33 @@ def passed_over(system: System, machine: Machine) -> tuple[str, ...]:
     return tuple(why for why in found if why is not None)
 
 
+def why_preview(
+    system: System, params: Any, spec: BackboneSpec | None, machine: Machine
+) -> tuple[str, ...]:
+    """Return why ``auto`` took the model that ships though others are there, a sentence each.
+
+    Args:
+        system: What is asked for.
+        params: The job's knobs.
+        spec: What it takes.
+        machine: Where it runs.
+    """
+    if spec is None or spec.name != PREVIEW or params.backbone != AUTO:
+        return ()
+    fitting = (one for one in SPECS if system.name in one.systems)
+    whys = [machine.refused[one.name] for one in fitting if one.name in machine.refused]
+    return (*passed_over(system, machine), *(one.sentence for one in whys if one.by_licence))
+
+
 def _installed(system: System, machine: Machine) -> list[BackboneSpec]:
-    """Return the backbones that ``auto`` looks at: trained for the system first, then the rest."""
+    """Return the backbones that ``auto`` looks at, in its order."""
     usable = [one for one in SPECS if not one.is_tiny and one.name in machine.backbones]
-    fitting = [one for one in usable if system.name in one.systems]
-    return sorted(fitting, key=lambda one: system.name not in one.trained_for)
+    return in_order(system.name, [one for one in usable if system.name in one.systems])
+
+
+def in_order(system: str, specs: Sequence[BackboneSpec]) -> list[BackboneSpec]:
+    """Return backbones as ``auto`` tries them: trained for a system, standing in, the preview."""
+    return sorted(specs, key=lambda one: (one.name == PREVIEW, system not in one.trained_for))
 
 
 def _none_practical(
@@ -649,7 +754,11 @@ def _none_usable(system: System, machine: Machine) -> WeightsMissing | WeightsRe
 
     Weights that are there and not allowed come before weights that are not there.
     """
-    fitting = [spec for spec in SPECS if system.name in spec.systems and not spec.is_tiny]
+    fitting = [
+        spec
+        for spec in SPECS
+        if system.name in spec.systems and not spec.is_tiny and spec.name != PREVIEW
+    ]
     whys = [(spec, _refusal(spec, machine)) for spec in fitting]
     spec, why = next((pair for pair in whys if pair[1].by_licence), whys[0])
     kind = WeightsRefused if why.by_licence else WeightsMissing

@@ -55,6 +55,7 @@ def knob(
     lo: float | None = None,
     hi: float | None = None,
     choices: tuple[str, ...] | None = None,
+    shown: Mapping[str, str] | None = None,
     label: str = "",
     tab: str = "Main",
     delivery: bool = False,
@@ -67,6 +68,7 @@ def knob(
         lo: Least value allowed, for numbers.
         hi: Greatest value allowed, for numbers.
         choices: Allowed values, for an enumeration.
+        shown: What a menu shows for some of them: the choice, and more in brackets.
         label: Label in the panel; the name with spaces when empty.
         tab: Tab of the gizmo that shows it.
         delivery: True where turning it must rerun no expensive stage.
@@ -76,6 +78,7 @@ def knob(
         "lo": lo,
         "hi": hi,
         "choices": choices,
+        "shown": shown,
         "label": label,
         "tab": tab,
         "delivery": delivery,

@@ -32,7 +32,7 @@ from gencomp_protocol.settings import (
     facility_files,
     variable_of,
 )
-from gencomp_server.backbones import SPECS
+from gencomp_server.backbones import PREVIEW, SPECS
 from gencomp_server.config import ServerConfig, load_config
 from gencomp_server.engine.machine import probe
 from gencomp_server.exr import fence
@@ -319,15 +319,18 @@ def check_weights(environ: Mapping[str, str]) -> Finding:
         place = load_config(environ=environ).config.weights_place()
         shelf = place.shelf()
         usable, refused = shelf.available(place.allowed)
-        classed = [
-            f"{spec.name} ({shelf.licence_class(spec.weights)})"
-            for spec in SPECS
-            if spec.name in usable
-        ]
+        classed, ships = [], ""
+        for spec in SPECS:
+            if spec.name in usable:
+                told = f"{spec.name} ({shelf.licence_class(spec.weights)})"
+                if spec.name == PREVIEW:
+                    ships = f"; {told} ships with gencomp"
+                else:
+                    classed.append(told)
     except GencompError as error:
         return Finding(False, f"weights: {error}")
     barred = [name for name, why in refused.items() if why.by_licence]
-    words = f"weights: {', '.join(classed) or 'none are installed'} in {place.folder}"
+    words = f"weights: {', '.join(classed) or 'none are installed'} in {place.folder}{ships}"
     if barred:
         words += f"; installed and not allowed: {', '.join(barred)}"
     return Finding(True, f"{words}; gencomp weights list says more.")

@@ -146,9 +146,11 @@ def _packed_numbers(spec: BackboneSpec) -> int:
 
     Weights and biases of attention and feed-forward layers in every block: four projections, with
     cross-attention as many again and two more for a picture's tokens. Counted on diffusers' classes
-    (tests/server/models/test_footprint.py).
+    (tests/server/models/test_footprint.py). What ships is small and stays as it is.
     """
     kind = spec.architecture
+    if spec.over_base:
+        return 0
     d, r, projections = kind.width, kind.ff_ratio, 10 if kind.cross_attention else 4
     each = (projections + 2 * r) * d * d + (projections + r + 1) * d
     return min(round(each * _all_blocks(spec)), kind.parameters)

@@ -17,7 +17,7 @@ from gencomp_protocol.errors import (
     WeightsRefused,
 )
 from gencomp_protocol.request import Request
-from gencomp_server.backbones import AUTO, SPECS
+from gencomp_server.backbones import AUTO, SPECS, in_order
 from gencomp_server.contract import Machine, Plan, System
 from gencomp_server.footprint import CPU
 from gencomp_server.gate import plan_on
@@ -61,8 +61,8 @@ def _backbone_of(
         return next((one.name for one in fitting if one.name == named), None)
     if isinstance(error, BadKnob) and error.details.get("knob") != "backbone":
         return None
-    installed = [one for one in fitting if one.name in machine.backbones]
-    installed.sort(key=lambda one: system.name not in one.trained_for)
+    found = [one for one in fitting if one.name in machine.backbones]
+    installed = in_order(system.name, found)
     return installed[0].name if installed else None
 
 

@@ -11,7 +11,7 @@ from gencomp_protocol.errors import BadKnob, MissingFrame, MissingInput
 from gencomp_protocol.frames import spell_frames
 from gencomp_protocol.messages import InputPictures
 from gencomp_protocol.request import Request
-from gencomp_server.backbones import choose, idle_knobs
+from gencomp_server.backbones import choose, idle_knobs, spec_named
 from gencomp_server.colour.spaces import check_space
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
@@ -64,7 +64,9 @@ def plan_on(system: System, request: Request, machine: Machine) -> Plan:
     if system.backbone == NEEDS_BACKBONE:
         choose(system, params, machine)
     plan = system.plan(request, machine)
-    idle = idle_knobs(params, machine.device) if plan.backbone else None
+    idle = None
+    if plan.backbone:
+        idle = idle_knobs(params, machine.device, spec_named(plan.backbone))
     notes = [note for note in (_note_of(request), idle) if note is not None]
     return replace(plan, notes=(*plan.notes, *notes)) if notes else plan
 

@@ -473,10 +473,11 @@ class Files:
 
 
 def caution_of(manifest: Mapping[str, Any]) -> str:
-    """Return what the heading must say of a delivery: that nothing was trained that made it."""
-    backbone = manifest.get("backbone")
-    untrained = backbone is not None and backbone["untrained"]
-    return "untrained model: pictures mean nothing" if untrained else ""
+    """Return what the heading must say of a delivery: what made it was untrained, or drafts."""
+    backbone = manifest.get("backbone") or {}
+    if backbone.get("untrained"):
+        return "untrained model: pictures mean nothing"
+    return f"{backbone['name']}: draft quality" if backbone.get("draft") else ""
 
 
 def draw_delivery(

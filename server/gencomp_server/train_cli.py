@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 DONE, WRONG = 0, 2
 _RECIPES = ("overplusplus", "casper", "gencompositor", "splitthenmerge")
+_TRAINED = ("cogvideox", "gencompositor")
 _TINY_FRAMES, _TINY_LR = 5, 4e-3
 _EXAMPLE = """examples:
   gencomp train overplusplus --data clips --out training
@@ -158,7 +159,7 @@ def _spec(args: argparse.Namespace, recipe: Recipe) -> BackboneSpec:
     own = spec_named(recipe.backbone)
     if own.family == "gencompositor" and spec.name == own.base:
         return replace(own, weights=own.base)  # Made of its base's weights, as the loader does it.
-    if recipe.system not in spec.systems or spec.family == "wan":
+    if recipe.system not in spec.systems or spec.family not in _TRAINED:
         raise BadKnob(
             f"{recipe.title} cannot be trained from '{spec.name}'.",
             hint=f"Start from {recipe.backbone}.",

@@ -48,6 +48,8 @@ CLASSES = (PRODUCTION, REGISTRATION, "academic", "unknown")
 DEFAULT_ALLOWED = (PRODUCTION, REGISTRATION)
 DECLARATIONS = "weights.toml"
 NO_DIGEST = "unknown"
+SHIPPED = Path(str(resources.files("gencomp_server"))) / "models"
+"""Folder of the weights that come with gencomp."""
 
 _WEIGHT_ROLES = ("transformer", "branch", "vae", "text_encoder", "lora")
 _CONFIG_ROLES = ("transformer_config", "branch_config")
@@ -87,6 +89,7 @@ class WeightSet:
         licence_class: One of ``CLASSES``.
         files: Its own roles.
         base: Set that the other roles come from, or empty.
+        shipped: True where its files lie in this package, and are as declared or damaged.
         declared_in: File that says all this.
     """
 
@@ -98,6 +101,7 @@ class WeightSet:
     licence_class: str
     files: tuple[WeightFile, ...]
     base: str = ""
+    shipped: bool = False
     declared_in: str = DECLARATIONS
 
 
@@ -159,7 +163,8 @@ class Shelf:
 
     def place(self, name: str) -> Path:
         """Return the folder that a set's own files belong in."""
-        return self.folder / self.set(name).name
+        one = self.set(name)
+        return SHIPPED if one.shipped else self.folder / one.name
 
     def licence_class(self, name: str) -> str:
         """Return the class that governs a set: its own or its base's, whichever allows less."""
@@ -183,7 +188,7 @@ class Shelf:
             try:
                 found += self._lacking(place)
             except (OSError, RecursionError) as error:
-                path = self.folder / place.owner.name / place.file.paths[0]
+                path = self.place(place.owner.name) / place.file.paths[0]
                 why = "what lies there is damaged"
                 if isinstance(error, OSError):
                     path, why = Path(error.filename or path), error.strerror or str(error)
@@ -220,9 +225,9 @@ class Shelf:
         found = {}
         for place in self._places(name):
             made_from = place.file.made_from
-            source = self.folder / place.owner.name / made_from
+            source = self.place(place.owner.name) / made_from
             if made_from and source.is_file() and self._lacking(place):
-                found[source] = self.folder / place.owner.name / place.file.paths[0]
+                found[source] = self.place(place.owner.name) / place.file.paths[0]
         return found
 
     # --- whether it is the same ------------------------------------------------------------------
@@ -253,7 +258,7 @@ class Shelf:
         """Verify a set whose own files have changed on purpose, and record those anew.
 
         What was recorded stays until every file was read and found whole; its base's files are
-        compared as ever.
+        compared as ever, and so are those that come with gencomp.
 
         Args:
             name: The set.
@@ -266,6 +271,8 @@ class Shelf:
             As :meth:`verify`.
         """
         self._require(name)
+        if self.set(name).shipped:
+            return self.verify(name, progress)
         own, digests = {}, {}
         for _, key, path, published in self._members(name):
             if key.startswith(f"{name}/"):
@@ -289,9 +296,11 @@ class Shelf:
         self._require(name)
         digest = hashlib.blake2b(digest_size=16)
         for inside, key, path, published in self._members(name):
-            known = self.lock.known(key, path)
+            ships = path.parent == SHIPPED
+            known = "" if ships else self.lock.known(key, path)
             if not known:
-                log.info("computing the sha256 of %s, once", path)
+                if not ships:
+                    log.info("computing the sha256 of %s, once", path)
                 known = self._digest(key, path, published, progress, record_or_warn=True)
             digest.update(f"{inside}\0{known}\n".encode())
         return digest.hexdigest()
@@ -406,7 +415,7 @@ class Shelf:
 
     def _found(self, place: _Place) -> Path:
         """Return the first of a role's paths that is there, else the first of all."""
-        paths = [self.folder / place.owner.name / path for path in place.file.paths]
+        paths = [self.place(place.owner.name) / path for path in place.file.paths]
         return next((path for path in paths if path.exists()), paths[0])
 
     def _lacking(self, place: _Place) -> list[Path]:
@@ -437,9 +446,10 @@ class Shelf:
                 members, published, top = iter([path, *shards(path)]), NO_DIGEST, path.parent
             else:
                 members, published, top = iter([path]), place.file.sha256, path
+            own = self.place(place.owner.name)
             for member in members:
                 inside = member.relative_to(top).as_posix()
-                key = member.relative_to(self.folder).as_posix()
+                key = f"{place.owner.name}/{member.relative_to(own).as_posix()}"
                 yield f"{role}/{inside}", key, member, published
 
     def _digest(
@@ -452,6 +462,8 @@ class Shelf:
         record_or_warn: bool = False,
     ) -> str:
         entry = _entry_of(path, published, progress)
+        if path.parent == SHIPPED:  # Another version of gencomp brings another file.
+            return entry.sha256
         try:
             self.lock.record(key, path, entry)
         except (DiskFull, UnwritableOutput) as error:
@@ -462,6 +474,8 @@ class Shelf:
 
     def _owner(self, name: str, path: Path) -> WeightSet:
         """Return the set, this one or its base, that a path belongs to."""
+        if path.parent == SHIPPED:
+            return self.set(name)
         return self.set(path.relative_to(self.folder).parts[0] or name)
 
     def _require(self, name: str) -> None:
@@ -593,6 +607,7 @@ _SET_KEYS = {
     "class": str,
     "files": list,
     "base": str,
+    "shipped": bool,
 }
 _FILE_KEYS = {"role": str, "paths": list, "sha256": str, "made_from": str}
 
@@ -601,7 +616,10 @@ def _parse_set(name: str, facts: Any, origin: str) -> WeightSet:
     where = f"{origin}: [{name}]"
     if not _is_inside(name) or len(PurePosixPath(name).parts) != 1:
         raise BadKnob(f"{where} is not a folder's name.")
-    plain = _checked(facts, _SET_KEYS, where, optional=("base",))
+    optional = ("base", "shipped")
+    plain = _checked(facts, _SET_KEYS, where, optional=optional)
+    if plain.get("shipped") and origin != DECLARATIONS:
+        raise BadKnob(f"{where}: only weights that come with gencomp are shipped.")
     if plain["class"] not in CLASSES:
         raise BadKnob(
             f"{where}.class cannot be '{plain['class']}'.",

@@ -174,7 +174,8 @@ def _state(shelf: Shelf, name: str, allowed: Sequence[str]) -> str:
     if shelf.missing(name):
         return "missing"
     is_allowed = shelf.licence_class(name) in allowed and _allows(shelf, name)
-    return "installed" if is_allowed else "refused"
+    there = "ships" if shelf.set(name).shipped else "installed"
+    return there if is_allowed else "refused"
 
 
 def _allows(shelf: Shelf, name: str) -> bool:
@@ -236,7 +237,7 @@ def _idle_pickles(shelf: Shelf, name: str) -> list[Path]:
 def _verify(args: argparse.Namespace) -> int:
     shelf, _ = _shelf()
     names = args.names or [name for name in shelf.sets if shelf.is_installed(name)]
-    if not names:
+    if not args.names and all(shelf.set(name).shipped for name in names):
         raise WeightsMissing(
             f"No set of weights is installed in {shelf.folder}.",
             hint="gencomp weights list says where each one belongs.",
@@ -245,7 +246,12 @@ def _verify(args: argparse.Namespace) -> int:
         verify = shelf.accept if args.accept else shelf.verify
         for key, digest in verify(name, _say_progress).items():
             print(f"{digest}  {key}")
-    print(f"Recorded in {shelf.lock.path}: {', '.join(names)}.")
+    shipped = [name for name in names if shelf.set(name).shipped]
+    recorded = [name for name in names if name not in shipped]
+    if shipped:
+        print(f"As it comes with gencomp: {', '.join(shipped)}.")
+    if recorded:
+        print(f"Recorded in {shelf.lock.path}: {', '.join(recorded)}.")
     return 0
 
 

@@ -162,7 +162,8 @@ def test_its_knobs_are_the_servers_knobs_in_both_directions(gizmo):
     wanted, found = {}, {}
     for knob in schema(system)["knobs"]:
         kind = "Enumeration_Knob" if knob["choices"] else kinds[knob["type"]]
-        choices = tuple(knob["choices"] or ())
+        shown = knob["shown"] or {}
+        choices = tuple(shown.get(choice, choice) for choice in knob["choices"] or ())
         reach = () if knob["lo"] is None else (f"{knob['lo']:.10g}", f"{knob['hi']:.10g}")
         wanted[knob["name"]] = (kind, knob["default"], choices, reach)
     for name in gizmo["gc_params"].value().split():

@@ -14,6 +14,7 @@ from gencomp_server.cost import Placement, estimate, place
 
 GB = 10**9
 CASPER = spec_named("casper")
+PREVIEW = spec_named("preview")
 V11 = spec_named("cogvideox-fun-v1.1-5b-inp")
 WAN = spec_named("wan-casper-1.3b")
 GENCOMPOSITOR = spec_named("gencompositor")
@@ -245,13 +246,15 @@ def test_of_an_unknown_device_everything_is_assumed_to_fit():
 
 
 @pytest.mark.parametrize(
-    "spec", [spec for spec in SPECS if not spec.is_tiny], ids=lambda spec: spec.name
+    "spec", [one for one in SPECS if not (one.is_tiny or one is PREVIEW)], ids=lambda one: one.name
 )
 def test_on_a_processor_no_full_model_is_feasible_and_tiny_is(spec):
     processor = Machine("cpu", "64 cores", 512 * GB, 500 * GB, 2.0)
     assert "on this processor" in footprint.feasible(spec, processor)
     assert "on this processor" in footprint.feasible(spec, Machine())
     assert footprint.feasible(TINY, processor) is None
+    assert footprint.feasible(PREVIEW, processor) is None
+    assert footprint.feasible(PREVIEW, Machine("cpu", "a laptop", 8 * GB, 2 * GB, 0.05)) is None
     assert footprint.feasible(spec, H200) is None
 
 

@@ -201,6 +201,7 @@ def test_no_weights_are_no_fault_and_the_folder_is_named(tmp_path):
     found = check_weights({"GENCOMP_HOME": str(tmp_path)})
     assert found.is_good
     assert f"none are installed in {tmp_path / 'weights'}" in found.sentence
+    assert "preview (production) ships with gencomp" in found.sentence
 
 
 def test_a_licence_class_that_there_is_not_is_wrong(tmp_path):

@@ -9,12 +9,13 @@ import re
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gencomp_protocol.errors import BadKnob, UnwritableOutput, WeightsMissing, WeightsRefused
-from gencomp_server.backbones import SPECS, TINY, ModelParams, choose
+from gencomp_server.backbones import PREVIEW, SPECS, TINY, ModelParams, choose, why_preview
 from gencomp_server.contract import MAY_USE_BACKBONE, NEEDS_BACKBONE, Machine, System
 from gencomp_server.weights import CLASSES, DECLARATIONS, DEFAULT_ALLOWED, NO_DIGEST, Shelf
 from gencomp_server.weights_lock import digest_file
@@ -22,6 +23,7 @@ from gencomp_server.weights_lock import digest_file
 ROOT = Path(__file__).resolve().parents[2]
 FUN = "cogvideox-fun-v1.5-5b-inp"
 CASPER = "diffusion_pytorch_model.safetensors"
+SHIPPED_FILE = "preview.safetensors"
 
 
 def safetensors_bytes(data=b"\0\0\0\0"):
@@ -86,7 +88,31 @@ def test_every_set_of_a_backbone_is_declared_and_its_base_is_the_backbones(tmp_p
 
 def test_no_digest_is_claimed_that_nobody_computed(tmp_path):
     shelf = Shelf(tmp_path, tmp_path / "lock")
-    assert {file.sha256 for one in shelf.sets.values() for file in one.files} == {NO_DIGEST}
+    found = {file.sha256 for one in shelf.sets.values() if not one.shipped for file in one.files}
+    assert found == {NO_DIGEST}
+
+
+def test_what_ships_is_the_very_file_that_is_declared(tmp_path):
+    shelf = Shelf(tmp_path, tmp_path / "lock")
+    assert [name for name, one in shelf.sets.items() if one.shipped] == [PREVIEW]
+    (declared,) = shelf.set(PREVIEW).files
+    (file,) = shelf.files(PREVIEW).values()
+    assert declared.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert file.stat().st_size <= 15_000_000
+    assert shelf.verify(PREVIEW) == {"preview/preview.safetensors": declared.sha256}
+    assert shelf.accept(PREVIEW) == shelf.verify(PREVIEW)
+    assert not shelf.lock.path.exists()
+
+
+def test_what_ships_and_is_damaged_is_refused_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr("gencomp_server.weights.SHIPPED", tmp_path)
+    shelf = Shelf(tmp_path / "none", tmp_path / "lock")
+    assert shelf.missing(PREVIEW) == (tmp_path / "preview.safetensors",)
+    with pytest.raises(WeightsMissing, match=r"preview\.safetensors is missing"):
+        shelf.files(PREVIEW)
+    put(tmp_path / "preview.safetensors")
+    with pytest.raises(WeightsRefused, match="is not the published one"):
+        shelf.identity(PREVIEW)
 
 
 def test_nothing_is_told_to_be_fetched_from_an_address():
@@ -94,9 +120,9 @@ def test_nothing_is_told_to_be_fetched_from_an_address():
     assert "://" not in text
 
 
-def test_a_shelf_with_nothing_on_it_lacks_every_set(tmp_path):
+def test_a_shelf_with_nothing_on_it_lacks_every_set_but_the_one_that_ships(tmp_path):
     shelf = Shelf(tmp_path / "none", tmp_path / "lock")
-    assert [name for name in shelf.sets if shelf.is_installed(name)] == []
+    assert [name for name in shelf.sets if shelf.is_installed(name)] == [PREVIEW]
 
 
 def test_an_unknown_set_is_refused_with_the_nearest_name(tmp_path):
@@ -224,7 +250,8 @@ def test_a_damaged_index_refuses_its_own_set_and_no_other(tmp_path, text):
     index = tmp_path / FUN / "text_encoder/model.safetensors.index.json"
     put(index, text.encode())
     usable, refused = shelf.available(CLASSES)
-    assert usable == tuple(spec.name for spec in SPECS if spec.weights == wan)
+    own = tuple(spec.name for spec in SPECS if spec.weights == wan)
+    assert usable == (*own, PREVIEW)
     own = next(spec.name for spec in SPECS if spec.weights == FUN)
     assert str(index.parent) in refused[own].sentence
     assert refused[own].cure
@@ -243,7 +270,7 @@ def test_a_folder_that_cannot_be_read_refuses_its_own_set_by_name(tmp_path, monk
 
     monkeypatch.setattr("gencomp_server.weights._counted", counted)
     usable, refused = shelf.available(CLASSES)
-    assert usable == ()
+    assert usable == (PREVIEW,)
     assert refused[own].sentence == f"The weights {vae} cannot be read (Permission denied)."
 
 
@@ -480,10 +507,10 @@ def test_the_digest_of_a_known_text_is_the_published_one(tmp_path):
 # --- licences
 
 
-def test_nothing_is_available_and_every_backbone_says_its_expected_path(tmp_path):
+def test_what_ships_alone_is_available_and_every_other_says_its_expected_path(tmp_path):
     usable, refused = Shelf(tmp_path, tmp_path / "lock").available(DEFAULT_ALLOWED)
-    assert usable == ()
-    assert set(refused) == {spec.name for spec in SPECS if not spec.is_tiny}
+    assert usable == (PREVIEW,)
+    assert {*refused, PREVIEW} == {spec.name for spec in SPECS if not spec.is_tiny}
     assert str(tmp_path / "casper" / CASPER) in refused["casper"].sentence
     assert "gencomp weights list casper" in refused["casper"].cure
     assert not any(why.by_licence for why in refused.values())
@@ -492,12 +519,12 @@ def test_nothing_is_available_and_every_backbone_says_its_expected_path(tmp_path
 def test_installed_and_allowed_is_available_in_the_tables_order(tmp_path):
     shelf = shelf_with(tmp_path, FUN, "casper", "wan2.1-fun-1.3b-inp", "wan-casper-1.3b")
     usable, _ = shelf.available(DEFAULT_ALLOWED)
-    assert usable == ("casper", "wan-casper-1.3b", FUN)
+    assert usable == ("casper", "wan-casper-1.3b", FUN, PREVIEW)
 
 
 def test_a_class_that_is_not_allowed_is_refused_with_the_licence_clean_alternative(tmp_path):
     usable, refused = shelf_with(tmp_path, FUN, "casper").available(("production",))
-    assert usable == ()
+    assert usable == (PREVIEW,)
     assert refused["casper"].by_licence
     assert "'registration needed'" in refused["casper"].sentence
     assert "wan-casper-1.3b" in refused["casper"].cure
@@ -524,7 +551,8 @@ def test_a_class_there_is_not_is_refused_by_name(tmp_path):
 
 
 def test_a_model_that_the_studio_does_not_allow_is_refused_though_it_is_installed(tmp_path):
-    assert set(shelf_with(tmp_path, FUN, "casper").available(CLASSES)[0]) == {FUN, "casper"}
+    here = shelf_with(tmp_path, FUN, "casper")
+    assert set(here.available(CLASSES)[0]) == {FUN, "casper", PREVIEW}
     shelf = Shelf(tmp_path, tmp_path / "lock", models=(FUN,))
     usable, refused = shelf.available(CLASSES)
     assert usable == (FUN,)
@@ -532,6 +560,7 @@ def test_a_model_that_the_studio_does_not_allow_is_refused_though_it_is_installe
     assert "allowed_models" in refused["casper"].cure
     assert refused["casper"].by_licence
     assert not refused["gencompositor"].by_licence
+    assert refused[PREVIEW].by_licence
 
 
 def test_classes_are_ordered_from_the_freest():
@@ -571,13 +600,39 @@ def test_what_was_trained_for_the_system_comes_first(tmp_path):
     assert choose(over, ModelParams(), machine(shelf)).name == "overplusplus"
 
 
-def test_a_system_that_needs_none_takes_none_where_none_is_installed(tmp_path):
+@pytest.mark.parametrize("kind", [MAY_USE_BACKBONE, NEEDS_BACKBONE])
+@pytest.mark.parametrize("name", ["omnimatte", "overplusplus"])
+def test_where_none_is_installed_the_one_that_ships_is_taken(tmp_path, kind, name):
     shelf = Shelf(tmp_path, tmp_path / "lock")
+    asked = System(**{**vars(system(kind)), "name": name})
+    assert choose(asked, ModelParams(), machine(shelf)).name == PREVIEW
+
+
+@pytest.mark.parametrize("name", ["omnimatte", "overplusplus"])
+def test_whatever_is_installed_goes_before_the_one_that_ships(tmp_path, name):
+    here = machine(shelf_with(tmp_path, FUN))
+    asked = System(**{**vars(system(NEEDS_BACKBONE)), "name": name})
+    assert choose(asked, ModelParams(), here).name == FUN
+    assert choose(asked, ModelParams(backbone=PREVIEW), here).name == PREVIEW
+
+
+@pytest.mark.parametrize("name", ["gencomposite", "splitthenmerge", "dynvfx"])
+def test_the_others_name_the_weights_that_they_need(tmp_path, name):
+    here = machine(Shelf(tmp_path, tmp_path / "lock"))
+    asked = System(**{**vars(system(NEEDS_BACKBONE)), "name": name})
+    with pytest.raises(WeightsMissing, match=rf"are not installed: needed are .*{tmp_path}"):
+        choose(asked, ModelParams(), here)
+    with pytest.raises(BadKnob, match="cannot run on the backbone 'preview'"):
+        choose(asked, ModelParams(backbone=PREVIEW), here)
+
+
+def test_a_system_that_needs_none_takes_none_where_what_ships_is_not_allowed(tmp_path):
+    shelf = Shelf(tmp_path, tmp_path / "lock", models=("casper",))
     assert choose(system(MAY_USE_BACKBONE), ModelParams(), machine(shelf)) is None
 
 
 def test_a_system_that_needs_one_stops_with_the_expected_path(tmp_path):
-    shelf = Shelf(tmp_path, tmp_path / "lock")
+    shelf = Shelf(tmp_path, tmp_path / "lock", models=("casper", "wan-casper-1.3b"))
     with pytest.raises(WeightsMissing) as caught:
         choose(system(NEEDS_BACKBONE), ModelParams(), machine(shelf))
     assert str(tmp_path / "casper" / CASPER) in caught.value.message
@@ -589,14 +644,19 @@ def test_a_system_that_needs_one_stops_with_the_expected_path(tmp_path):
 
 def test_weights_that_are_there_and_not_allowed_are_refused_not_missing(tmp_path):
     here = machine(shelf_with(tmp_path, FUN, "casper"), ("production",))
+    bare = replace(here, backbones=())
     with pytest.raises(WeightsRefused, match="'registration needed'"):
-        choose(system(NEEDS_BACKBONE), ModelParams(), here)
+        choose(system(NEEDS_BACKBONE), ModelParams(), bare)
+    taken = choose(system(NEEDS_BACKBONE), ModelParams(), here)
+    whys = why_preview(system(NEEDS_BACKBONE), ModelParams(), taken, here)
+    assert taken.name == PREVIEW
+    assert "'registration needed'" in whys[0]
     with pytest.raises(WeightsRefused, match="'registration needed'"):
         choose(system(MAY_USE_BACKBONE), ModelParams(backbone="casper"), here)
 
 
 def test_tiny_is_never_taken_silently_and_needs_no_weights(tmp_path):
-    here = machine(Shelf(tmp_path, tmp_path / "lock"))
+    here = replace(machine(Shelf(tmp_path, tmp_path / "lock")), backbones=())
     assert choose(system(MAY_USE_BACKBONE), ModelParams(), here) is None
     assert choose(system(MAY_USE_BACKBONE), ModelParams(backbone=TINY), here).name == TINY
 
@@ -605,6 +665,7 @@ def test_the_declarations_travel_with_the_package():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg", encoding="utf-8")
     assert config["options.package_data"]["gencomp_server"].split() == [DECLARATIONS]
+    assert config["options.package_data"]["gencomp_server.models"].split() == [SHIPPED_FILE]
 
 
 # --- the page

@@ -4,6 +4,7 @@
 import argparse
 import hashlib
 import json
+import re
 import struct
 from pathlib import Path
 
@@ -106,12 +107,14 @@ def test_the_list_has_one_line_for_each_choice_with_what_it_takes(home, capsys):
     install(home, "wan-casper-1.3b")
     assert run("list") == 0
     lines = capsys.readouterr().out.splitlines()
-    found = {line.split()[0]: " ".join(line.split()[1:]) for line in lines if " GB  ~" in line}
+    rows = (line.split() for line in lines if re.search(r" GB +~", line))
+    found = {row[0]: " ".join(row[1:]) for row in rows}
     assert list(found) == [spec.name for spec in SPECS if not spec.is_tiny]
     # (5 571 094 144 + 215 583 907 + 4 762 310 656) parameters of two bytes each.
     assert found["casper"].startswith("missing registration needed 20 GB to 31 GB ~22 GB omnimatte")
     assert found["casper"].endswith("overplusplus (stands in)")
     assert found["wan-casper-1.3b"].startswith("installed production")
+    assert found["preview"].startswith("ships production")
 
 
 def test_a_name_lists_that_set_alone_with_what_it_takes_of_its_base(home, capsys):
@@ -173,6 +176,19 @@ def test_verify_refuses_a_changed_file_until_the_change_is_accepted(home):
 def test_verify_of_an_empty_shelf_says_that_nothing_is_installed(home):
     with pytest.raises(WeightsMissing, match="No set of weights is installed"):
         run("verify")
+
+
+def test_what_ships_is_verified_by_its_name_and_with_what_is_installed(home, capsys):
+    run("verify", "preview")
+    text = capsys.readouterr().out
+    assert "preview/preview.safetensors" in text
+    assert "As it comes with gencomp: preview." in text
+    assert "Recorded" not in text
+    install(home, "wan2.1-fun-1.3b-inp")
+    run("verify")
+    text = capsys.readouterr().out
+    assert "preview/preview.safetensors" in text
+    assert text.strip().endswith("weights.lock: wan2.1-fun-1.3b-inp.")
 
 
 def test_path_says_where_weights_belong(home, capsys):

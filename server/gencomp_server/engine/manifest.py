@@ -55,7 +55,9 @@ def provenance(
             found["gencomp:untrained"] = "a test of the pipeline; its pictures mean nothing"
         elif backbone["surrogate"]:
             found["gencomp:surrogate"] = f"{backbone['name']} was not trained for {system.name}"
-        if getattr(params, "quality", "final") != "final":
+        if backbone.get("draft"):
+            found["gencomp:quality"] = f"draft: made by the model '{backbone['name']}'"
+        elif getattr(params, "quality", "final") != "final":
             found["gencomp:quality"] = params.quality
     knobs = {field.name: getattr(params, field.name) for field in knob_fields(type(params))}
     return told(found, as_plain(knobs), pictures or {}, request.client, level)

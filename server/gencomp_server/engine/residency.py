@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from gencomp_protocol.errors import OutOfMemory, WeightsRefused
 from gencomp_server import pulse, weights_progress
-from gencomp_server.backbones import BackboneSpec, cached_steps_of
+from gencomp_server.backbones import PREVIEW, BackboneSpec, cached_steps_of
 from gencomp_server.footprint import CPU, Placement
 
 if TYPE_CHECKING:
@@ -580,6 +580,7 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
         "weights": spec.weights,
         "weights_digest": lent.weights,
         "untrained": spec.is_tiny,
+        "draft": spec.name == PREVIEW,
         "surrogate": system not in spec.trained_for,
         "precision": want.placement.precision,
         "placement": {**asdict(want.placement), "words": want.placement.spell()},
@@ -595,7 +596,12 @@ def describe(lent: LazyBackbone, system: str, licence: Mapping[str, str]) -> dic
 
 
 def stand_in_sentence(spec: BackboneSpec, title: str, system: str) -> str | None:
-    """Return what the artist is told where a backbone was not trained for a system, else None."""
+    """Return what the artist is told of a backbone that is not the system's own, else None."""
+    if spec.name == PREVIEW:
+        return (
+            "The video model 'preview' ships with gencomp: what it makes is a draft, seen at the "
+            "size of a thumbnail; gencomp weights list names better ones."
+        )
     if spec.is_tiny:
         return "The backbone 'tiny' is untrained: it tests a pipeline, its pictures mean nothing."
     if system in spec.trained_for:

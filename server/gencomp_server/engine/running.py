@@ -324,7 +324,7 @@ class Runner:
         sentence = residency.stand_in_sentence(spec, system.title, system.name)
         if sentence is not None:
             ctx.warn(sentence)
-        idle = idle_knobs(params, machine.device)
+        idle = idle_knobs(params, machine.device, spec)
         if idle is not None:
             ctx.warn(idle)
         want = residency.wanted(spec, params, placement, machine.device, machine.name)
@@ -348,7 +348,7 @@ class Runner:
         if self._weights is not None and not lent.spec.is_tiny:
             licence = self._weights.shelf().licence(lent.spec.weights)
         found = residency.describe(lent, system.name, licence)
-        return {**found, "quality": params.quality, "steps": steps_of(params)}
+        return {**found, "quality": params.quality, "steps": steps_of(params, lent.spec)}
 
     # --- layers ----------------------------------------------------------------------------------
 

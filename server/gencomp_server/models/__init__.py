@@ -62,6 +62,10 @@ def load(
         from gencomp_server.models import tiny
 
         return tiny.make(spec, device=device, settings=chosen, cache=cache, log=log)
+    if spec.family == "preview":
+        from gencomp_server.models import preview
+
+        return preview.load(spec, files or {}, device=device, log=log)
     if spec.family == "wan":
         from gencomp_server.models import wan
 

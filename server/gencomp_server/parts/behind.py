@@ -5,6 +5,7 @@
 gathered              from the plate's other frames, and from stills that the artist painted
 connected             a sequence that the artist gave, moved and graded onto the plate
 made                  by a video model: its change on the plate, and its own picture behind objects
+drafted               gathered behind objects, and a small model's change on that and on the plate
 ====================  ===========================================================================
 
 Bodies of stages have a ``ctx`` first. Pictures are [H,W,C] at plate size over the display window.
@@ -29,12 +30,14 @@ from gencomp_protocol.request import SEQUENCE, STILL
 from gencomp_server.colour.modelrange import range_of
 from gencomp_server.parts.background import CleanPlateSettings
 from gencomp_server.parts.bounds import let_through
+from gencomp_server.parts.calibration import EXACT, Calibration
 from gencomp_server.parts.cleanfit import FittedClean, fit_clean
 from gencomp_server.parts.cleanplate import plan_clean_plate
 from gencomp_server.parts.fit import from_model_frame, to_model_frame
 from gencomp_server.parts.gather import gather_frame, gather_sources
 from gencomp_server.parts.generated import fit_of, place_frame
 from gencomp_server.parts.grain import fill_grain
+from gencomp_server.parts.overbase import place_drafted
 from gencomp_server.parts.passes import is_gathered
 from gencomp_server.parts.pictures import coverage_of, in_type, linear, row_reader
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from gencomp_server.parts.generated import Generated, Placed
     from gencomp_server.parts.grain import Grain
     from gencomp_server.parts.layering import Scene
+    from gencomp_server.parts.overbase import Drafted, PlacedDraft
 
     Floats = NDArray[np.float32]
 
@@ -79,6 +83,8 @@ class Behind:
         clean: The clean plate of a frame.
         gathered: How it is gathered, where it comes from the shot.
         made: What the model made, where it did.
+        drafted: What the model made over a gathered base, where it did, and that base by frame; it
+            is gathered as ``gathered`` says.
         exposure: Stops by which the model saw the plate brighter.
     """
 
@@ -86,12 +92,15 @@ class Behind:
     clean: Callable[[int], FittedClean]
     gathered: CleanPlatePlan | None = None
     made: Generated | None = None
+    drafted: tuple[Drafted, Callable[[int], FittedClean]] | None = None
     exposure: float = 0.0
 
     def sources(self, n: int) -> Sources:
         """Tell where a frame's clean plate comes from."""
         window = self.shot.header(PLATE, n).display_window
         size = (window.width, window.height)
+        if self.gathered is not None and self.drafted is not None:
+            return self._sources_of_draft(self.gathered, *self.drafted, n)
         if self.gathered is not None:
             found = gather_sources(self.gathered, n, size)
             foreign = 1 - from_model_frame(found.own, size)
@@ -105,6 +114,23 @@ class Behind:
         all_of_it, number = every[:1, :1], np.full((1, 1), n)
         return Sources(every, np.zeros_like(every), all_of_it, number, all_of_it)
 
+    def _sources_of_draft(
+        self,
+        plan: CleanPlatePlan,
+        drafted: Drafted,
+        gathered: Callable[[int], FittedClean],
+        n: int,
+    ) -> Sources:
+        """Tell the same where a model changed what was gathered, and the plate around it."""
+        placed = _drafted(self.shot, gathered(n), drafted, n, self.exposure)
+        size = (placed.gathered.shape[1], placed.gathered.shape[0])
+        found = gather_sources(plan, n, size)
+        behind = placed.gathered * (1 - from_model_frame(found.own, size))
+        foreign = behind + (1 - behind) * placed.made
+        share = behind / np.maximum(foreign, np.float32(1e-6))
+        other, grain = (from_model_frame(one, size) * share for one in (found.other, found.grain))
+        return Sources(foreign, (1 - behind) * placed.gained, other, found.frame, grain)
+
 
 # --- making it -----------------------------------------------------------------------------------
 
@@ -117,6 +143,7 @@ def behind_of(
     *,
     register: bool,
     exposure: float,
+    drafted: Drafted | None = None,
 ) -> Behind:
     """Return the clean plate by frame, each frame a stage of its own.
 
@@ -127,6 +154,7 @@ def behind_of(
         ctx: The run's context.
         register: Whether a connected clean plate is moved and graded.
         exposure: Stops by which the model saw the plate brighter.
+        drafted: What a video model made over the gathered clean plate, where it did.
     """
     if made is not None:
         kept = shot.only(*(name for name in (PLATE, KEEP) if name in shot.names))
@@ -141,12 +169,36 @@ def behind_of(
     pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
     plan = None
     if is_gathered(shot.request, register):
-        plan = ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
+        plan = gathered_of(shot, scene, ctx, register=register)
+    if plan is not None and drafted is not None:
+        kept = shot.only(*(name for name in (PLATE, KEEP) if name in shot.names))
+
+        def gathered(n: int) -> FittedClean:
+            return ctx.stage("clean_frame", clean_frame, pair, scene, plan, n=n, register=register)
+
+        def as_drafted(n: int) -> FittedClean:
+            given = (kept, gathered(n), drafted)
+            return ctx.stage("draft_frame", clean_frame_as_drafted, *given, n=n, exposure=exposure)
+
+        return Behind(shot, as_drafted, plan, None, (drafted, gathered), exposure)
 
     def clean(n: int) -> FittedClean:
         return ctx.stage("clean_frame", clean_frame, pair, scene, plan, n=n, register=register)
 
     return Behind(shot, clean, gathered=plan)
+
+
+def gathered_of(shot: Shot, scene: Scene, ctx: Context, *, register: bool) -> CleanPlatePlan:
+    """Return how the clean plate is gathered from the other frames: a stage.
+
+    Args:
+        shot: The shot.
+        scene: The same at model size.
+        ctx: The run's context.
+        register: Whether a connected clean plate is moved and graded.
+    """
+    pair = shot.only(*(name for name in (PLATE, CLEAN_PLATE) if name in shot.names))
+    return ctx.stage("clean_plate", find_clean_plate, pair, scene, register=register)
 
 
 def find_clean_plate(ctx: Context, shot: Shot, scene: Scene, *, register: bool) -> CleanPlatePlan:
@@ -202,6 +254,26 @@ def clean_frame_as_made(
     return FittedClean(in_type(picture, shot.header(PLATE, n).pixel_type), fit, 0.0)
 
 
+def clean_frame_as_drafted(
+    ctx: Context,
+    shot: Shot,
+    gathered: FittedClean,
+    drafted: Drafted,
+    *,
+    n: int,
+    exposure: float,
+) -> FittedClean:
+    """Make one frame of the clean plate at plate size from what was gathered and changed.
+
+    It lies on the plate and is as sharp; what is not the plate's own has the noise of what was
+    gathered.
+    """
+    picture = _drafted(shot, gathered, drafted, n, exposure).picture
+    pixels = in_type(picture, shot.header(PLATE, n).pixel_type)
+    noise = Calibration(False, gathered.calibration.sigma, misfit=gathered.calibration.misfit)
+    return FittedClean(pixels, EXACT if gathered.calibration.exact else noise, 0.0)
+
+
 def _painted_frames(shot: Shot) -> dict[int, int]:
     """Return at which frames the artist's clean frames lie, and their own numbers."""
     entry = shot.request.input(CLEAN_PLATE)
@@ -238,6 +310,16 @@ def _placed(shot: Shot, made: Generated, n: int, exposure: float) -> Placed:
     i = tuple(shot.frames).index(n)
     seen = range_of(shot.request, exposure)
     return place_frame(linear(shot, PLATE, n), made, i, keep, colour=seen)
+
+
+def _drafted(
+    shot: Shot, gathered: FittedClean, drafted: Drafted, n: int, exposure: float
+) -> PlacedDraft:
+    """Return one frame of a draft at plate size."""
+    plate, clean = linear(shot, PLATE, n), gathered.pixels.astype(np.float32)
+    keep = coverage_of(shot, KEEP, n) if KEEP in shot.names else None
+    i, colour = tuple(shot.frames).index(n), range_of(shot.request, exposure)
+    return place_drafted(plate, clean, drafted, i, keep, colour=colour)
 
 
 # --- how far it may come in, and its grain -------------------------------------------------------

@@ -109,7 +109,7 @@ def place_frame(
     """
     height, width = plate.shape[:2]
     kept = made.asked.trimask[i, ..., 0] == KEEP
-    free = np.asarray(~_at_plate(kept, (height, width))[..., None], np.float32)
+    free = np.asarray(~at_plate(kept, (height, width))[..., None], np.float32)
     if keep is not None:
         free *= 1 - keep
     found = Placed(plate.copy(), *np.zeros((2, height, width), np.float32))
@@ -129,7 +129,7 @@ def place_frame(
     return found
 
 
-def _at_plate(classes: Bools, size: tuple[int, int]) -> Bools:
+def at_plate(classes: Bools, size: tuple[int, int]) -> Bools:
     """Bring a class to plate size (H,W): each plate pixel has its model pixel's."""
     rows, columns = (
         ((np.arange(to) + 0.5) * (of / to)).astype(np.intp)

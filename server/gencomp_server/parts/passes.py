@@ -47,6 +47,7 @@ MOST_SEED = 2**31 - 1
 GREY_FROM, WHITE_FROM = 0.25, 0.75
 """The artist's own trimask: black removes, grey leaves it to the model, white keeps."""
 _MATTE_FROM = 0.5
+_DRAFT_GROW = 0.2
 _WORD = re.compile(r"([A-Za-z][A-Za-z0-9_]*)=(\d{1,10})\Z")
 
 
@@ -66,6 +67,14 @@ class Pass:
     def title(self) -> str:
         """What an artist reads."""
         return f"solo of {self.keeps}" if self.keeps else "clean plate"
+
+
+def draft_grow_px(matte_grow: int) -> int:
+    """Return by how many of its pixels a small model's mattes grow where the knob says so much.
+
+    5, what larger models were trained on, is 1 at the size of a thumbnail.
+    """
+    return round(matte_grow * _DRAFT_GROW)
 
 
 def is_gathered(request: Request, register: bool) -> bool:

@@ -7,7 +7,12 @@
           └─────────► encode_plate (once) ─────────┴─► sample (a group) ─► decode (one per pass)
           └─────────► there_and_back (once): what the VAE alone does to the plate
 
-:func:`generate` runs them all. Stages that any system with a video model has are in
+:func:`generate` runs them all; :func:`draft` those of a model that changes the gathered clean plate
+and the plate around it (``overbase.py``)::
+
+    bring_to_model ─► mark_removal ─► removal_layers ─► sample_layers ─► decode
+
+Stages that any system with a video model has are in
 ``denoising.py``. Sequences are [T,h,w,C] at the model's size.
 """
 
@@ -29,7 +34,7 @@ from gencomp_protocol.layers import (
 )
 from gencomp_server.backbones import model_size
 from gencomp_server.colour.modelrange import range_of
-from gencomp_server.parts import denoising
+from gencomp_server.parts import denoising, overbase
 from gencomp_server.parts.fit import to_model_frame
 from gencomp_server.parts.generated import Generated, floor_of
 from gencomp_server.parts.latents import backbone_of
@@ -43,6 +48,8 @@ from gencomp_server.parts.windows import count_forwards, job_windows
 if TYPE_CHECKING:
     from gencomp_server.contract import Context, Shot
     from gencomp_server.parts.change import Floor
+    from gencomp_server.parts.cleanplate import CleanPlatePlan
+    from gencomp_server.parts.layering import Scene
     from gencomp_server.parts.passes import Asked, Pass
 
 
@@ -130,6 +137,51 @@ def generate(
             floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
             found[one.keeps] = Generated(reference, sample, asked[one.keeps], floor)
     return found
+
+
+def draft(
+    shot: Shot, scene: Scene, plan: CleanPlatePlan, one: Pass, asking: Asking, ctx: Context
+) -> overbase.Drafted:
+    """Let a model that changes a base picture make the clean plate, over the gathered one.
+
+    Args:
+        shot: The shot.
+        scene: The same at the size at which the clean plate was decided.
+        plan: What was decided.
+        one: The pass: which noise it starts from.
+        asking: What is asked of the model.
+        ctx: The run's context, with a backbone that is given ``overbase.LAYERS``.
+    """
+    backbone, count = backbone_of(ctx), len(shot.frames)
+    spec, identity = backbone.spec, backbone.identity
+    size, exposure = model_size(spec, format_of(shot), asking.model_size), asking.exposure
+    drawn = shot.only(PLATE, *(name for name in shot.names if _is_drawn(name)))
+    seen = ctx.stage("model_scene", bring_to_model, drawn, size=size, exposure=exposure)
+    text = ctx.stage("text", denoising.embed, backbone=identity, prompt=asking.prompt, null=None)
+    report_size(ctx, size, format_of(shot))
+    forwards = count_forwards(1, job_windows(spec, count), asking.steps, 1)
+    report_model(spec, (one,), count, forwards, text.cut, ctx)
+    grow_px = asking.grow_px
+    marks = ctx.stage("trimask", overbase.mark_removal, seen, grow_px=grow_px)
+    given = (shot.only(), scene, plan, seen, marks)
+    layers = ctx.stage("model_base", overbase.removal_layers, *given, exposure=exposure)
+    latents = ctx.stage(
+        "sample",
+        denoising.sample_layers,
+        overbase.as_latents(layers),
+        (text.prompt, None),
+        seed=one.seed,
+        backbone=identity,
+        frames=count,
+        steps=asking.steps,
+        guidance=1.0,
+    )
+    vae = backbone.vae_identity
+    sample = ctx.stage("decode", denoising.decode, latents, backbone=vae, frames=count)
+    reference = np.asarray(layers["base"], np.float16)
+    floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
+    trust = ctx.stage("trust", overbase.trust_gathered, scene, plan)
+    return overbase.Drafted(reference, sample, marks, floor, trust)
 
 
 def _encoded(

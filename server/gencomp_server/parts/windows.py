@@ -155,7 +155,9 @@ def count_forwards(passes: int, windows: Sequence[Window], steps: int, guidance:
 
 
 def job_length(spec: BackboneSpec, frames: int) -> int:
-    """Return how many frames a job of so many has inside a model."""
+    """Return how many frames a job of so many has inside a model: without a VAE just as many."""
+    if spec.over_base:
+        return frames
     return padded_length(frames, spec.window_frames, spec.even_latents, spec.vae_temporal)
 
 

@@ -7,7 +7,8 @@ video model where there is one. Stage 2 makes the layers.  Differs from the pape
 
 * without a video model the clean plate comes from the other frames of the plate (registered masked
   median), and one alpha is solved for all objects together and shared out among them
-  (``parts/ownership.py``);
+  (``parts/ownership.py``); the model that ships changes that clean plate, and the plate around it,
+  and makes no solos (``parts/overbase.py``);
 * what the artist gives, clean plate or solos, is taken before anything is made;
 * what the model made is carried onto the plate's own samples, not upsampled by another model
   (``parts/generated.py``);
@@ -54,6 +55,7 @@ from gencomp_server.backbones import (
     model_size,
     passed_over,
     steps_of,
+    why_preview,
 )
 from gencomp_server.contract import (
     MAY_USE_BACKBONE,
@@ -89,6 +91,7 @@ from gencomp_server.parts.passes import (
     MODEL,
     TEMPORAL,
     Pass,
+    draft_grow_px,
     is_gathered,
     parse_seeds,
     plan_passes,
@@ -96,6 +99,7 @@ from gencomp_server.parts.passes import (
 from gencomp_server.parts.windows import job_length
 
 if TYPE_CHECKING:
+    from gencomp_server.backbones import BackboneSpec
     from gencomp_server.parts.layering import Material
     from gencomp_server.parts.removal import Asking
 
@@ -119,7 +123,8 @@ class Params(FinishParams):
         choices=(AUTO, TEMPORAL, MODEL),
         doc="What makes the clean plate, and each object's solo, where none is connected. model: a "
         "video model. temporal: the other frames of the shot, registered on the background; solos "
-        "are then not made. auto: model where one is installed, else temporal.",
+        "are then not made. auto: model where one is installed, else temporal. The one that "
+        "ships works over temporal and makes no solos either.",
     )
     register_clean_plate: bool = knob(
         True,
@@ -293,8 +298,16 @@ def check(request: Request) -> None:
     front_to_back(request)
 
 
-def passes_of(request: Request, params: Params, *, has_model: bool) -> tuple[Pass, ...]:
+def passes_of(
+    request: Request, params: Params, *, has_model: bool, solos_too: bool = True
+) -> tuple[Pass, ...]:
     """Return the passes that the video model makes; none where the shot's other frames must do.
+
+    Args:
+        request: The request.
+        params: Its knobs.
+        has_model: Whether there is a video model.
+        solos_too: Whether it makes solos beside the clean plate.
 
     Raises:
         WeightsMissing: The model is asked for and there is none.
@@ -307,9 +320,10 @@ def passes_of(request: Request, params: Params, *, has_model: bool) -> tuple[Pas
         solos_given=solos,
         seeds=parse_seeds(params.passes, names),
     )
-    if has_model and params.clean_plate_from != TEMPORAL:
+    has_model = has_model and params.clean_plate_from != TEMPORAL
+    if has_model and solos_too:
         return passes
-    if passes and params.clean_plate_from == MODEL:
+    if passes and not has_model and params.clean_plate_from == MODEL:
         raise WeightsMissing(
             "Knob 'clean_plate_from' asks for a video model and none is installed.",
             hint="gencomp weights list says where weights belong; or set it to auto.",
@@ -322,7 +336,7 @@ def passes_of(request: Request, params: Params, *, has_model: bool) -> tuple[Pas
             "video model makes them.",
             hint="Give a solo for every matte, or for none.",
         )
-    return ()
+    return tuple(one for one in passes if not one.keeps) if has_model else ()
 
 
 def layers(request: Request) -> tuple[LayerSpec, ...]:
@@ -357,7 +371,8 @@ def plan(request: Request, machine: Machine) -> Plan:
         spec = choose(
             replace(SYSTEM, backbone=NEEDS_BACKBONE) if needed else SYSTEM, params, machine
         )
-    passes = passes_of(request, params, has_model=spec is not None)
+    solos_too = spec is None or not spec.over_base
+    passes = passes_of(request, params, has_model=spec is not None, solos_too=solos_too)
     plate = request.input(PLATE)
     size = plate.format if plate is not None else None
     if size is None:
@@ -374,14 +389,15 @@ def plan(request: Request, machine: Machine) -> Plan:
     length = job_length(spec, len(request.frames))
     sequence = length * inside[0] * inside[1] * 3 * 4
     figures["memory_bytes"] += MODEL_IMPORT_BYTES + MODEL_SEQUENCES * sequence
-    grown = params.matte_grow * max(1.0, size.width / inside[0])
+    grow_px = draft_grow_px(params.matte_grow) if spec.over_base else params.matte_grow
+    grown = grow_px * max(1.0, size.width / inside[0])
     titles = ", ".join(one.title for one in passes)
     cost = estimate(
         spec,
         inside,
         len(request.frames),
-        steps=steps_of(params),
-        guidance=params.guidance,
+        steps=steps_of(params, spec),
+        guidance=1.0 if spec.over_base else params.guidance,
         passes=len(passes),
         machine=machine,
         precision=params.precision,
@@ -393,7 +409,8 @@ def plan(request: Request, machine: Machine) -> Plan:
         **figures,
         notes=(
             f"Passes of the video model: {titles}.",
-            f"Mattes are grown by {params.matte_grow} model pixels, {grown:.0f} of the plate.",
+            f"Mattes are grown by {grow_px} model pixels, {grown:.0f} of the plate.",
+            *why_preview(SYSTEM, params, spec, machine),
             *_idle_grain(request, params),
         ),
     )
@@ -462,15 +479,23 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
 
     names = shot.request.named(MATTE_PREFIX)
     mattes = tuple(MATTE_PREFIX + name for name in names)
-    passes = passes_of(shot.request, params, has_model=ctx.backbone is not None)
-    made = removal.generate(shot, passes, asked_of(params), ctx) if passes else {}
+    spec = None if ctx.backbone is None else ctx.backbone.spec
+    drafts = spec is not None and spec.over_base
+    passes = passes_of(shot.request, params, has_model=spec is not None, solos_too=not drafts)
+    asking = asked_of(params, spec)
+    made = removal.generate(shot, passes, asking, ctx) if passes and not drafts else {}
     remarks.report_sources(shot.request, passes, ctx)
     remarks.warn_of_idle_seeds(shot.request, passes, params.passes, ctx)
 
     edge, register, exposure = params.model_long_edge, params.register_clean_plate, params.exposure
     scene = ctx.stage("scene", solving.bring_in, shot.only(PLATE, *mattes), long_edge=edge)
     remarks.report_solved_size(scene.size, lead.format_of(shot), ctx)
-    found = behind.behind_of(shot, scene, made.get(""), ctx, register=register, exposure=exposure)
+    drafted = None
+    if passes and drafts:
+        plan_ = behind.gathered_of(shot, scene, ctx, register=register)
+        drafted = removal.draft(shot, scene, plan_, passes[0], asking, ctx)
+    how: dict[str, Any] = {"register": register, "exposure": exposure, "drafted": drafted}
+    found = behind.behind_of(shot, scene, made.get(""), ctx, **how)
     if found.gathered is not None:
         remarks.report_clean_plate(found.gathered, ctx)
     solos = behind.shot_of_solos(shot, made)
@@ -507,17 +532,19 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     yield from deliver(material, params, ctx)
 
 
-def asked_of(params: Params) -> Asking:
-    """Return what the knobs ask of the video model."""
+def asked_of(params: Params, spec: BackboneSpec | None) -> Asking:
+    """Return what the knobs ask of the video model; the one that ships reads its task alone."""
+    from gencomp_server.models.preview_words import TASKS
     from gencomp_server.parts.removal import Asking
 
+    drafts = spec is not None and spec.over_base
     return Asking(
         params.model_size,
         params.exposure,
-        params.scene_prompt,
-        params.guidance,
-        steps_of(params),
-        params.matte_grow,
+        TASKS[0] if drafts else params.scene_prompt,
+        1.0 if drafts else params.guidance,
+        steps_of(params, spec),
+        draft_grow_px(params.matte_grow) if drafts else params.matte_grow,
     )
 
 

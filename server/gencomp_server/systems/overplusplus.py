@@ -4,7 +4,8 @@
 Paper: overplusplus (docs/papers.md), §3 and §5.  Differs from the paper:
 
 * its weights are not published: weights of one's own are loaded as ``overplusplus``, else Casper or
-  the base model stands in, which is said;
+  the base model stands in, which is said; the model that ships is a draft of its own kind, which
+  reads words of a table and changes the composite itself (``parts/overbase.py``);
 * what the paper is silent about is in docs/decisions/0010-overplusplus-choices.md;
 * delivered is not the decoded picture: only how it differs from the plate sent through the same VAE
   is carried onto the plate's own samples, inside what the artist allowed (``parts/change.py``);
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gencomp_protocol.errors import BadKnob, InternalError, MissingInput
 from gencomp_protocol.frames import Box, spell_frames
@@ -45,8 +46,10 @@ from gencomp_server.backbones import (
     backbone_knob,
     cached_steps_of,
     choose,
+    guidance_of,
     model_size,
     steps_of,
+    why_preview,
 )
 from gencomp_server.contract import (
     NEEDS_BACKBONE,
@@ -68,6 +71,7 @@ from gencomp_server.finishing import (
     PROTECT_INPUT,
     EffectParams,
 )
+from gencomp_server.models.preview_words import understand
 from gencomp_server.parts.annotation import (
     BINARY_CONVENTIONS,
     EVERY_FRAME,
@@ -92,6 +96,8 @@ if TYPE_CHECKING:
     from gencomp_server.parts.denoising import Words
 
 MASK_TAB = "Mask & Keyframes"
+_ADD = "add"
+"""The task of Over++, as the model that ships is told it."""
 _NO_PROMPT = "There is no prompt, so what effect comes is up to the model."
 
 
@@ -282,7 +288,10 @@ def plan(request: Request, machine: Machine) -> Plan:
             hint=NAME_A_PLACE,
             knob="backbone",
         )
-    notes = _notes(request, params, marked, spec)
+    notes = (
+        *_notes(request, params, marked, spec),
+        *why_preview(SYSTEM, params, spec, machine),
+    )
     lead = request.input(PLATE) or request.input(BG)
     if lead is None or lead.format is None:
         unknown = "The plate's size is not known yet, so there is no estimate."
@@ -291,8 +300,8 @@ def plan(request: Request, machine: Machine) -> Plan:
         spec,
         model_size(spec, lead.format, params.model_size),
         len(request.frames),
-        steps=steps_of(params),
-        guidance=params.guidance,
+        steps=steps_of(params, spec),
+        guidance=_guidance(params, spec),
         machine=machine,
         precision=params.precision,
         cached_steps=cached_steps_of(params, machine.device),
@@ -311,8 +320,8 @@ def _notes(
     request: Request, params: Params, marked: Annotation, spec: BackboneSpec
 ) -> tuple[str, ...]:
     """Return what an artist should read before the job starts: the caption, and what may change."""
-    told = _texts(params)[0]
-    notes = [f"Caption: {told}" if told else _NO_PROMPT]
+    said, warned = _words_said(params, spec)
+    notes = [sentence for sentence in (said, *warned) if sentence]
     unmasked = unmasked_sentence(request, marked, params)
     if unmasked and spec.convention in BINARY_CONVENTIONS:
         notes.append(keeps_unknown(spec.title))
@@ -338,12 +347,11 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     from gencomp_server.colour.modelrange import range_of
     from gencomp_server.parts import asking, denoising, finish, lead, region
     from gencomp_server.parts.pictures import some
-    from gencomp_server.parts.trimask import CONVENTIONS
 
     backbone = _backbone(ctx)
-    identity, spec, count = backbone.identity, backbone.spec, len(shot.frames)
+    identity, spec = backbone.identity, backbone.spec
     marked = annotation(shot.request, params.mask_frames, params.keyframes)
-    words, colour = _texts(params), range_of(shot.request, params.exposure)
+    words, colour = _texts(params, spec), range_of(shot.request, params.exposure)
     size = model_size(spec, lead.format_of(shot), params.model_size)
     _say_what_runs(shot, params, ctx, marked, words, size)
     box = _region(shot, params, ctx, marked, size)
@@ -373,6 +381,26 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
     reach = finish.reach(
         ctx, shot, params, annotated=marked.frames, box=box, size=size, locked=locked
     )
+    text = ctx.stage("text", denoising.embed, backbone=identity, prompt=words[0], null=words[1])
+    _say_what_is_cut(text, params, ctx)
+    paint = _change_of if spec.over_base else _painted
+    reference, made = paint(shot, params, ctx, video, trimask, text, box)
+    floor = ctx.stage("noise", denoising.measure_noise, reference, made, trimask)
+    _report_floor(floor, shot, params, marked, ctx)
+    made_of = finish.Decoded(reference, made, floor, marked.frames, box, colour)
+    judged = finish.judge(ctx, shot, params, made_of, reach)
+    yield from finish.deliver(ctx, shot, layers(shot.request), judged, locked=locked)
+
+
+def _painted(
+    shot: Shot, params: Params, ctx: Context, video: Any, trimask: Any, text: Words, box: Box
+) -> tuple[Any, Any]:
+    """Return the picture through the VAE, and what the model makes of it. [T,h,w,3] float16."""
+    from gencomp_server.parts import denoising
+    from gencomp_server.parts.trimask import CONVENTIONS
+
+    backbone, count = _backbone(ctx), len(shot.frames)
+    spec = backbone.spec
     known = clean = ctx.stage(
         "encode", denoising.encode_clean, video, backbone=backbone.encode_identity
     )
@@ -381,28 +409,48 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
         known = ctx.stage(
             "condition", denoising.encode_plate, video, blanked, backbone=backbone.encode_identity
         )
-    text = ctx.stage("text", denoising.embed, backbone=identity, prompt=words[0], null=words[1])
-    _say_what_is_cut(text, params, ctx)
     (latents,) = ctx.stage(
         "sample",
         denoising.sample,
         (known,),
         (trimask,),
         (text.prompt, text.null),
-        backbone=identity,
-        steps=steps_of(params),
-        guidance=params.guidance,
+        backbone=backbone.identity,
+        steps=steps_of(params, spec),
+        guidance=_guidance(params, spec),
         rescale=params.guidance_rescale,
     )
     reference, made = (
         ctx.stage("decode", denoising.decode, one, backbone=backbone.vae_identity, frames=count)
         for one in (clean, latents)
     )
-    floor = ctx.stage("noise", denoising.measure_noise, reference, made, trimask)
-    _report_floor(floor, shot, params, marked, ctx)
-    made_of = finish.Decoded(reference, made, floor, marked.frames, box, colour)
-    judged = finish.judge(ctx, shot, params, made_of, reach)
-    yield from finish.deliver(ctx, shot, layers(shot.request), judged, locked=locked)
+    return reference, made
+
+
+def _change_of(
+    shot: Shot, params: Params, ctx: Context, video: Any, trimask: Any, text: Words, box: Box
+) -> tuple[Any, Any]:
+    """Return the picture, and what a model that changes a base makes of it. [T,h,w,3] float16."""
+    from gencomp_server.parts import denoising, lead, overbase, region
+
+    backbone, count = _backbone(ctx), len(shot.frames)
+    fronts = shot.only(*lead.lead(shot)) if FG in lead.lead(shot) else shot.only()
+    layers = ctx.stage(
+        "model_base", overbase.effect_layers, fronts, video, trimask, box=region.sides(box)
+    )
+    latents = ctx.stage(
+        "sample",
+        denoising.sample_layers,
+        overbase.as_latents(layers),
+        (text.prompt, text.null),
+        backbone=backbone.identity,
+        frames=count,
+        steps=steps_of(params, backbone.spec),
+        guidance=_guidance(params, backbone.spec),
+    )
+    vae = backbone.vae_identity
+    made = ctx.stage("decode", denoising.decode, latents, backbone=vae, frames=count)
+    return video.astype("float16"), made
 
 
 # --- what is said --------------------------------------------------------------------------------
@@ -436,14 +484,46 @@ def _backbone(ctx: Context) -> Backbone:
     return ctx.backbone
 
 
-def _texts(params: Params) -> tuple[str, str | None]:
+def _texts(params: Params, spec: BackboneSpec) -> tuple[str, str | None]:
     """Return what the model reads, and what guidance pulls away from (None without guidance)."""
     asked = short_words(params.prompt, params.preset)
-    told = caption(asked) if params.caption else asked
-    if params.guidance == 1:
-        return told, None
-    away = (" ".join(words.split()) for words in (params.base_prompt, params.negative_prompt))
-    return told, ". ".join(words for words in away if words)
+    away = [" ".join(words.split()) for words in (params.base_prompt, params.negative_prompt)]
+    null = ". ".join(words for words in away if words)
+    if spec.over_base:
+        told = _of_table(asked)
+        null = _of_table(null)
+    else:
+        told = caption(asked) if params.caption else asked
+    return told, None if _guidance(params, spec) == 1 else null
+
+
+def _of_table(words: str) -> str:
+    """Return what the model that ships reads of words: those it knows, its task first."""
+    return " ".join(understand(words, _ADD).words)
+
+
+def _guidance(params: Params, spec: BackboneSpec) -> float:
+    """Return how far the prompt pulls on a model."""
+    return guidance_of(params.guidance, spec)
+
+
+def _words_said(params: Params, spec: BackboneSpec) -> tuple[str, tuple[str, ...]]:
+    """Return what becomes of the prompt, and what the artist is warned of."""
+    told, asked = _texts(params, spec)[0], short_words(params.prompt, params.preset)
+    if not spec.over_base:
+        return (f"Caption: {told}", ()) if told else ("", (_NO_PROMPT,))
+    read, most = understand(asked, _ADD), spec.architecture.text_tokens - 1
+    known = " ".join(read.words[1:])
+    said = f"Words that {spec.name} reads: {known}." if known else ""
+    warned = []
+    if not known:
+        warned.append(f"Of the prompt {spec.name} reads nothing." if asked else _NO_PROMPT)
+    if read.unknown:
+        warned.append(f"Not among the words of {spec.name}: {', '.join(read.unknown)}.")
+    if read.left_out:
+        left = ", ".join(read.left_out)
+        warned.append(f"Beyond the {most} words that {spec.name} reads: {left}.")
+    return said, tuple(warned)
 
 
 def _say_what_runs(
@@ -467,8 +547,8 @@ def _say_what_runs(
     ctx.report("forwards", _forwards(len(shot.frames), params, ctx))
     if PLATE in shot.names and (FG in shot.names or BG in shot.names):
         ctx.warn("Inputs fg and bg are not used, because plate is connected.")
-    if not words[0]:
-        ctx.warn(_NO_PROMPT)
+    for sentence in _words_said(params, _backbone(ctx).spec)[1]:
+        ctx.warn(sentence)
     idle = [name for name in ("base_prompt", "negative_prompt") if getattr(params, name).strip()]
     if words[1] is None and idle:
         ctx.warn(f"Knob 'guidance' is 1, so {' and '.join(idle)} has no effect.")
@@ -488,9 +568,10 @@ def _say_what_runs(
 def _forwards(frames: int, params: Params, ctx: Context) -> int:
     from gencomp_server.parts.windows import count_forwards, job_windows
 
-    spans = job_windows(_backbone(ctx).spec, frames)
+    spec = _backbone(ctx).spec
+    spans = job_windows(spec, frames)
     ctx.report("windows", len(spans))
-    return count_forwards(1, spans, steps_of(params), params.guidance)
+    return count_forwards(1, spans, steps_of(params, spec), _guidance(params, spec))
 
 
 def _say_what_is_cut(text: Words, params: Params, ctx: Context) -> None:

@@ -8,12 +8,16 @@ pytest.importorskip("diffusers")
 from diffusers import CogVideoXTransformer3DModel, WanTransformer3DModel
 
 from gencomp_server import footprint
-from gencomp_server.backbones import SPECS
+from gencomp_server.backbones import PREVIEW, SPECS, spec_named
 from gencomp_server.footprint import Placement
 from gencomp_server.models import cogvideox, gencompositor, speed, wan_names
 from gencomp_server.models.loading import build_on_meta
+from gencomp_server.models.preview_network import CHANNELS, CONDITIONS, MULTIPLE, read_network
+from gencomp_server.models.preview_words import MOST_WORDS
+from gencomp_server.parts.overbase import LAYERS
+from gencomp_server.weights import Shelf
 
-FULL = [spec for spec in SPECS if spec.weights]
+FULL = [spec for spec in SPECS if spec.weights and spec.name != PREVIEW]
 
 
 def networks(spec):
@@ -41,6 +45,24 @@ def transformer(spec):
     }
     sizes = wan_names.transformer_sizes(plain, "config.json")
     return build_on_meta(lambda: WanTransformer3DModel(**sizes))
+
+
+def test_what_ships_takes_what_its_file_holds_and_is_not_cast(tmp_path):
+    spec = spec_named(PREVIEW)
+    place = Shelf(tmp_path, tmp_path / "lock").files(spec.weights)["transformer"]
+    network = read_network(place)
+    numbers = sum(one.numel() for one in network.parameters())
+    kind = spec.architecture
+    assert kind.parameters == numbers
+    assert footprint.transformer_bytes(spec, "cpu", Placement(precision="fp8")) == 4 * numbers
+    config = network.transformer.config
+    assert config.num_attention_heads * config.attention_head_dim == kind.width
+    assert (config.num_layers, config.num_attention_heads) == (kind.blocks, kind.heads)
+    assert kind.text_tokens == MOST_WORDS
+    assert kind.condition_channels == CONDITIONS
+    assert spec.vae_spatial * kind.patch == MULTIPLE
+    assert tuple(CHANNELS) == spec.layers == LAYERS
+    assert sum(one.numel() for one in network.words.parameters()) < 0.05 * numbers
 
 
 @pytest.mark.parametrize("spec", FULL, ids=lambda spec: spec.name)

@@ -31,8 +31,8 @@ def test_a_backbone_that_is_not_installed_is_refused_before_any_picture_travels(
 ):
     before = pictures_kept(server)
     sent = []
-    with pytest.raises(WeightsMissing, match="Copy needs a video model") as refusal:
-        shot.run(client, system="overplusplus", on_event=sent.append)
+    with pytest.raises(WeightsMissing, match="are not installed") as refusal:
+        shot.run(client, system="overplusplus", backbone="casper", on_event=sent.append)
     assert refusal.value.details["backbone"] == "casper"
     assert [event for event in sent if isinstance(event, Sent)] == []
     assert pictures_kept(server) == before
@@ -53,6 +53,21 @@ def test_a_backbone_that_is_not_installed_is_refused_before_any_picture_travels(
 def test_what_cannot_be_is_refused_when_it_is_asked_for(client, shot, knobs, error, words):
     with pytest.raises(error, match=words):
         client.check(shot.request(system="overplusplus", **knobs))
+
+
+def test_with_nothing_installed_a_plan_names_the_one_that_ships(client, shot):
+    plan = client.check(shot.request(system="overplusplus"))
+    assert (plan["backbone"], plan["refusal"]) == ("preview", None)
+
+
+def test_where_the_studio_does_not_allow_what_ships_nothing_travels(process, shot):
+    server = process(allowed_models="casper").start()
+    with (
+        server.client() as client,
+        pytest.raises(WeightsMissing, match="Copy needs a video model") as refusal,
+    ):
+        client.check(shot.request(system="overplusplus"))
+    assert refusal.value.details["backbone"] == "casper"
 
 
 def test_a_plan_says_what_the_backbone_takes(client, shot):

@@ -129,10 +129,11 @@ def test_each_of_several_processes_has_a_gpu_of_its_own(monkeypatch):
     assert _config(arguments("casper", "--device", "cpu")).device == "cpu"
 
 
-def test_a_model_of_another_system_is_refused(tmp_path, capsys):
-    words = ["train", "casper", "--procedural", "2", "--backbone", "gencompositor"]
+@pytest.mark.parametrize("name", ["gencompositor", "preview"])
+def test_a_model_of_another_system_or_kind_is_refused(tmp_path, capsys, name):
+    words = ["train", "casper", "--procedural", "2", "--backbone", name]
     assert main([*words, "--out", str(tmp_path / "out")]) == 2
-    assert "cannot be trained from 'gencompositor'" in capsys.readouterr().err
+    assert f"cannot be trained from '{name}'" in capsys.readouterr().err
 
 
 def test_the_first_interrupt_asks_and_the_second_is_what_it_was():
