@@ -80,7 +80,8 @@ def draw(shot: Path, out: Path) -> Path:
     }
     frames = sorted(rows["mask (keys)"].paths)
     model = told["preview"]["backbone"]["title"]
-    draw_layers(out / SHEET, f"omnimatte and Over++   {model}", frames, rows)
+    whole = set(rows) - {f"layer {NAME}", "shadow alone", "mask (keys)"}
+    draw_layers(out / SHEET, f"omnimatte and Over++   {model}", frames, rows, whole=whole)
     return out / SHEET
 
 

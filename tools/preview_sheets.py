@@ -154,7 +154,8 @@ SHOTS: dict[str, Callable[[Path, Path], dict[str, Files]]] = {
 def draw(name: str, rows: dict[str, Files]) -> Path:
     """Draw a sheet, and keep it as a JPEG among the docs' pictures."""
     sheet = WORK / f"{name}.png"
-    draw_layers(sheet, f"preview   {name}", KEYS, rows)
+    whole = {label for label, files in rows.items() if not files.is_matte} - {"layer"}
+    draw_layers(sheet, f"preview   {name}", KEYS, rows, whole=whole)
     picture = cv2.imread(str(sheet))
     high = round(picture.shape[0] * _SHEET_WIDTH / picture.shape[1])
     small = cv2.resize(picture, (_SHEET_WIDTH, high), interpolation=cv2.INTER_AREA)

@@ -18,7 +18,7 @@ and the few that are read ahead of the one that is drawn.
 import itertools
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -527,6 +527,8 @@ def draw_layers(
     layers: Mapping[str, Files],
     caution: str = "",
     to_rec709: Sequence[float] | None = None,
+    *,
+    whole: Collection[str] = (),
 ) -> None:
     """Write one row for each layer of a result, as :func:`draw_delivery` does, without a plate.
 
@@ -537,12 +539,13 @@ def draw_layers(
         layers: Every delivered layer, in the order of the rows; ``background`` comes last.
         caution: As of :func:`draw_delivery`.
         to_rec709: As of :func:`draw_delivery`.
+        whole: Rows that are shown as pictures without an alpha, besides those that always are.
 
     Raises:
         BadPicture: A file cannot be read.
         UnwritableOutput: The sheet cannot be written.
     """
-    _draw(path, title, frames, lambda desk: _layer_rows(layers, desk), caution, to_rec709)
+    _draw(path, title, frames, lambda desk: _layer_rows(layers, desk, whole), caution, to_rec709)
 
 
 def draw_takes(
@@ -633,11 +636,13 @@ def read_ahead(
     return [replace(row, read=read) for row in rows]
 
 
-def _layer_rows(layers: Mapping[str, Files], desk: "_Desk") -> list[Row]:
+def _layer_rows(
+    layers: Mapping[str, Files], desk: "_Desk", whole: Collection[str] = ()
+) -> list[Row]:
     return [
         _origin_row(layers[name], desk)
         if name == ORIGIN
-        else _row(name, layers[name], _style(name, layers[name]), desk)
+        else _row(name, layers[name], OPAQUE if name in whole else _style(name, layers[name]), desk)
         for name in sorted(layers, key=lambda name: name == BACKGROUND)
     ]
 

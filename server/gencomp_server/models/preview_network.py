@@ -152,6 +152,7 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
             spatial_interpolation_scale=1.0,
             temporal_interpolation_scale=1.0,
         )
+        self.said = nn.Parameter(torch.zeros(2, quarter, self.config.text))
         self.back = _Residual(quarter)
         self.up_half = _Larger(quarter, half)
         self.up_full = _Larger(half, full)
@@ -204,8 +205,12 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
         at_half = self.at_half(self.down_half(functional.silu(at_full)))
         at_quarter = self.at_quarter(self.down_quarter(functional.silu(at_half)))
         tokens = at_quarter.unflatten(0, (count, frames))
-        found = self.transformer(tokens, self.words(words), timestep, return_dict=False)[0]
-        back = self.back(at_quarter + found.flatten(0, 1))
+        text = self.words(words)
+        found = self.transformer(tokens, text, timestep, return_dict=False)[0]
+        gain, shift = torch.einsum("bt,kqt->kbq", text.mean(1), self.said)
+        joined = (at_quarter + found.flatten(0, 1)).unflatten(0, (count, frames))
+        joined = joined * (1 + gain[:, None, :, None, None]) + shift[:, None, :, None, None]
+        back = self.back(joined.flatten(0, 1))
         change = self.end(functional.silu(self.up_full(self.up_half(back, at_half), at_full)))
         change = change.permute(0, 2, 3, 1).reshape(count, frames, height, width, _CHANGE).float()
         return changed(conditions, change)

@@ -114,6 +114,34 @@ def reach_of(
     return Reach(grown, allowed)
 
 
+def drawn_between(
+    ctx: Context,
+    shot: Shot,
+    *,
+    box: tuple[int, int, int, int],
+    size: tuple[int, int],
+    annotated: tuple[int, ...],
+) -> Bools:
+    """Draw the mask on frames where it does not count, between those where it does: a stage's body.
+
+    Args:
+        ctx: The run's context.
+        shot: With ``effect_mask``.
+        box: What of the plate the model sees: inclusive pixels of the display window.
+        size: The model's width and height.
+        annotated: The frames whose mask counts; at least one.
+
+    Returns:
+        [T,h,w,1] bool; nothing on frames where it counts.
+    """
+    drawn = _Drawn(shot, Box(*box), size, annotated)
+    found = np.zeros((len(shot.frames), size[1], size[0], 1), bool)
+    for i, n in enumerate(shot.frames):
+        if n not in annotated:
+            found[i, ..., 0] = drawn.at(n)
+    return found
+
+
 def eased(reach_px: float, grow_px: float, away: int) -> float:
     """Return how far a mask is grown on a frame where it does not count.
 

@@ -236,6 +236,7 @@ def effect_layers(
     shot: Shot,
     plate: Any,
     trimask: Any,
+    between: Any,
     *,
     box: tuple[int, int, int, int],
 ) -> dict[str, Any]:
@@ -247,6 +248,9 @@ def effect_layers(
             input: then nobody says where the subject is.
         plate: The composite. [T,h,w,3] float32.
         trimask: Classes. [T,h,w,1] uint8.
+        between: The mask as it is interpolated, on frames that are UNKNOWN as a whole: the effect
+            is asked for there, and the rest of such a frame kept. [T,h,w,1] bool. None: no such
+            frame.
         box: What of the plate the model sees: inclusive pixels of the display window.
 
     Returns:
@@ -255,6 +259,11 @@ def effect_layers(
     picture = np.asarray(plate, np.float32)
     subject = np.zeros((*picture.shape[:3], 1), np.float32)
     size = (picture.shape[2], picture.shape[1])
+    edit, keep = np.asarray(trimask == classes.EDIT), np.asarray(trimask == classes.KEEP)
+    if between is not None:
+        drawn, unknown = np.asarray(between, bool), np.asarray(trimask == classes.UNKNOWN)
+        edit |= drawn & unknown
+        keep |= ~drawn & unknown & drawn.any(axis=(1, 2, 3), keepdims=True)
     if FG in shot.names:
         for i, n in enumerate(shot.frames):
             alpha = np.asarray(on_display(shot, FG, n)[..., 3:4], np.float32)
@@ -264,8 +273,8 @@ def effect_layers(
         "base": picture,
         "gathered": picture,
         "seen": np.ones_like(subject),
-        "remove": np.asarray(trimask == classes.EDIT, np.float32),
-        "keep": np.asarray(trimask == classes.KEEP, np.float32),
+        "remove": np.asarray(edit, np.float32),
+        "keep": np.asarray(keep, np.float32),
         "subject": subject,
     }
 

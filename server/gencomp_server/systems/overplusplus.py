@@ -66,6 +66,7 @@ from gencomp_server.contract import (
 )
 from gencomp_server.finishing import (
     AROUND_MASK,
+    GROWN_MASK,
     LIMIT_INPUT,
     ORIGIN_LAYER,
     PROTECT_INPUT,
@@ -430,13 +431,33 @@ def _painted(
 def _change_of(
     shot: Shot, params: Params, ctx: Context, video: Any, trimask: Any, text: Words, box: Box
 ) -> tuple[Any, Any]:
-    """Return the picture, and what a model that changes a base makes of it. [T,h,w,3] float16."""
-    from gencomp_server.parts import denoising, lead, overbase, region
+    """Return the picture, and what a model that changes a base makes of it. [T,h,w,3] float16.
+
+    Between keyframes it is asked for the effect where the mask, as it is interpolated, bounds it.
+    """
+    from gencomp_server.parts import bounds, denoising, lead, overbase, region
+    from gencomp_server.parts.pictures import some
 
     backbone, count = _backbone(ctx), len(shot.frames)
+    marked, between = annotation(shot.request, params.mask_frames, params.keyframes), None
+    if marked.frames and params.unknown_bound == GROWN_MASK:
+        between = ctx.stage(
+            "between",
+            bounds.drawn_between,
+            some(shot, EFFECT_MASK),
+            box=region.sides(box),
+            size=(video.shape[2], video.shape[1]),
+            annotated=marked.frames,
+        )
     fronts = shot.only(*lead.lead(shot)) if FG in lead.lead(shot) else shot.only()
     layers = ctx.stage(
-        "model_base", overbase.effect_layers, fronts, video, trimask, box=region.sides(box)
+        "model_base",
+        overbase.effect_layers,
+        fronts,
+        video,
+        trimask,
+        between,
+        box=region.sides(box),
     )
     latents = ctx.stage(
         "sample",

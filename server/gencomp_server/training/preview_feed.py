@@ -21,8 +21,13 @@ from torch import Tensor
 
 from gencomp_server.models.preview_words import MOST_WORDS
 
-# Frames, height, width and how often: mostly small.
-SIZES = (((5, 48, 64), 0.45), ((9, 48, 64), 0.1), ((5, 64, 96), 0.35), ((9, 64, 96), 0.1))
+USUAL = (5, 48, 64)
+"""Frames, height and width of the clips that a batch is counted in."""
+# Frames, height, width and how often: whatever comes in a job's windows, or more clips in the same
+# time; and by the number of a lot, which of the two.
+_MIXED = ((USUAL, 0.45), ((9, 48, 64), 0.1), ((5, 64, 96), 0.35), ((9, 64, 96), 0.1))
+_SMALLER = (((3, 48, 64), 0.25), (USUAL, 0.55), ((9, 48, 64), 0.1), ((5, 64, 96), 0.1))
+_SMALLER_LOTS = range(27, 69)
 TOGETHER = 8
 """Chunks that are made at once."""
 _SEEDS_EACH = 1_000_000  # clips of a run's seed; clips for measuring are numbered from 8 million
@@ -54,15 +59,14 @@ def make_chunks(seed: int, number: int, batch: int) -> list[Chunk]:
     Args:
         seed: The run's, 0..7.
         number: Which ones, from 0; :data:`TOGETHER` chunks each.
-        batch: Clips of a chunk at the smallest size; of larger ones there are fewer.
+        batch: Clips of a chunk at the size :data:`USUAL`; of larger ones there are fewer.
     """
     from gencomp_server.training.preview_shots import make_batch
 
     rng = np.random.default_rng([seed, number, 1])
-    shares = [share for _, share in SIZES]
-    frames, height, width = SIZES[int(rng.choice(len(SIZES), p=shares))][0]
-    smallest = int(np.prod(SIZES[0][0]))
-    half = max(1, round(batch * smallest / (frames * height * width) / 2))
+    sizes = _SMALLER if number in _SMALLER_LOTS else _MIXED
+    frames, height, width = sizes[int(rng.choice(len(sizes), p=[share for _, share in sizes]))][0]
+    half = max(1, round(batch * int(np.prod(USUAL)) / (frames * height * width) / 2))
     first = seed * _SEEDS_EACH + 2 * number
     made = [
         make_batch(
@@ -86,7 +90,7 @@ class Feed:
 
     Args:
         seed: The run's, 0..7.
-        batch: Clips of a step at the smallest size.
+        batch: Clips of a step at the size :data:`USUAL`.
         step: The first step to serve.
         block: Chunks of a block, a multiple of :data:`TOGETHER`.
         reuse: Times that a chunk is used.
@@ -163,6 +167,7 @@ class Feed:
 def _produce(queue: Any, seed: int, batch: int, first: int, every: int) -> None:
     """Make each ``every``-th lot of chunks for as long as somebody is there to take them."""
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
     asker = multiprocessing.parent_process()
     number = first
     while asker is not None and asker.is_alive():

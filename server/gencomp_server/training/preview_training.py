@@ -48,6 +48,8 @@ _PARTS = ("weights", "average", "mean", "square")
 _TASKS = ("remove", "add")
 _SMOOTH_CODE, _BEND_LIGHT, _LIGHT_SHARE = 0.05, 0.25, 6.0
 _LEAST = 0.005  # added to the error of a base, so that none is nothing
+_MOST_GRADIENT = 3.0
+_SAID_FROM = 1800  # the first step from which words have a way around the transformer
 
 Event = Mapping[str, Any]
 
@@ -58,7 +60,7 @@ class PreviewSettings:
 
     Attributes:
         steps: Of the whole training; the learning rate falls over the last ``fall`` of them.
-        batch: Clips of a step at the smallest size.
+        batch: Clips of a step at the feed's usual size.
         rate: Learning rate between its rise and its fall.
         rise: Steps over which it rises.
         fall: Share of the steps over which it falls to a hundredth.
@@ -113,19 +115,23 @@ class Rhythm:
 
     Attributes:
         minutes: It stops with a checkpoint after so long; 0 goes on to the last step.
+        stop_at: It stops with a checkpoint at this step; 0 goes on.
         checkpoint_s: Seconds between checkpoints.
         validate_every: Steps between validations.
         workers: Processes that make clips.
         device: Where it learns.
         bf16: True to compute forwards in bfloat16.
+        stopped: Asked after every step; where it says yes it stops with a checkpoint.
     """
 
     minutes: float = 0.0
+    stop_at: int = 0
     checkpoint_s: float = 120.0
     validate_every: int = 250
     workers: int = 1
     device: str = "cpu"
     bf16: bool = False
+    stopped: Callable[[], bool] = lambda: False
 
 
 def train_preview(
@@ -180,7 +186,7 @@ def _run(
 
     if state.step == 0:
         tell({"event": "validation", "step": 0, **validate(state, clips, out)})
-    while state.step < settings.steps:
+    while state.step < min(settings.steps, rhythm.stop_at or settings.steps):
         asked = time.monotonic()
         chunk = feed.take()
         waited += time.monotonic() - asked
@@ -199,7 +205,7 @@ def _run(
         if now - saved > rhythm.checkpoint_s:
             _save(state, settings, out)
             saved = now
-        if rhythm.minutes and now - begun > 60 * rhythm.minutes:
+        if rhythm.stopped() or (rhythm.minutes and now - begun > 60 * rhythm.minutes):
             return
 
 
@@ -236,7 +242,9 @@ def train_step(
         group["lr"] = settings.rate_at(state.step)
     state.optimiser.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    if state.step < _SAID_FROM:
+        network.said.grad.zero_()
+    nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)
     state.optimiser.step()
     decay = min(settings.average, (1 + state.step) / (10 + state.step))
     with torch.no_grad():

@@ -2,6 +2,8 @@
 """The preview's training: it learns, and goes on where it stopped with the same bits."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from gencomp_server.training.preview_training import (
 SMALL = PreviewConfig(widths=(8, 8, 8), heads=1, layers=1, time=8, text=16)
 SETTINGS = PreviewSettings(steps=40, rate=3e-3, rise=2, config=SMALL)
 MOST_BYTES = 16_000_000
+OTHERS = ("cv2", "zmq", "msgpack", "OpenEXR", "OpenImageIO", "PyOpenColorIO")
 
 
 @pytest.fixture
@@ -96,7 +99,7 @@ def test_a_changed_pixel_counts_as_often_as_it_is_told():
     right, wrong = target.clone(), target.clone()
     right[..., 1, :] += 0.3
     wrong[..., 0, :] -= 0.3
-    ratio = loss_of(wrong, target, plate, 6.0) / loss_of(right, target, plate, 6.0)
+    ratio = loss_of(wrong, target, plate, plate, 6.0) / loss_of(right, target, plate, plate, 6.0)
     assert 4.0 < float(ratio) < 9.0
 
 
@@ -111,3 +114,24 @@ def test_steps_after_a_checkpoint_are_forgotten_by_the_log(tmp_path):
     log.write_text("".join(json.dumps(one) + "\n" for one in events), encoding="utf-8")
     preview_training._cut_log(tmp_path, 100)
     assert [one["step"] for one in preview_training.read_log(tmp_path)] == [50, 100]
+
+
+def test_words_have_a_second_way_from_their_step_on(tmp_path, chunk, monkeypatch):
+    monkeypatch.setattr(preview_training, "_SAID_FROM", 2)
+    state = load_state(SETTINGS, tmp_path)
+    moved = []
+    for _ in range(4):
+        train_step(state, SETTINGS, chunk)
+        moved.append(bool(state.network.said.abs().sum() > 0))
+    assert moved == [False, False, True, True]
+
+
+def test_a_machine_with_torch_and_diffusers_is_enough():
+    code = "import sys, gencomp_server.training.preview_training, "
+    code += "gencomp_server.training.preview_shots; "
+    code += f"print(*[name for name in {OTHERS!r} if name in sys.modules])"
+    paths = f"import sys; sys.path[:0] = {sys.path!r}; "
+    done = subprocess.run(
+        [sys.executable, "-c", paths + code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1:] in ([], [""])
