@@ -49,10 +49,12 @@ WEIGHTS = Path(preview_network.__file__).parent / "preview.safetensors"
 BEGIN, END = "<!-- bench-preview: begin -->", "<!-- bench-preview: end -->"
 SHADOW, SMOKE = 0, 2
 _TELEA_PX = 3
+_CARRIED_DB = 0.5  # more than nothing that counts as carried on
 _DARKER, _VISIBLE = 0.98, 0.01
 _SHEET_ROWS = 12
 _EVERY = 10  # clips of one that is also sampled in more steps, and with other words
 _GUIDES = (2.0, 4.0, 8.0)
+_HEARD = 1.05  # energy of "more" against "less" that counts as more
 _HUES = ("red", "green", "blue")
 
 
@@ -350,7 +352,7 @@ def wording(backbone: PreviewBackbone, limit: int) -> Figures:
                     )
                     for word in ("less", "more")
                 )
-                found.add(f"{kind} more at {guidance:g}", float(more > less))
+                found.add(f"{kind} more at {guidance:g}", float(more > _HEARD * less))
                 found.add(f"{kind} ratio at {guidance:g}", more / max(less, 1e-9))
     return found
 
@@ -462,7 +464,7 @@ def targets(removed: Figures, added: Figures, worded: Figures, timed: dict) -> s
         f"{added.of('between unknown')} dB, with nothing {added.of('between nothing')}, with the "
         f"mask drawn {added.of('between drawn')}",
         gain,
-        0.0,
+        _CARRIED_DB,
     )
     for colour in _HUES:
         share = float(np.mean(worded.held.get(f"{colour} leads", [math.nan])))

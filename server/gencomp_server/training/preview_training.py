@@ -49,7 +49,7 @@ _TASKS = ("remove", "add")
 _SMOOTH_CODE, _BEND_LIGHT, _LIGHT_SHARE = 0.05, 0.25, 6.0
 _LEAST = 0.005  # added to the error of a base, so that none is nothing
 _MOST_GRADIENT = 3.0
-_SAID_FROM = 1800  # the first step from which words have a way around the transformer
+_SAID_FROM = 725  # the first step from which words have a way around the transformer
 
 Event = Mapping[str, Any]
 
