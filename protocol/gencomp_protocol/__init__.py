@@ -5,12 +5,12 @@ What is named here is imported when it is first asked for: a decoder, or a worke
 client nor ZeroMQ, and starts in half the time without.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+import importlib as _importlib
+import typing as _typing
 
 from gencomp_protocol.version import PROTOCOL_VERSION, __version__
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from gencomp_protocol.client import (
         Client,
         LayerReady,
@@ -47,11 +47,11 @@ _LOCATE = ("ServerFile", "find_server", "home_folder", "read_server_file")
 _TRANSFER = ("Picture", "picture_of")
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _typing.Any:
     """Import what is asked for and not there yet."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = "locate" if name in _LOCATE else "transfer" if name in _TRANSFER else "client"
-    value = getattr(import_module(f"{__name__}.{module}"), name)
+    value = getattr(_importlib.import_module(f"{__name__}.{module}"), name)
     globals()[name] = value
     return value

@@ -5,10 +5,14 @@ import subprocess
 import sys
 import types
 
+import pytest
+
 import gencomp_protocol
 
 
 def test_every_public_name_is_exported_and_no_other():
+    for name in gencomp_protocol.__all__:  # They are imported as they are asked for.
+        getattr(gencomp_protocol, name)
     public = {
         name
         for name, value in vars(gencomp_protocol).items()
@@ -35,6 +39,18 @@ def test_importing_it_brings_no_numpy_and_no_torch():
         check=False,
     )
     assert (ran.returncode, ran.stderr) == (0, "")
+
+
+def test_without_a_client_zeromq_is_not_loaded():
+    code = "import sys, gencomp_protocol; sys.exit('zmq' in sys.modules)"
+    path = gencomp_protocol.__file__.rsplit("/", 2)[0]
+    words = [sys.executable, "-c", f"import sys; sys.path.insert(0, {path!r})\n{code}"]
+    assert subprocess.run(words, check=False).returncode == 0
+
+
+def test_a_name_that_there_is_not_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'Clint'"):
+        _ = gencomp_protocol.Clint
 
 
 def test_the_protocol_has_a_version_of_its_own():

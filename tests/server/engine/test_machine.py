@@ -34,10 +34,12 @@ def test_a_machine_crosses_the_pipe_without_its_weights():
     assert from_plain(to_plain(found)) == Machine("cuda:0", "a card", 10, 9, 295.0)
 
 
-def test_a_folder_that_is_not_there_has_no_backbone_and_says_of_each_what_is_missing(tmp_path):
+def test_of_a_folder_that_is_not_there_only_what_ships_is_left_and_each_is_said_to_be_missing(
+    tmp_path,
+):
     place = WeightsPlace(tmp_path / "none", tmp_path / "lock", ("production",))
     found = with_weights(Machine(), place.shelf(), place.allowed)
-    assert found.backbones == ()
+    assert found.backbones == ("preview",)
     assert str(tmp_path / "none" / "casper") in found.refused["casper"].sentence
 
 
