@@ -394,9 +394,9 @@ SPECS: tuple[BackboneSpec, ...] = (
         proven="keys",
         architecture=Architecture(
             width=192,
-            blocks=4,
+            blocks=3,
             heads=3,
-            parameters=2_543_639,
+            parameters=2_204_535,
             text_tokens=16,
             latent_channels=3,
             condition_channels=13,
@@ -410,7 +410,7 @@ SPECS: tuple[BackboneSpec, ...] = (
         layers=("plate", "base", "gathered", "seen", "remove", "keep", "subject"),
         over_base=True,
         few_steps=8,
-        guidance_share=0.2,
+        guidance_share=0.05,
     ),
     BackboneSpec(
         name=TINY,
@@ -606,6 +606,8 @@ def idle_knobs(params: Any, device: str, spec: BackboneSpec | None = None) -> st
             idle = (*idle, "steps")
         if hasattr(params, "scene_prompt"):  # A removal: there is nothing to pull.
             idle = (*idle, "guidance")
+        if steps_of(params, spec) == 1 and getattr(params, "grain", "") != "match":
+            idle = (*idle, "seed")  # one step sees noise alone, and looks past it
         found.append(_without_effect(params, idle, f"with {spec.name}"))
     return " ".join(one for one in found if one) or None
 

@@ -66,6 +66,10 @@ def test_knobs_that_do_nothing_with_it_are_named():
     removal = omnimatte.Params(scene_prompt="a beach", guidance=3.0)
     said = "Knobs 'scene_prompt' and 'guidance' have no effect with preview."
     assert idle_knobs(removal, "cpu", SHIPS) == said
+    other_seed = overplusplus.Params(seed=7)
+    assert idle_knobs(other_seed, "cpu", SHIPS) == "Knob 'seed' has no effect with preview."
+    for heard in ({"steps": 4}, {"grain": "match"}):
+        assert idle_knobs(overplusplus.Params(seed=7, **heard), "cpu", SHIPS) is None
     assert idle_knobs(omnimatte.Params(compiled=True), "cpu") == (
         "Knob 'compiled' has no effect on a CPU."
     )

@@ -14,7 +14,7 @@ channels of :data:`CHANNELS` in that order.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -40,14 +40,20 @@ CHANNELS = {
 }
 """Channels of the conditions, in order: three pictures -1..1, four maps 0..1."""
 CONDITIONS = sum(CHANNELS.values())
+NETWORK_VERSION = 2
+"""Counts up where the same weights would give another picture."""
 MULTIPLE = 8
 """What height and width must be multiples of."""
 
 _PICTURE = 3
 _CHANGE = 2 * _PICTURE + 1
+_DERIVED = _PICTURE + 1
+_APART = 6.0  # a visible difference, 0.02 of a code, becomes 0.24
+_FADE = 0.5  # what a mask counts for on a frame farther from where it was drawn
 # Mean square of what a silu makes of a normal, and of the channels that go in.
 _SILU_POWER, _PICTURE_POWER = 0.355, 0.08
 _GATE = 0.5
+_GROUPS = 8
 _STARTS = {name: sum(list(CHANNELS.values())[:i]) for i, name in enumerate(CHANNELS)}
 
 
@@ -65,7 +71,7 @@ class PreviewConfig:
 
     widths: tuple[int, int, int] = (16, 48, 64)
     heads: int = 3
-    layers: int = 4
+    layers: int = 3
     time: int = 32
     text: int = 64
 
@@ -100,13 +106,15 @@ class Words(nn.Module):  # type: ignore[misc]
 class _Residual(nn.Module):  # type: ignore[misc]
     """Two convolutions added to what goes in; nothing at first."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, apart: int = 1) -> None:
         super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.norm = nn.GroupNorm(_GROUPS, width)
+        self.first = nn.Conv2d(width, width, 3, padding=apart, dilation=apart)
         self.second = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + cast(Tensor, self.second(functional.silu(self.first(functional.silu(x)))))
+        found = self.first(functional.silu(self.norm(x)))
+        return x + cast(Tensor, self.second(functional.silu(found)))
 
 
 class _Larger(nn.Module):  # type: ignore[misc]
@@ -122,6 +130,35 @@ class _Larger(nn.Module):  # type: ignore[misc]
         return joined + cast(Tensor, self.mixed(functional.silu(joined)))
 
 
+class _Said(nn.Module):  # type: ignore[misc]
+    """What all the words together do to channels: gains and offsets, nothing at first."""
+
+    def __init__(self, text: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        self.widths = widths
+        self.mixed = nn.Linear(text, 2 * text)
+        self.out = nn.Linear(2 * text, 2 * sum(widths))
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, text: Tensor, words: Tensor, frames: int) -> list[Callable[[Tensor], Tensor]]:
+        """Return what acts on features of each width.
+
+        Args:
+            text: Embeddings. [B,L,D].
+            words: Their numbers; places without a word do not count. [B,L] int64.
+            frames: Of a clip; features are [B*T,C,H,W].
+        """
+        said = (text * (words > 0).unsqueeze(-1)).sum(1)
+        found = self.out(functional.silu(self.mixed(said))).repeat_interleave(frames, 0)
+        return [self._acting(part) for part in found.split([2 * w for w in self.widths], dim=1)]
+
+    @staticmethod
+    def _acting(part: Tensor) -> Callable[[Tensor], Tensor]:
+        gain, shift = part[..., None, None].chunk(2, dim=1)
+        return lambda x: x * (1 + gain) + shift
+
+
 class PreviewNetwork(nn.Module):  # type: ignore[misc]
     """Conditions, a noisy picture, a timestep and words to a clean picture."""
 
@@ -130,11 +167,11 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
         self.config = config or PreviewConfig()
         full, half, quarter = self.config.widths
         self.words = Words(self.config.text)
-        self.begin = nn.Conv2d(CONDITIONS + _PICTURE, full, 3, padding=1)
+        self.begin = nn.Conv2d(CONDITIONS + _DERIVED + _PICTURE, full, 3, padding=1)
         self.down_half = nn.Conv2d(full, half, 3, stride=2, padding=1)
         self.at_half = _Residual(half)
         self.down_quarter = nn.Conv2d(half, quarter, 3, stride=2, padding=1)
-        self.at_quarter = _Residual(quarter)
+        self.at_quarter = nn.Sequential(_Residual(quarter), _Residual(quarter, 2))
         self.transformer = CogVideoXTransformer3DModel(
             num_attention_heads=self.config.heads,
             attention_head_dim=64,
@@ -152,8 +189,8 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
             spatial_interpolation_scale=1.0,
             temporal_interpolation_scale=1.0,
         )
-        self.said = nn.Parameter(torch.zeros(2, quarter, self.config.text))
-        self.back = _Residual(quarter)
+        self.said = _Said(self.config.text, (quarter, half, full))
+        self.back = nn.Sequential(_Residual(quarter), _Residual(quarter, 3))
         self.up_half = _Larger(quarter, half)
         self.up_full = _Larger(half, full)
         self.end = nn.Conv2d(full, _CHANGE, 3, padding=1)
@@ -180,8 +217,9 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
                     parts = norm.linear.bias.view(6, -1)
                     parts.zero_()
                     parts[2], parts[5] = _GATE, _GATE
-        for layer in (self.at_half, self.at_quarter, self.back):
-            nn.init.zeros_(layer.second.weight)
+        for layer in self.modules():
+            if isinstance(layer, _Residual):
+                nn.init.zeros_(layer.second.weight)
         nn.init.zeros_(self.end.weight)
 
     def forward(self, noisy: Tensor, conditions: Tensor, words: Tensor, timestep: Tensor) -> Tensor:
@@ -200,20 +238,41 @@ class PreviewNetwork(nn.Module):  # type: ignore[misc]
         """
         count, frames, height, width = noisy.shape[:4]
         noisy = noisy * self.signal[timestep].view(-1, 1, 1, 1, 1)
-        seen = torch.cat([conditions, noisy], dim=-1).flatten(0, 1).permute(0, 3, 1, 2)
+        seen = torch.cat([conditions, derived(conditions), noisy], dim=-1)
+        seen = seen.flatten(0, 1).permute(0, 3, 1, 2)
         at_full = self.begin(seen)
         at_half = self.at_half(self.down_half(functional.silu(at_full)))
         at_quarter = self.at_quarter(self.down_quarter(functional.silu(at_half)))
         tokens = at_quarter.unflatten(0, (count, frames))
         text = self.words(words)
         found = self.transformer(tokens, text, timestep, return_dict=False)[0]
-        gain, shift = torch.einsum("bt,kqt->kbq", text.mean(1), self.said)
-        joined = (at_quarter + found.flatten(0, 1)).unflatten(0, (count, frames))
-        joined = joined * (1 + gain[:, None, :, None, None]) + shift[:, None, :, None, None]
-        back = self.back(joined.flatten(0, 1))
-        change = self.end(functional.silu(self.up_full(self.up_half(back, at_half), at_full)))
+        by_quarter, by_half, by_full = self.said(text, words, frames)
+        back = self.back(by_quarter(at_quarter + found.flatten(0, 1)))
+        larger = by_half(self.up_half(back, at_half))
+        change = self.end(functional.silu(by_full(self.up_full(larger, at_full))))
         change = change.permute(0, 2, 3, 1).reshape(count, frames, height, width, _CHANGE).float()
         return changed(conditions, change)
+
+
+def derived(conditions: Tensor) -> Tensor:
+    """Return what a convolution is slow to learn from conditions.
+
+    Args:
+        conditions: [B,T,H,W,13].
+
+    Returns:
+        How far plate and gathered plate are apart, strengthened, -1..1, and EDIT carried from the
+        frames on which a mask was drawn to those where it is unknown, 0..1. [B,T,H,W,4].
+    """
+    apart = picture(conditions, "plate") - picture(conditions, "gathered")
+    edit, keep = picture(conditions, "remove"), picture(conditions, "keep")
+    drawn = ((edit + keep).amax((2, 3, 4)) > 0).float()
+    n = torch.arange(conditions.shape[1], device=conditions.device)
+    near = _FADE ** (n[:, None] - n[None]).abs().float() * drawn[:, None]
+    near = near / near.sum(-1, keepdim=True).clamp_min(1e-6)
+    carried = torch.einsum("bts,bshwc->bthwc", near, edit)
+    own = drawn[:, :, None, None, None]
+    return torch.cat([torch.tanh(_APART * apart), own * edit + (1 - own) * carried], dim=-1)
 
 
 def picture(conditions: Tensor, name: str) -> Tensor:
@@ -223,7 +282,7 @@ def picture(conditions: Tensor, name: str) -> Tensor:
 
 
 def changed(conditions: Tensor, change: Tensor) -> Tensor:
-    """Return the base with a predicted change.
+    """Return the base with a predicted change, where KEEP lets it.
 
     Args:
         conditions: [...,13].
@@ -232,7 +291,8 @@ def changed(conditions: Tensor, change: Tensor) -> Tensor:
     Returns:
         [...,3], model range, unclamped.
     """
-    share, gain, offset = change.split((1, _PICTURE, _PICTURE), dim=-1)
+    free = 1 - picture(conditions, "keep")
+    share, gain, offset = (free * change).split((1, _PICTURE, _PICTURE), dim=-1)
     base, gathered = picture(conditions, "base"), picture(conditions, "gathered")
     start = 0.5 + 0.5 * (base + share * (gathered - base))
     return 2 * (start * (1 + gain) + offset) - 1
@@ -269,6 +329,7 @@ def write_network(network: PreviewNetwork, path: Path, facts: dict[str, str]) ->
         "config": json.dumps(asdict(network.config), sort_keys=True),
         "vocabulary": json.dumps(VOCABULARY),
         "channels": json.dumps(CHANNELS),
+        "network": str(NETWORK_VERSION),
     }
     save_file(tensors, str(path), metadata=header)
 
@@ -283,7 +344,11 @@ def read_network(path: Path, device: torch.device | str = "cpu") -> PreviewNetwo
     with safe_open(str(path), framework="pt", device="cpu") as file:
         header: dict[str, str] = file.metadata() or {}
         tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
-    expected = {"vocabulary": json.dumps(VOCABULARY), "channels": json.dumps(CHANNELS)}
+    expected = {
+        "vocabulary": json.dumps(VOCABULARY),
+        "channels": json.dumps(CHANNELS),
+        "network": str(NETWORK_VERSION),
+    }
     wrong = [name for name, value in expected.items() if header.get(name) != value]
     if wrong or "config" not in header:
         raise ValueError(f"{path} holds another preview model: its {' and '.join(wrong)} differ")

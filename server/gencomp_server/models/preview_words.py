@@ -36,6 +36,9 @@ NONE = ""
 VOCABULARY = (NONE, *TASKS, *KINDS, *SOFTNESS, *AMOUNTS, *DIRECTIONS, *COLOURS)
 """Every word by its number in the table of embeddings; the first stands where there is none."""
 
+UNTAUGHT = ("front", "behind", "cyan")
+"""Words that have a number, but that no clip of its training says: they are not read."""
+
 MOST_WORDS = 16
 """Words of a prompt that the model sees, the task's included."""
 
@@ -53,13 +56,10 @@ _SAME = {
     "more": "heavy heavily strong strongly dense thick much big large lots huge intense dark deep",
     "left": "leftward leftwards",
     "right": "rightward rightwards",
-    "front": "forward forwards towards below",
-    "behind": "back backward backwards",
     "red": "crimson scarlet",
     "orange": "amber",
     "yellow": "golden gold",
     "green": "greenish",
-    "cyan": "turquoise teal",
     "blue": "bluish azure",
     "purple": "violet magenta lilac",
     "pink": "rosy rose",
@@ -77,7 +77,7 @@ _NOT = frozenset(("no", "not", "without", "never", "none"))
 _STOPS = frozenset(",.;")
 _LIGHT = "light"  # "light dust" is little of it, "a red light" is a glow
 _MEANT = {other: word for word, others in _SAME.items() for other in others.split()}
-_MEANT.update({word: word for word in (*KINDS, *SOFTNESS, *AMOUNTS, *DIRECTIONS, *COLOURS)})
+_MEANT.update({word: word for word in VOCABULARY if word not in (NONE, *TASKS, *UNTAUGHT)})
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def understand(prompt: str, task: str) -> Understood:
 def _meaning(piece: str, after: list[str]) -> str | None:
     """Return the word that a piece of a prompt stands for; None for none."""
     if piece == _LIGHT:
-        follows = next((_MEANT[other] for other in after if other in _MEANT), NONE)
+        follows = _MEANT.get(after[0], NONE) if after else NONE
         return "less" if follows in (*KINDS, *COLOURS, *SOFTNESS) else "glow"
     return _MEANT.get(piece)
 

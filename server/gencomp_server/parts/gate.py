@@ -10,7 +10,7 @@ Pictures are [h,w,3] at model size, in model range [-1,1], a little outside allo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,7 @@ def to_code(video: NDArray[np.floating]) -> Floats:
 
 def measure_floor(
     frames: Iterable[tuple[NDArray[np.floating], NDArray[np.floating], Bools]],
+    held: Sequence[Bools] | None = None,
 ) -> Floor:
     """Measure how far a sample is from its reference where nothing was asked for.
 
@@ -85,21 +86,25 @@ def measure_floor(
     Args:
         frames: Reference and sample [h,w,3] in model range, and where a change was asked for or
             is possible [h,w] bool, of every frame of the shot.
+        held: Where the model was held to its reference, which tells nothing of it. [h,w] of every
+            frame; None: nowhere.
     """
     outside: list[Floats] = []
     anywhere: list[Floats] = []
-    for reference, sample, asked in frames:
+    for i, (reference, sample, asked) in enumerate(frames):
         single = to_code(sample) - to_code(reference)
         both = np.abs(np.concatenate([_average(single), single], axis=2)).reshape(-1, 6)
         near = cv2.dilate(asked.astype(np.uint8), np.ones((_BOX_PX, _BOX_PX), np.uint8)).ravel()
         outside.append(_thinned(both[near == 0]))
-        anywhere.append(_thinned(both))
+        heard = both if held is None else both[~held[i].ravel()]
+        anywhere.append(_thinned(heard))
     free = np.concatenate(outside) if outside else np.empty((0, 6), np.float32)
     if len(free) >= _LEAST_SAMPLES:
         sigma = np.asarray(_MAD_TO_SIGMA * np.median(free, axis=0), np.float32)
         return Floor(sigma[:3], True, sigma[3:])
     # Nothing is outside: up to three quarters of the picture may have changed.
-    quiet = np.quantile(np.concatenate(anywhere), 0.25, axis=0)
+    every = np.concatenate(anywhere)
+    quiet = np.quantile(every, 0.25, axis=0) if len(every) else np.zeros(6)
     sigma = np.asarray(_QUARTILE_TO_SIGMA * quiet, np.float32)
     return Floor(sigma[:3], False, sigma[3:])
 

@@ -57,17 +57,26 @@ class Generated:
     floor: Floor
 
 
-def floor_of(reference: Halves, sample: Halves) -> Floor:
+def floor_of(reference: Halves, sample: Halves, keep: Halves | None = None) -> Floor:
     """Measure how far a pass is from its reference where nothing changed.
 
     Nobody knows beforehand how far shadows and reflections reach, so that there is no outside: the
     quietest quarter of the picture tells, at about ``FLOOR_FRAMES`` frames evenly spread.
+
+    Args:
+        reference: The plate as the model had it. [T,h,w,3].
+        sample: What it made. [T,h,w,3].
+        keep: Above 0 where it cannot change anything. [T,h,w,1]; None: it can everywhere.
     """
     everywhere = np.ones(sample.shape[1:3], bool)
     step = max(1, len(sample) // FLOOR_FRAMES)
+    held = None if keep is None else [np.asarray(one[..., 0] > 0, bool) for one in keep[::step]]
     return measure_floor(
-        (one, other, everywhere)
-        for one, other in zip(reference[::step], sample[::step], strict=True)
+        (
+            (one, other, everywhere)
+            for one, other in zip(reference[::step], sample[::step], strict=True)
+        ),
+        held,
     )
 
 

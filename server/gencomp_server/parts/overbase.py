@@ -187,6 +187,8 @@ def removal_layers(
         known[i, ..., 0] = 1 - to_model_frame(unseen, size)
     plate = np.asarray(seen.plate, np.float32)
     share = np.asarray(marks.share, np.float32)
+    kept = np.asarray(marks.keep[..., 0] > 0, bool)
+    gathered[kept], known[kept] = plate[kept], 1
     return {
         "plate": plate,
         "base": plate + share * (gathered - plate),

@@ -69,12 +69,12 @@ class Pass:
         return f"solo of {self.keeps}" if self.keeps else "clean plate"
 
 
-def draft_grow_px(matte_grow: int) -> int:
-    """Return by how many of its pixels a small model's mattes grow where the knob says so much.
+def draft_grow_px(grow: int) -> int:
+    """Return by how many of its pixels a small model's masks grow where a knob says so much.
 
     5, what larger models were trained on, is 1 at the size of a thumbnail.
     """
-    return round(matte_grow * _DRAFT_GROW)
+    return round(grow * _DRAFT_GROW)
 
 
 def is_gathered(request: Request, register: bool) -> bool:

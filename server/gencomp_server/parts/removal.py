@@ -179,7 +179,7 @@ def draft(
     vae = backbone.vae_identity
     sample = ctx.stage("decode", denoising.decode, latents, backbone=vae, frames=count)
     reference = np.asarray(layers["base"], np.float16)
-    floor = ctx.stage("change_floor", measure_change, reference, sample, version=2)
+    floor = ctx.stage("change_floor", measure_change, reference, sample, marks.keep, version=3)
     trust = ctx.stage("trust", overbase.trust_gathered, scene, plan)
     return overbase.Drafted(reference, sample, marks, floor, trust)
 
@@ -251,6 +251,6 @@ def make_trimask(ctx: Context, seen: Seen, *, keeps: str, grow_px: int) -> Asked
     return ask(place, mattes, grow_px=grow_px, effects=effects, keep=keep)
 
 
-def measure_change(ctx: Context, reference: Any, sample: Any) -> Floor:
-    """Measure what the model changes where nothing is to change."""
-    return floor_of(reference, sample)
+def measure_change(ctx: Context, reference: Any, sample: Any, keep: Any = None) -> Floor:
+    """Measure what the model changes where nothing is to change, but where it is held to KEEP."""
+    return floor_of(reference, sample, keep)

@@ -123,8 +123,8 @@ class Params(FinishParams):
         choices=(AUTO, TEMPORAL, MODEL),
         doc="What makes the clean plate, and each object's solo, where none is connected. model: a "
         "video model. temporal: the other frames of the shot, registered on the background; solos "
-        "are then not made. auto: model where one is installed, else temporal. The one that "
-        "ships works over temporal and makes no solos either.",
+        "are then not made. auto: a model; preview, which ships, if nothing else is installed. "
+        "That works over temporal and makes no solos either.",
     )
     register_clean_plate: bool = knob(
         True,

@@ -90,6 +90,7 @@ from gencomp_server.parts.annotation import (
     unmasked_sentence,
 )
 from gencomp_server.parts.captions import NONE, PRESETS, caption, short_words, spell_cut
+from gencomp_server.parts.passes import draft_grow_px
 
 if TYPE_CHECKING:
     from gencomp_server.models.backbone import Backbone
@@ -351,6 +352,8 @@ def run(shot: Shot, params: Params, ctx: Context) -> Iterator[LayerFrame]:
 
     backbone = _backbone(ctx)
     identity, spec = backbone.identity, backbone.spec
+    if spec.over_base:  # its pixels are large
+        params = replace(params, mask_grow=draft_grow_px(params.mask_grow))
     marked = annotation(shot.request, params.mask_frames, params.keyframes)
     words, colour = _texts(params, spec), range_of(shot.request, params.exposure)
     size = model_size(spec, lead.format_of(shot), params.model_size)

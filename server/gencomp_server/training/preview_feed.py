@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips for the preview's training, made ahead by other processes, in an order that is drawn.
 
-Clips come in chunks of one size, half to remove from and half to add to. A block of chunks is used
+Clips come in chunks of one size, more of them to
+remove from than to add to. A block of chunks is used
 several times over, each time in another order and augmented otherwise; meanwhile the next block is
 made. What a step is given follows from the seed and the step's number alone, so that a run that
 goes on is given what an unbroken one is, however many processes make clips.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import multiprocessing
 import queue as queues
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,11 +25,14 @@ from gencomp_server.models.preview_words import MOST_WORDS
 
 USUAL = (5, 48, 64)
 """Frames, height and width of the clips that a batch is counted in."""
-# Frames, height, width and how often: whatever comes in a job's windows, or more clips in the same
-# time; and by the number of a lot, which of the two.
-_MIXED = ((USUAL, 0.45), ((9, 48, 64), 0.1), ((5, 64, 96), 0.35), ((9, 64, 96), 0.1))
-_SMALLER = (((3, 48, 64), 0.25), (USUAL, 0.55), ((9, 48, 64), 0.1), ((5, 64, 96), 0.1))
-_SMALLER_LOTS = range(27, 69)
+FEED_VERSION = 2
+"""Counts up where other clips, sizes or orders come out for the same seed and step."""
+# Frames, height, width and how often: many small clips first, then whatever comes in a job's
+# windows.
+_SMALL_LOTS = 120
+_SMALL = (((3, 48, 64), 0.4), (USUAL, 0.35), ((5, 64, 96), 0.25))
+_SIZES = ((USUAL, 0.3), ((9, 48, 64), 0.1), ((5, 64, 96), 0.4), ((9, 64, 96), 0.2))
+_ADDED = 0.4  # of a chunk's clips, to whole ones: to see what is to go is harder to learn
 TOGETHER = 8
 """Chunks that are made at once."""
 _SEEDS_EACH = 1_000_000  # clips of a run's seed; clips for measuring are numbered from 8 million
@@ -64,25 +69,30 @@ def make_chunks(seed: int, number: int, batch: int) -> list[Chunk]:
     from gencomp_server.training.preview_shots import make_batch
 
     rng = np.random.default_rng([seed, number, 1])
-    sizes = _SMALLER if number in _SMALLER_LOTS else _MIXED
-    frames, height, width = sizes[int(rng.choice(len(sizes), p=[share for _, share in sizes]))][0]
-    half = max(1, round(batch * int(np.prod(USUAL)) / (frames * height * width) / 2))
+    sizes = _SMALL if number < _SMALL_LOTS else _SIZES
+    size = int(rng.choice(len(sizes), p=[share for _, share in sizes]))
+    frames, height, width = sizes[size][0]
+    clips = max(2, round(batch * int(np.prod(USUAL)) / (frames * height * width)))
+    added = max(1, round(_ADDED * clips))
+    each = {"remove": clips - added, "add": added}
     first = seed * _SEEDS_EACH + 2 * number
-    made = [
-        make_batch(
-            first + which, half * TOGETHER, frames, (height, width), families="train", task=task
+    made = {
+        task: make_batch(
+            first + which, count * TOGETHER, frames, (height, width), families="train", task=task
         )
-        for which, task in enumerate(("remove", "add"))
-    ]
-    places = [slice(i * half, (i + 1) * half) for i in range(TOGETHER)]
-    return [
-        Chunk(
-            torch.cat([one.conditions[place] for one in made]),
-            torch.cat([one.target[place] for one in made]),
-            tuple(words[:MOST_WORDS] for one in made for words in one.words[place]),
+        for which, (task, count) in enumerate(each.items())
+    }
+    chunks = []
+    for i in range(TOGETHER):
+        parts = [(made[task], slice(i * count, (i + 1) * count)) for task, count in each.items()]
+        chunks.append(
+            Chunk(
+                torch.cat([one.conditions[place] for one, place in parts]),
+                torch.cat([one.target[place] for one, place in parts]),
+                tuple(words[:MOST_WORDS] for one, place in parts for words in one.words[place]),
+            )
         )
-        for place in places
-    ]
+    return chunks
 
 
 class Feed:
@@ -161,11 +171,13 @@ class Feed:
                 continue
             self._next += 1
             return [Chunk(torch.from_numpy(c), torch.from_numpy(t), words) for c, t, words in given]
-        raise RuntimeError(f"no chunks {self._next} of the preview's clips: their process ended")
+        why = f"none came in {_PATIENCE_S:.0f} s" if worker.is_alive() else "their process ended"
+        raise RuntimeError(f"no chunks {self._next} of the preview's clips: {why}")
 
 
 def _produce(queue: Any, seed: int, batch: int, first: int, every: int) -> None:
     """Make each ``every``-th lot of chunks for as long as somebody is there to take them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who asked for clips is stopped, and says so
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     asker = multiprocessing.parent_process()

@@ -58,3 +58,50 @@ def correlation(found: Tensor, truth: Tensor, mask: Tensor) -> float:
     if pair.shape[1] < 2 or float(pair.std(1).min()) == 0:
         return math.nan
     return float(torch.corrcoef(pair)[0, 1])
+
+
+def energy(change: Tensor) -> float:
+    """Return the mean square of a change."""
+    return float(change.square().mean())
+
+
+def centre(weight: Tensor) -> float:
+    """Return the mean column of a weight, in picture widths. [T,H,W,C]."""
+    columns = weight.sum((0, 1, 3))
+    places = (torch.arange(len(columns)) + 0.5) / len(columns)
+    return float((columns * places).sum() / columns.sum().clamp_min(1e-9))
+
+
+def edginess(change: Tensor) -> float:
+    """Return how steep a change is for its size: high for hard edges. [T,H,W,C]."""
+    across = (change[:, :, 1:] - change[:, :, :-1]).square().mean()
+    down = (change[:, 1:] - change[:, :-1]).square().mean()
+    return float(((across + down) / change.square().mean().clamp_min(1e-12)).sqrt())
+
+
+def hue_error(colour: Tensor, at: int) -> float:
+    """Return how many degrees a colour's hue is from red, green or blue (0, 1, 2). [3]."""
+    angles = torch.tensor([0.0, 2 * math.pi / 3, 4 * math.pi / 3])
+    x, y = float((colour * angles.cos()).sum()), float((colour * angles.sin()).sum())
+    away = math.degrees(math.atan2(y, x)) - 120.0 * at
+    return abs((away + 180) % 360 - 180)
+
+
+def blockiness(found: Tensor, truth: Tensor, every: int) -> float:
+    """Return how much larger steps of the error are at the borders of blocks than between them.
+
+    Args:
+        found: Codes. [T,H,W,3].
+        truth: The same.
+        every: Pixels of a block.
+
+    Returns:
+        1 for no block at all.
+    """
+    error = found - truth
+    shares = []
+    for dim in (1, 2):
+        steps = error.diff(dim=dim).abs().movedim(dim, 0).flatten(1).mean(1)
+        at = torch.arange(1, error.shape[dim]) % every == 0
+        shares.append(steps[at].mean() / steps[~at].mean())
+    return float(torch.stack(shares).mean())

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from gencomp_server.models.preview_network import (
+    NETWORK_VERSION,
     PreviewConfig,
     PreviewNetwork,
     make_network,
@@ -35,7 +36,7 @@ from gencomp_server.models.preview_network import (
 from gencomp_server.models.preview_words import MOST_WORDS
 from gencomp_server.parts.schedule import signal_levels
 from gencomp_server.training.preview_curves import curves, grid, write_png
-from gencomp_server.training.preview_feed import Chunk, Feed
+from gencomp_server.training.preview_feed import FEED_VERSION, Chunk, Feed
 from gencomp_server.training.preview_light import light_of
 from gencomp_server.training.preview_measures import changed_pixels, psnr
 
@@ -49,7 +50,6 @@ _TASKS = ("remove", "add")
 _SMOOTH_CODE, _BEND_LIGHT, _LIGHT_SHARE = 0.05, 0.25, 6.0
 _LEAST = 0.005  # added to the error of a base, so that none is nothing
 _MOST_GRADIENT = 3.0
-_SAID_FROM = 725  # the first step from which words have a way around the transformer
 
 Event = Mapping[str, Any]
 
@@ -73,10 +73,10 @@ class PreviewSettings:
     """
 
     steps: int = 12_000
-    batch: int = 4
-    rate: float = 1.5e-3
+    batch: int = 8
+    rate: float = 8e-4
     rise: int = 100
-    fall: float = 0.3
+    fall: float = 0.7
     average: float = 0.998
     full_noise: float = 0.85
     drop_text: float = 0.1
@@ -95,6 +95,7 @@ class PreviewSettings:
         facts = asdict(self)
         for free in ("steps", "fall"):
             del facts[free]
+        facts["feed"], facts["network"] = FEED_VERSION, NETWORK_VERSION
         found: dict[str, Any] = json.loads(json.dumps(facts))
         return found
 
@@ -242,8 +243,6 @@ def train_step(
         group["lr"] = settings.rate_at(state.step)
     state.optimiser.zero_grad()
     loss.backward()
-    if state.step < _SAID_FROM:
-        network.said.grad.zero_()
     nn.utils.clip_grad_norm_(network.parameters(), _MOST_GRADIENT)
     state.optimiser.step()
     decay = min(settings.average, (1 + state.step) / (10 + state.step))
@@ -379,8 +378,8 @@ def _started(settings: PreviewSettings, out: Path, device: torch.device) -> Prev
         named.values(), lr=settings.rate, betas=(0.9, 0.99), weight_decay=0.01, fused=True
     )
     state = PreviewState(network, {n: o.detach().clone() for n, o in named.items()}, optimiser)
-    place = out / "checkpoint"
-    if not (place / _STATE).is_file():
+    place = _last_whole(out)
+    if place is None:
         return state
     facts = json.loads((place / _STATE).read_text(encoding="utf-8"))
     if facts["belongs"] != settings.belongs():
@@ -392,11 +391,19 @@ def _started(settings: PreviewSettings, out: Path, device: torch.device) -> Prev
             one.copy_(parts["weights"][name])
             state.average[name].copy_(parts["average"][name])
             optimiser.state[one] = {
-                "step": torch.tensor(float(state.step)),
+                "step": torch.tensor(float(state.step), device=device),
                 "exp_avg": parts["mean"][name].to(device),
                 "exp_avg_sq": parts["square"][name].to(device),
             }
     return state
+
+
+def _last_whole(out: Path) -> Path | None:
+    """Return the newest checkpoint that is whole; a state is the last file of one."""
+    for name in ("checkpoint", "checkpoint.new", "checkpoint.old"):
+        if (out / name / _STATE).is_file():
+            return out / name
+    return None
 
 
 def _cut_log(out: Path, step: int) -> None:

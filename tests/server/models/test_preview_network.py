@@ -10,6 +10,7 @@ from gencomp_server.models.preview_network import (
     CONDITIONS,
     PreviewConfig,
     changed,
+    derived,
     make_network,
     picture,
     read_network,
@@ -60,6 +61,48 @@ def test_a_change_is_a_share_of_the_gathered_plate_a_gain_and_an_offset(change, 
     conditions[3:6], conditions[6:9] = 0.2, -0.6
     found = changed(conditions, torch.tensor(change, dtype=torch.float32))
     torch.testing.assert_close(found, torch.full((3,), expected), rtol=0, atol=1e-6)
+
+
+def test_what_is_kept_is_the_base():
+    conditions = torch.rand(CONDITIONS, generator=torch.Generator().manual_seed(2))
+    conditions[11] = 1
+    found = changed(conditions, torch.full((7,), 0.5))
+    torch.testing.assert_close(found, conditions[3:6], rtol=0, atol=1e-6)
+
+
+def test_a_small_difference_from_the_gathered_plate_is_made_large():
+    conditions = torch.zeros(1, 1, 1, 2, CONDITIONS)
+    conditions[..., 1, 0] = 0.04
+    found = derived(conditions)[0, 0, 0, :, 0]
+    torch.testing.assert_close(found, torch.tensor([0.0, 0.24]).tanh(), rtol=0, atol=1e-6)
+
+
+def test_a_mask_is_carried_to_frames_on_which_it_is_unknown_from_the_nearest_most():
+    conditions = torch.zeros(1, 4, 1, 2, CONDITIONS)
+    conditions[0, 0, 0, :, 10] = torch.tensor([1.0, 0.0])  # drawn on the first frame
+    conditions[0, 0, 0, :, 11] = torch.tensor([0.0, 1.0])
+    conditions[0, 3, 0, :, 10] = torch.tensor([0.0, 1.0])  # and on the last, elsewhere
+    conditions[0, 3, 0, :, 11] = torch.tensor([1.0, 0.0])
+    found = derived(conditions)[0, :, 0, :, 3]
+    expected = torch.tensor([[1, 0], [2 / 3, 1 / 3], [1 / 3, 2 / 3], [0, 1]])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+
+
+def test_without_any_mask_nothing_is_carried():
+    assert not derived(torch.zeros(1, 3, 2, 2, CONDITIONS))[..., 3].any()
+
+
+def test_places_without_a_word_say_nothing_around_the_transformer():
+    network = trained()
+    with torch.no_grad():
+        network.said.out.weight.normal_(0, 0.1, generator=torch.Generator().manual_seed(1))
+        words, text = torch.tensor([[1, 0, 0]]), torch.randn(1, 3, SMALL.text)
+        other = text.clone()
+        other[:, 1:] += 1
+        features = torch.ones(2, 8, 1, 1)
+        first, second = (network.said(one, words, 2)[0](features) for one in (text, other))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, features)
 
 
 def test_channels_are_where_their_table_says():
@@ -128,7 +171,7 @@ def test_a_file_of_another_network_is_refused(tmp_path):
     write_network(trained(), file, {})
     tensors = load_file(file)
     save_file(tensors, tmp_path / "bare.safetensors", metadata={"steps": "1"})
-    with pytest.raises(ValueError, match="vocabulary and channels differ"):
+    with pytest.raises(ValueError, match="vocabulary and channels and network differ"):
         read_network(tmp_path / "bare.safetensors")
 
 

@@ -4,12 +4,18 @@
 import pytest
 
 from gencomp_server.models.preview_words import (
+    AMOUNTS,
+    KINDS,
     MOST_WORDS,
     NONE,
+    SOFTNESS,
+    TASKS,
+    UNTAUGHT,
     VOCABULARY,
     numbers,
     understand,
 )
+from gencomp_server.training.preview_kinds import COLOURS
 
 
 @pytest.mark.parametrize(
@@ -23,6 +29,8 @@ from gencomp_server.models.preview_words import (
         ("hard-edged shadows", ("harsh", "shadow")),
         ("light brown dust", ("less", "brown", "dust")),
         ("a red light", ("red", "glow")),
+        ("warm light, red smoke", ("glow", "red", "smoke")),
+        ("a light and a shadow", ("glow", "shadow")),
     ],
 )
 def test_a_prompt_is_its_known_words_in_order_behind_the_task(prompt, words):
@@ -45,6 +53,17 @@ def test_what_is_denied_is_not_asked_for(prompt, words, unknown):
 def test_words_that_nobody_taught_it_are_named_once():
     found = understand("an elephant casts a shadow, an elephant", "add")
     assert found.unknown == ("elephant", "casts")
+
+
+def test_words_that_no_clip_of_its_training_says_are_not_read():
+    found = understand("a teal shadow behind him", "add")
+    assert found.words == ("add", "shadow")
+    assert found.unknown == ("teal", "behind")
+
+
+def test_every_word_that_is_read_can_be_said_of_some_clip():
+    said = {*TASKS, *KINDS, *SOFTNESS, *AMOUNTS, "left", "right", *COLOURS}
+    assert set(VOCABULARY) - {NONE} - set(UNTAUGHT) == said
 
 
 def test_words_that_find_no_place_are_named():

@@ -265,6 +265,12 @@ def test_an_effect_is_delivered_inside_its_mask_and_all_else_is_the_plate(job_of
     assert (asked, away) == (("add", "soft", "shadow"), ("add",))
 
 
+def test_what_it_may_grow_beyond_a_mask_is_meant_for_large_pixels(job_of):
+    job, _ = job_of(system="overplusplus")
+    made = job.run(prompt="soft shadow")
+    assert "grown by 3 model pixels" in made.ctx.figures["bounds"]
+
+
 def test_a_frame_without_a_mask_is_unknown_to_the_model(job_of, network):
     job, shot = job_of(system="overplusplus")
     first = shot.frames.first

@@ -61,16 +61,40 @@ def test_of_some_additions_nobody_says_whose_effect_it_is():
     assert bool((kept.conditions[..., -1] > 0).flatten(1).any(1).all())
 
 
-def test_chunks_are_half_of_either_task_and_the_same_for_their_number():
+def test_chunks_are_of_both_tasks_and_the_same_for_their_number():
     found, again, other = (make_chunks(seed, 1, 2) for seed in (0, 0, 1))
     assert len(found) == preview_feed.TOGETHER
     for one, same in zip(found, again, strict=True):
-        tasks = [words[0] for words in one.words]
-        assert tasks.count("remove") == tasks.count("add") == len(tasks) // 2
+        assert {words[0] for words in one.words} == {"remove", "add"}
         assert torch.equal(one.conditions, same.conditions)
         assert torch.equal(one.target, same.target)
     assert not torch.equal(found[0].target, found[1].target)
     assert not torch.equal(found[0].target, other[0].target)
+
+
+def test_more_is_removed_than_added_and_words_stay_with_their_clips():
+    tasks = [words[0] for words in make_chunks(0, 1, 8)[0].words]
+    assert tasks.count("add") == max(1, round(0.4 * len(tasks)))
+    for one in make_chunks(0, 1, 8):
+        for words, conditions in zip(one.words, one.conditions, strict=True):
+            base_is_plate = torch.equal(conditions[..., 3:6], conditions[..., :3])
+            assert base_is_plate == (words[0] == "add")
+
+
+def test_small_clips_come_first_and_those_of_a_jobs_windows_later(monkeypatch):
+    asked = []
+
+    def told(seed, count, frames, size, **rest):
+        asked.append((frames, *size))
+        raise InterruptedError
+
+    monkeypatch.setattr("gencomp_server.training.preview_shots.make_batch", told)
+    for number in range(2 * preview_feed._SMALL_LOTS):
+        with pytest.raises(InterruptedError):
+            make_chunks(0, number, 8)
+    first, later = set(asked[: preview_feed._SMALL_LOTS]), set(asked[preview_feed._SMALL_LOTS :])
+    assert first == {size for size, _ in preview_feed._SMALL}
+    assert later == {size for size, _ in preview_feed._SIZES}
 
 
 def test_a_feed_that_starts_later_gives_what_the_first_gave():

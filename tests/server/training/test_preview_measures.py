@@ -7,8 +7,13 @@ import pytest
 import torch
 
 from gencomp_server.training.preview_measures import (
+    blockiness,
+    centre,
     changed_pixels,
     correlation,
+    edginess,
+    energy,
+    hue_error,
     psnr,
     share_inside,
     share_removed,
@@ -62,3 +67,40 @@ def test_a_pixel_is_changed_from_two_hundredths_of_the_code_on():
     after[0, 0, 0, 1], after[0, 0, 1, 1] = 0.041, 0.039
     found = changed_pixels(flat(0.0), after)
     assert found[0, 0, :2, 0].tolist() == [True, False]
+
+
+def test_energy_is_the_mean_square():
+    assert energy(flat(-0.5)) == pytest.approx(0.25)
+
+
+def test_the_centre_is_where_the_weight_is():
+    assert centre(left_half().float()) == pytest.approx(0.25)
+    assert centre(flat(1.0)) == pytest.approx(0.5)
+
+
+def test_a_hard_edge_is_steeper_than_a_soft_one_whatever_its_size():
+    x = torch.arange(32.0).view(1, 1, 32, 1).expand(1, 8, 32, 1)
+    hard, soft = (x > 15.5).float(), torch.sigmoid((x - 15.5) / 4)
+    assert edginess(hard) > 2 * edginess(soft)
+    assert edginess(3 * hard) == pytest.approx(edginess(hard), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("colour", "at", "error"),
+    [((1, 0, 0), 0, 0), ((1, 0, 0), 1, 120), ((0, 0, 2), 2, 0), ((1, 1, 0), 0, 60)],
+)
+def test_a_hue_is_off_by_its_angle(colour, at, error):
+    assert hue_error(torch.tensor(colour, dtype=torch.float32), at) == pytest.approx(
+        error, abs=1e-3
+    )
+
+
+@pytest.mark.parametrize("dim", [1, 2])
+def test_blocks_show_in_rows_and_in_columns(dim):
+    draws = torch.Generator().manual_seed(1)
+    plain = torch.randn(2, 32, 32, 3, generator=draws) * 0.1
+    cells = torch.randn(4, generator=draws).repeat_interleave(8)
+    shape = [1, 1, 1, 1]
+    shape[dim] = 32
+    assert blockiness(plain, torch.zeros_like(plain), 8) == pytest.approx(1, abs=0.1)
+    assert blockiness(plain + cells.view(shape), torch.zeros_like(plain), 8) > 3
