@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Clips for the preview's training, made ahead by other processes, in an order that is drawn.
 
-Clips come in chunks of one size, more of them to
-remove from than to add to. A block of chunks is used
-several times over, each time in another order and augmented otherwise; meanwhile the next block is
-made. What a step is given follows from the seed and the step's number alone, so that a run that
+Clips come in chunks of one size, at the usual one more to remove from than to add to. A block of
+chunks is used several times over, each time in another order and augmented otherwise; meanwhile the
+next block is made. What a step is given follows from the seed and the step's number alone, so that a run that
 goes on is given what an unbroken one is, however many processes make clips.
 """
 

@@ -72,7 +72,7 @@ class PreviewSettings:
         config: Sizes of the network.
     """
 
-    steps: int = 12_000
+    steps: int = 5_500
     batch: int = 8
     rate: float = 8e-4
     rise: int = 100
