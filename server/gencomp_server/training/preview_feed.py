@@ -3,8 +3,8 @@
 
 Clips come in chunks of one size, at the usual one more to remove from than to add to. A block of
 chunks is used several times over, each time in another order and augmented otherwise; meanwhile the
-next block is made. What a step is given follows from the seed and the step's number alone, so that a run that
-goes on is given what an unbroken one is, however many processes make clips.
+next block is made. What a step is given follows from the seed and the step's number alone, so that
+a run that goes on is given what an unbroken one is, however many processes make clips.
 """
 
 from __future__ import annotations
